@@ -1,0 +1,1 @@
+"""CornerNet: a reference detector whose parts swap, from photograph to boxes."""

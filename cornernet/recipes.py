@@ -1,0 +1,108 @@
+"""Recipes: named configurations. Each is a function that returns a full ``Config``; edits follow from there.
+
+==============  ==========================================================================  ==================
+recipe          network                                                                     meant for
+==============  ==========================================================================  ==================
+hourglass_104   two hourglass stacks of five reductions, 201 M parameters (the paper)       COCO, GPUs
+hourglass_52    one stack                                                                   COCO, one GPU
+small           one stack of three reductions, 0.5 M parameters                             photographs on a CPU
+tiny            one stack of one reduction, 0.09 M parameters                               ``shapes`` on a CPU
+==============  ==========================================================================  ==================
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from cornernet.config import (
+    AugmentationConfig,
+    Config,
+    ConfigError,
+    CornerHeadConfig,
+    DataConfig,
+    HourglassConfig,
+    ModelConfig,
+    ShapesSource,
+    TrainingConfig,
+)
+
+__all__ = ["RECIPES", "hourglass_52", "hourglass_104", "recipe", "small", "tiny"]
+
+
+def hourglass_104() -> Config:
+    """Return the paper's detector and training (section 4): 511x511, Adam 2.5e-4, batch 49, 500k iterations."""
+    return Config()
+
+
+def hourglass_52() -> Config:
+    """Return the paper's detector with one hourglass module."""
+    return Config(model=ModelConfig(backbone=HourglassConfig(stacks=1)))
+
+
+def small() -> Config:
+    """Return a detector of half a million parameters for photographs on a CPU, at 255x191 pixels."""
+    return Config(
+        model=ModelConfig(
+            backbone=HourglassConfig(stacks=1, stem_channels=32, channels=(32, 32, 48, 64), blocks=(1, 1, 1, 2)),
+            head=CornerHeadConfig(pool_channels=32),
+            num_classes=3,
+        ),
+        data=DataConfig(
+            source=ShapesSource(image_size=(191, 255), object_size=(0.10, 0.70), max_objects=6),
+            input_size=(191, 255),
+            fit=(192, 256),
+            augmentation=AugmentationConfig(
+                crop_scales=(0.6, 0.7, 0.8, 0.9, 1.0, 1.1), crop_border=64, colour_jitter=0.2, lighting=0.05
+            ),
+        ),
+        training=TrainingConfig(
+            iterations=900,
+            batch_size=8,
+            learning_rate=2e-3,
+            schedule="cosine",
+            warmup=30,
+            clip_norm=20.0,
+            checkpoint_every=100,
+        ),
+    )
+
+
+def tiny() -> Config:
+    """Return a detector of 88 thousand parameters that learns ``shapes`` in about two minutes on one CPU thread."""
+    return Config(
+        model=ModelConfig(
+            backbone=HourglassConfig(stacks=1, stem_channels=16, channels=(16, 32), blocks=(1, 1)),
+            head=CornerHeadConfig(pool_channels=16),
+            num_classes=3,
+        ),
+        data=DataConfig(
+            input_size=(95, 95),
+            augmentation=AugmentationConfig(random_crop=False, colour_jitter=0.2, lighting=0.0),
+        ),
+        training=TrainingConfig(
+            iterations=800,
+            batch_size=8,
+            learning_rate=2e-3,
+            schedule="cosine",
+            warmup=30,
+            clip_norm=20.0,
+            checkpoint_every=200,
+        ),
+    )
+
+
+RECIPES: dict[str, Callable[[], Config]] = {
+    "hourglass_104": hourglass_104,
+    "hourglass_52": hourglass_52,
+    "small": small,
+    "tiny": tiny,
+}
+
+
+def recipe(name: str) -> Config:
+    """Return the configuration of a recipe. Raises ``ConfigError`` that names the nearest for an unknown name."""
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=2) or list(RECIPES)
+        raise ConfigError(f"there is no recipe {name!r}; did you mean {' or '.join(near)}?")
+    return RECIPES[name]()

@@ -1,0 +1,84 @@
+"""The public functions: corner pooling under one contract, whatever the implementation.
+
+The contract (CornerNet, section 3.3, made exact):
+
+* ``top: out[.., i, j] = max(x[.., i:, j])``, ``bottom: max(x[.., :i+1, j])``, ``left: max(x[.., i, j:])``,
+  ``right: max(x[.., i, :j+1])``.
+* Values are selected, never computed; the fused sum is one addition in the dtype of the input.
+* NaN wins and stays. Among equals the first met in the scan is the maximum and gets the whole gradient: ``top``
+  scans from the bottom row up, ``left`` from the right column leftwards, as in the authors' code.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias, get_args
+
+from torch import Tensor
+
+from kernels import registry
+
+__all__ = ["Corner", "Direction", "corner_pool", "directional_max_pool", "implementations"]
+
+Direction: TypeAlias = Literal["top", "bottom", "left", "right"]
+Corner: TypeAlias = Literal["top_left", "bottom_right"]
+
+
+def _check(name: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, not {type(x).__name__}")
+    if x.dim() != 4:
+        raise ValueError(f"{name} must have 4 dimensions [N, C, H, W], not shape {list(x.shape)}")
+    if str(x.dtype).removeprefix("torch.") not in registry.FLOATS:
+        raise TypeError(f"{name} must be one of {', '.join(registry.FLOATS)}, not {x.dtype}")
+
+
+def directional_max_pool(x: Tensor, direction: Direction, impl: str = "auto") -> Tensor:
+    """Return the running maximum of ``x`` [N, C, H, W] in one direction, with its shape and dtype.
+
+    ``direction`` is top, bottom, left or right: the side that the maximum runs towards. ``impl`` names a row of
+    :func:`implementations`, or 'auto' for the fastest that can serve ``x``. channels_last in gives channels_last
+    out, otherwise the result is contiguous. Raises ``ValueError`` or ``TypeError`` for arguments that do not fit
+    and ``UnavailableError`` when a named implementation cannot run here. CornerNet, section 3.3.
+    """
+    _check("x", x)
+    if direction not in get_args(Direction):
+        raise ValueError(f"direction must be one of {', '.join(get_args(Direction))}, not {direction!r}")
+    result: Tensor = registry.choose(impl, x).directional_max_pool(x, direction)
+    return result
+
+
+def corner_pool(vertical: Tensor, horizontal: Tensor, corner: Corner, impl: str = "auto") -> Tensor:
+    """Return corner pooling: the vertical pool of one map plus the horizontal pool of another [N, C, H, W].
+
+    ``corner`` is top_left (top of ``vertical`` + left of ``horizontal``) or bottom_right (bottom + right).
+    Both inputs share shape, dtype and device. ``impl`` and errors as in :func:`directional_max_pool`.
+    CornerNet, section 3.3, equations 6 and 7 and figure 6.
+    """
+    _check("vertical", vertical)
+    _check("horizontal", horizontal)
+    if corner not in get_args(Corner):
+        raise ValueError(f"corner must be one of {', '.join(get_args(Corner))}, not {corner!r}")
+    for what in ("shape", "dtype", "device"):
+        a, b = getattr(vertical, what), getattr(horizontal, what)
+        if a != b:
+            raise ValueError(f"vertical and horizontal must share their {what}: {a} and {b} differ")
+    result: Tensor = registry.choose(impl, vertical).corner_pool(vertical, horizontal, corner)
+    return result
+
+
+def implementations() -> list[dict[str, Any]]:
+    """Return a row for each implementation: name, devices, dtypes, available, reason (where not), note."""
+    rows = []
+    for row in registry.ROWS:
+        reason = row.why_unavailable()
+        rows.append(
+            {
+                "name": row.name,
+                "devices": row.devices,
+                "dtypes": row.dtypes,
+                "available": reason is None,
+                "reason": reason or "",
+                "note": row.note,
+            }
+        )
+    return rows
