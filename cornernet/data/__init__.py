@@ -1,0 +1,1 @@
+"""Data: datasets, augmentation, the loader."""
