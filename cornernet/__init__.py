@@ -1,1 +1,23 @@
 """CornerNet: a reference detector whose parts swap, from photograph to boxes."""
+
+from cornernet.checkpoints import load_detector, save_detector
+from cornernet.config import Config, ConfigError
+from cornernet.detector import Detector, build_detector
+from cornernet.heads import Candidates
+from cornernet.heads.corner import Corners, Predictions
+from cornernet.recipes import RECIPES, recipe
+
+__all__ = [
+    "RECIPES",
+    "Candidates",
+    "Config",
+    "ConfigError",
+    "Corners",
+    "Detector",
+    "Predictions",
+    "build_detector",
+    "load_detector",
+    "recipe",
+    "save_detector",
+]
+__version__ = "0.1.0"

@@ -44,7 +44,7 @@ def small() -> Config:
     """Return a detector of half a million parameters for photographs on a CPU, at 255x191 pixels."""
     return Config(
         model=ModelConfig(
-            backbone=HourglassConfig(stacks=1, stem_channels=32, channels=(32, 32, 48, 64), blocks=(1, 1, 1, 2)),
+            backbone=HourglassConfig(stacks=1, stem_channels=32, channels=(32, 32, 48, 64), blocks=(1, 1, 1, 1)),
             head=CornerHeadConfig(pool_channels=32),
             num_classes=3,
         ),

@@ -1,0 +1,120 @@
+"""The hourglass backbone of CornerNet (paper section 3.5, figure 3), with the authors' layers.
+
+Strided convolutions stand where the original hourglass pools; the first residual block on the way down has the
+stride. Every residual block ends in a ReLU after its addition and has a convolution in its shortcut only where
+stride or width changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cornernet.config import HourglassConfig
+
+__all__ = ["ConvBlock", "Hourglass", "HourglassModule", "ResidualBlock"]
+
+
+class ConvBlock(nn.Module):
+    """Convolution, batch norm, ReLU: [B, in, H, W] to [B, out, H / stride, W / stride]."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activated map."""
+        return F.relu(self.bn(self.conv(x)))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: [B, in, H, W] to [B, out, H / stride, W / stride]."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = conv1x1_bn(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activated sum of the two paths."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+def conv1x1_bn(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    """Return a 1x1 convolution with batch norm and no activation."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )
+
+
+def residual_chain(in_channels: int, out_channels: int, count: int, stride: int = 1) -> nn.Sequential:
+    """Return ``count`` residual blocks, the first of which changes width and stride."""
+    first = ResidualBlock(in_channels, out_channels, stride)
+    return nn.Sequential(first, *(ResidualBlock(out_channels, out_channels) for _ in range(count - 1)))
+
+
+class HourglassModule(nn.Module):
+    """One level of an hourglass around the next: a skip at full size beside a way down, inside and up again."""
+
+    def __init__(self, channels: Sequence[int], blocks: Sequence[int]) -> None:
+        super().__init__()
+        here, below = channels[0], channels[1]
+        self.skip = residual_chain(here, here, blocks[0])
+        self.down = residual_chain(here, below, blocks[0], stride=2)
+        self.inner: nn.Module
+        if len(channels) > 2:
+            self.inner = HourglassModule(channels[1:], blocks[1:])
+        else:
+            self.inner = residual_chain(below, below, blocks[1])
+        # the width changes in the last block on the way up, so that most of it runs at the inner width
+        chain = [ResidualBlock(below, below) for _ in range(blocks[0] - 1)]
+        self.up = nn.Sequential(*chain, ResidualBlock(below, here))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the maps on the way up, from fine (the size of ``x``) to coarse (the bottom of the hourglass)."""
+        skip = self.skip(x)
+        inner = self.inner(self.down(x))
+        maps: list[Tensor] = inner if isinstance(inner, list) else [inner]
+        return [skip + F.interpolate(self.up(maps[0]), scale_factor=2.0, mode="nearest"), *maps]
+
+
+class Hourglass(nn.Module):
+    """Stem and stacked hourglasses (see ``cornernet.backbones``); two stacks of five reductions: Hourglass-104."""
+
+    def __init__(self, config: HourglassConfig) -> None:
+        super().__init__()
+        width = config.channels[0]
+        self.num_stacks = config.stacks
+        self.total_stride = config.total_stride
+        self.channels = width
+        self.stem = nn.Sequential(
+            ConvBlock(3, config.stem_channels, kernel=7, stride=2),
+            ResidualBlock(config.stem_channels, width, stride=2),
+        )
+        stacks, merges = range(config.stacks), range(config.stacks - 1)
+        self.hourglasses = nn.ModuleList(HourglassModule(config.channels, config.blocks) for _ in stacks)
+        self.outputs = nn.ModuleList(ConvBlock(width, width) for _ in stacks)
+        self.merge_inputs = nn.ModuleList(conv1x1_bn(width, width) for _ in merges)
+        self.merge_outputs = nn.ModuleList(conv1x1_bn(width, width) for _ in merges)
+        self.merge_residuals = nn.ModuleList(ResidualBlock(width, width) for _ in merges)
+
+    def stack(self, index: int, x: Tensor) -> list[Tensor]:
+        """Return the maps of stack ``index`` for its input [B, C, H/4, W/4], from fine to coarse."""
+        maps: list[Tensor] = self.hourglasses[index](x)
+        return [self.outputs[index](maps[0]), *maps[1:]]
+
+    def merge(self, index: int, x: Tensor, fine: Tensor) -> Tensor:
+        """Return the input of stack ``index + 1`` from the input ``x`` and the finest map of stack ``index``."""
+        merged = F.relu(self.merge_inputs[index](x) + self.merge_outputs[index](fine))
+        result: Tensor = self.merge_residuals[index](merged)
+        return result

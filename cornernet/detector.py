@@ -1,0 +1,68 @@
+"""The detector: drives the backbone's stacks and the head on each of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from cornernet.backbones import build_backbone
+from cornernet.config import Config, TestingConfig
+from cornernet.heads import Candidates, build_head
+
+__all__ = ["Detector", "build_detector"]
+
+
+class Detector(nn.Module):
+    """A backbone and a head (paper figure 4).
+
+    ``config`` is the whole configuration that it was built with; ``classes`` (names by label) and ``category_ids``
+    (the data's ids by label) are known once it was trained, and travel in its checkpoints.
+    """
+
+    output_stride = 4
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.classes: tuple[str, ...] | None = None
+        self.category_ids: tuple[int, ...] | None = None
+        self.backbone: Any = build_backbone(config.model.backbone)
+        self.head: Any = build_head(config.model, self.backbone)
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels per cell of the coarsest map: inputs have sides of a multiple of it, or one less."""
+        return int(self.backbone.total_stride)
+
+    def forward(self, images: Tensor, last_only: bool = False) -> list[Any]:
+        """Return the head's raw predictions, one a stack, from normalised images [B, 3, H, W] float32.
+
+        With the corner head these are ``Predictions`` at stride 4. ``last_only`` leaves out all stacks' predictions
+        but the last, which is what testing reads. Raises ``ValueError`` for a size that the backbone cannot take.
+        """
+        for name, side in zip(("height", "width"), images.shape[2:], strict=True):
+            if (side + 1) % self.total_stride not in (0, 1):
+                raise ValueError(
+                    f"the image's {name} is {side}; this backbone takes multiples of {self.total_stride}, or one less"
+                )
+        x = self.backbone.stem(images)
+        outputs = []
+        stacks = self.backbone.num_stacks
+        for index in range(stacks):
+            maps = self.backbone.stack(index, x)
+            if index == stacks - 1 or not last_only:
+                outputs.append(self.head(index, maps))
+            if index < stacks - 1:
+                x = self.backbone.merge(index, x, maps[0])
+        return outputs
+
+    def decode(self, predictions: list[Any], testing: TestingConfig) -> list[Candidates]:
+        """Return the candidates of each image from :meth:`forward`'s result."""
+        candidates: list[Candidates] = self.head.decode(predictions[-1], testing)
+        return candidates
+
+
+def build_detector(config: Config) -> Detector:
+    """Return a detector with fresh weights, drawn from torch's generator."""
+    return Detector(config)

@@ -1,0 +1,32 @@
+"""Heads: from the backbone's maps to candidates. One folder each, one row here.
+
+A head is an ``nn.Module`` that owns its method; training, postprocess and evaluation know only these:
+
+* ``head(s, maps)``: the predictions from the maps of stack ``s``;
+* ``targets(boxes, labels, image_size)``: what the predictions should be, with ``counts()``, the numbers of things
+  that losses are normalised by, ``to(device)`` and ``pin_memory()``;
+* ``loss(outputs, targets, counts)``: named components, ``total`` among them;
+* ``decode(predictions, testing)``: :class:`Candidates`, one an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from cornernet.config import ModelConfig
+from cornernet.heads.candidates import Candidates
+from cornernet.heads.corner.head import CornerHead
+
+__all__ = ["HEADS", "Candidates", "build_head"]
+
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "corner": CornerHead,
+}
+
+
+def build_head(config: ModelConfig, backbone: Any) -> nn.Module:
+    """Return the head that ``config.head.kind`` names for a backbone, with fresh weights."""
+    return HEADS[config.head.kind](config.head, config.num_classes, backbone)

@@ -1,0 +1,22 @@
+"""What every head decodes to."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+__all__ = ["Candidates"]
+
+
+class Candidates(NamedTuple):
+    """Boxes of one input before suppression, in cells of the heatmap at stride 4, best first.
+
+    ``boxes`` [N, 4] x1 y1 x2 y2; ``scores`` [N]; ``corner_scores`` [N, 2] of the top-left and the bottom-right
+    corner, which merging weighs by; ``labels`` [N] int64.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    corner_scores: Tensor
+    labels: Tensor

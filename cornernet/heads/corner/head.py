@@ -1,0 +1,137 @@
+"""The corner head's modules (paper sections 3.1 to 3.4, figures 4 and 7), with the authors' layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import kernels
+from cornernet.backbones.hourglass import ConvBlock, conv1x1_bn
+from cornernet.config import CornerHeadConfig, TestingConfig
+from cornernet.heads.candidates import Candidates
+from cornernet.heads.corner.decode import decode
+from cornernet.heads.corner.losses import corner_losses
+from cornernet.heads.corner.outputs import Corners, Predictions
+from cornernet.heads.corner.targets import CornerTargets, TargetBuilder
+from kernels.api import Corner
+
+__all__ = ["CornerBranch", "CornerHead", "CornerPooling", "Corners", "Predictions"]
+
+# The bias that makes a fresh heatmap's sigmoid 0.1, so that the many negatives do not swamp the first steps.
+HEATMAP_BIAS = -2.19
+
+
+class CornerPooling(nn.Module):
+    """The corner pooling module (figure 7): two branches, pooled and added, beside a 1x1 shortcut.
+
+    Maps [B, C, h, w] to [B, C, h, w]. With pooling 'none' the branches are added as they are: the same parameters
+    without the pooling (table 1).
+    """
+
+    def __init__(self, channels: int, config: CornerHeadConfig, corner: Corner) -> None:
+        super().__init__()
+        self.corner: Corner = corner
+        self.pooling = config.pooling
+        self.impl = config.pooling_impl
+        self.vertical = ConvBlock(channels, config.pool_channels)
+        self.horizontal = ConvBlock(channels, config.pool_channels)
+        self.pooled = nn.Sequential(
+            nn.Conv2d(config.pool_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+        self.shortcut = conv1x1_bn(channels, channels)
+        self.output = ConvBlock(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the map from which the heatmap, the embedding and the offset of this corner are predicted."""
+        vertical, horizontal = self.vertical(x), self.horizontal(x)
+        if self.pooling == "none":
+            pooled = vertical + horizontal
+        else:
+            pooled = kernels.corner_pool(vertical, horizontal, self.corner, self.impl)
+        y: Tensor = self.output(F.relu(self.pooled(pooled) + self.shortcut(x)))
+        return y
+
+
+def prediction_layers(channels: int, out_channels: int) -> nn.Sequential:
+    """Return a 3x3 convolution, ReLU and a 1x1 convolution, both with bias and without batch norm."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(channels, out_channels, 1),
+    )
+
+
+class CornerBranch(nn.Module):
+    """Everything that predicts one kind of corner from one stack's finest map."""
+
+    def __init__(self, channels: int, num_classes: int, config: CornerHeadConfig, corner: Corner) -> None:
+        super().__init__()
+        self.pooling = CornerPooling(channels, config, corner)
+        self.heatmap = prediction_layers(channels, num_classes)
+        self.embedding = prediction_layers(channels, config.embedding_dim)
+        self.offset = prediction_layers(channels, 2)
+        bias = self.heatmap[-1].bias
+        assert isinstance(bias, Tensor)
+        nn.init.constant_(bias, HEATMAP_BIAS)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return heatmap logits [B, K, h, w], embeddings [B, D, h, w] and offsets [B, 2, h, w]."""
+        x = self.pooling(x)
+        return self.heatmap(x), self.embedding(x), self.offset(x)
+
+
+class CornerHead(nn.Module):
+    """Corner heatmaps, embeddings and offsets from every stack, and what they mean (see ``cornernet.heads``)."""
+
+    def __init__(self, config: CornerHeadConfig, num_classes: int, backbone: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.targets = TargetBuilder(config=config, num_classes=num_classes)
+        self.stacks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "top_left": CornerBranch(backbone.channels, num_classes, config, "top_left"),
+                    "bottom_right": CornerBranch(backbone.channels, num_classes, config, "bottom_right"),
+                }
+            )
+            for _ in range(backbone.num_stacks)
+        )
+
+    def forward(self, index: int, maps: list[Tensor]) -> Predictions:
+        """Return the raw outputs of stack ``index`` from its maps, of which the finest [B, C, h, w] is read."""
+        stack = self.stacks[index]
+        assert isinstance(stack, nn.ModuleDict)
+        top_left, bottom_right = stack["top_left"](maps[0]), stack["bottom_right"](maps[0])
+        return Predictions(*(Corners(a, b) for a, b in zip(top_left, bottom_right, strict=True)))
+
+    def loss(
+        self, outputs: list[Predictions], targets: CornerTargets, counts: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return the loss averaged over stacks: ``total``, and ``heatmap``, ``pull``, ``push``, ``offset`` unweighted.
+
+        ``counts`` are those of the whole batch that ``targets`` are a part of (``targets.counts()`` summed over the
+        parts), so that the parts' losses add up to the loss of the batch; None takes the targets' own.
+        """
+        config = self.config
+        counts = targets.counts() if counts is None else counts
+        parts = [corner_losses(output, targets, config, counts) for output in outputs]
+        means = {
+            "heatmap": sum(p.heatmap.top_left + p.heatmap.bottom_right for p in parts) / len(parts),
+            "pull": sum(p.pull for p in parts) / len(parts),
+            "push": sum(p.push for p in parts) / len(parts),
+            "offset": sum(p.offset.top_left + p.offset.bottom_right for p in parts) / len(parts),
+        }
+        total = (
+            means["heatmap"]
+            + config.pull_weight * means["pull"]
+            + config.push_weight * means["push"]
+            + config.offset_weight * means["offset"]
+        )
+        return {"total": total, **means}  # type: ignore[dict-item]
+
+    def decode(self, predictions: Predictions, testing: TestingConfig) -> list[Candidates]:
+        """Return the candidates of each image from the last stack's predictions."""
+        return decode(predictions, testing)

@@ -1,0 +1,97 @@
+"""The corner head's losses (paper equations 1 to 5), all computed in float32."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cornernet.config import CornerHeadConfig
+from cornernet.heads.corner.decode import embedding_distance
+from cornernet.heads.corner.outputs import Corners, Predictions
+from cornernet.heads.corner.targets import CornerTargets
+
+__all__ = ["CornerLosses", "corner_losses", "focal_loss", "offset_loss", "pull_and_push_loss"]
+
+# Keeps the logarithms of the focal loss finite; beyond it a location has no gradient (the authors' value).
+PROBABILITY_MARGIN = 1e-4
+# Added to counts of objects before dividing by them (the authors' value).
+COUNT_MARGIN = 1e-4
+
+
+class CornerLosses(NamedTuple):
+    """The unweighted losses of one stack, scalars."""
+
+    heatmap: Corners[Tensor]
+    pull: Tensor
+    push: Tensor
+    offset: Corners[Tensor]
+
+
+def corner_losses(
+    predictions: Predictions, targets: CornerTargets, config: CornerHeadConfig, counts: Tensor
+) -> CornerLosses:
+    """Return the losses of one stack; ``counts`` [3] as ``CornerTargets.counts`` of the whole batch."""
+    heatmap = Corners(
+        *(
+            focal_loss(logits, target, config.focal_alpha, config.focal_beta, positives)
+            for logits, target, positives in zip(predictions.heatmaps, targets.heatmaps, counts[:2], strict=True)
+        )
+    )
+    offset = Corners(
+        *(
+            offset_loss(gather(predicted, index), target, targets.mask, counts[2])
+            for predicted, index, target in zip(predictions.offsets, targets.indices, targets.offsets, strict=True)
+        )
+    )
+    embeddings = (gather(e, i) for e, i in zip(predictions.embeddings, targets.indices, strict=True))
+    pull, push = pull_and_push_loss(*embeddings, targets.mask, config.push_margin)
+    return CornerLosses(heatmap, pull, push, offset)
+
+
+def gather(maps: Tensor, indices: Tensor) -> Tensor:
+    """Return the columns of ``maps`` [B, D, h, w] at ``indices`` [B, M] (y * w + x), [B, M, D] in float32."""
+    flat = maps.flatten(2)
+    index = indices[:, None, :].expand(-1, flat.shape[1], -1)
+    return flat.gather(2, index).transpose(1, 2).float()
+
+
+def focal_loss(logits: Tensor, target: Tensor, alpha: float, beta: float, positives: Tensor) -> Tensor:
+    """Return the focal loss of a heatmap [B, K, h, w] against targets in 0..1 (equation 1).
+
+    Locations of exactly 1 are positive; others are negative with a penalty reduced by (1 - target)^beta. The sum is
+    divided by ``positives``, the number of positive locations in the batch, and not divided when there are none.
+    """
+    p = logits.float().sigmoid().clamp(PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
+    positive = (1 - p) ** alpha * p.log()
+    negative = (1 - target) ** beta * p**alpha * (1 - p).log()
+    return -torch.where(target == 1, positive, negative).sum() / positives.clamp(min=1)
+
+
+def pull_and_push_loss(
+    top_left: Tensor, bottom_right: Tensor, mask: Tensor, margin: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Return the losses that pull an object's embeddings together and push objects apart (equations 4 and 5).
+
+    Embeddings [B, M, D] of M places for objects, of which ``mask`` [B, M] are taken. Summed over images, each
+    normalised by its own number of objects as the authors do: push also counts each object with itself, less a
+    constant, so that one object alone gives about 1 and no gradient.
+    """
+    number = mask.sum(1).float()[:, None]
+    mean = (top_left + bottom_right) / 2
+    spread = (top_left - mean).square().sum(-1) + (bottom_right - mean).square().sum(-1)
+    pull = (spread * mask / (number + COUNT_MARGIN)).sum()
+
+    number = number[:, :, None]
+    pairs = mask[:, :, None] & mask[:, None, :]
+    closeness = F.relu(margin - embedding_distance(mean[:, :, None], mean[:, None, :]))
+    push = (closeness - 1 / (number + COUNT_MARGIN)) / (number * (number - 1) + COUNT_MARGIN)
+    return pull, (push * pairs).sum()
+
+
+def offset_loss(predicted: Tensor, target: Tensor, mask: Tensor, objects: Tensor) -> Tensor:
+    """Return the smooth-L1 loss of offsets [B, M, 2] over the ``objects`` in the batch (equation 3)."""
+    loss = F.smooth_l1_loss(predicted, target, reduction="none")
+    return (loss * mask[:, :, None]).sum() / (objects + COUNT_MARGIN)
