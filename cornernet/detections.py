@@ -1,0 +1,153 @@
+"""What a detector reports for one photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cornernet.drawing import draw_boxes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Detections"]
+
+
+def _column(name: str, values: ArrayLike, dtype: type, width: int | None) -> NDArray[Any]:
+    """``values`` as an array [N] or [N, width] of ``dtype`` that nobody writes to, or a ``ValueError``."""
+    array = np.array(values)
+    if array.size == 0 and array.ndim <= 2:
+        array = array.reshape((0,) if width is None else (0, width))
+    shape = "[N]" if width is None else f"[N, {width}]"
+    if array.ndim != (1 if width is None else 2) or (width is not None and array.shape[1] != width):
+        raise ValueError(f"Detections.{name} must be {shape}, not {list(array.shape)}")
+    result: NDArray[Any] = array.astype(dtype)
+    if dtype is np.int64 and not np.array_equal(result, array):
+        raise ValueError(f"Detections.{name} must be whole numbers")
+    result.flags.writeable = False
+    return result
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Detections:
+    """Boxes of one photograph, best first.
+
+    ``boxes`` [N, 4] float32, x1 y1 x2 y2 in pixels of the original photograph, whose top-left corner is (0, 0);
+    ``scores`` [N] float32; ``labels`` [N] int64, indices into ``classes``. ``classes`` are names, ``category_ids``
+    the numbers that the data set calls them by (COCO's have gaps), ``image_id`` the data set's number or name of the
+    photograph, ``size`` its (height, width). The arrays are copied, and read-only. Raises ``ValueError`` for shapes
+    that do not fit, for a label outside ``classes`` or ``category_ids``, and for whole numbers that are not.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...] | None = None
+    category_ids: tuple[int, ...] | None = None
+    image_id: int | str | None = None
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name, dtype, width in (("boxes", np.float32, 4), ("scores", np.float32, None), ("labels", np.int64, None)):
+            object.__setattr__(self, name, _column(name, getattr(self, name), dtype, width))
+        if not len(self.boxes) == len(self.scores) == len(self.labels):
+            raise ValueError(
+                f"Detections need as many boxes ({len(self.boxes)}) as scores ({len(self.scores)}) "
+                f"and labels ({len(self.labels)})"
+            )
+        for name, kind in (("classes", "name"), ("category_ids", "category id")):
+            known = getattr(self, name)
+            if known is None:
+                continue
+            object.__setattr__(self, name, tuple(known))
+            outside = self.labels[(self.labels < 0) | (self.labels >= len(known))]
+            if len(outside):
+                raise ValueError(f"label {outside[0]} has no {kind}: Detections.{name} has {len(known)} entries")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __repr__(self) -> str:
+        photograph = [] if self.image_id is None else [f"image {self.image_id!r}"]
+        if self.size is not None:
+            photograph.append(f"{self.size[1]}x{self.size[0]} pixels")
+        shown = 5
+        best = np.argsort(-self.scores, kind="stable")
+        counted = "no box" if not len(self) else f"{len(self)} box{'es' if len(self) > 1 else ''}"
+        lines = [f"Detections: {', '.join([counted, *photograph])}"]
+        for i in best[:shown]:
+            x1, y1, x2, y2 = (f"{value:.1f}" for value in self.boxes[i])
+            lines.append(f"  {self.scores[i]:.3f}  {self.name_of(int(self.labels[i]))}  ({x1}, {y1}) to ({x2}, {y2})")
+        if len(self) > shown:
+            lines.append(f"  ... and {len(self) - shown} more, down to {self.scores[best[-1]]:.3f}")
+        return "\n".join(lines)
+
+    def name_of(self, label: int) -> str:
+        """Return the name of a class, or 'class 3' where names are not known."""
+        return f"class {label}" if self.classes is None else self.classes[label]
+
+    def category_of(self, label: int) -> int:
+        """Return the data set's number of a class; label + 1, as the authors count, where it is not known."""
+        return label + 1 if self.category_ids is None else self.category_ids[label]
+
+    def filter(self, min_score: float) -> Detections:
+        """Return the boxes whose score is ``min_score`` or more, in the same order."""
+        kept = self.scores >= min_score
+        return replace(self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept])
+
+    def to_coco(self, image_id: int | str | None = None, decimals: int | None = None) -> list[dict[str, Any]]:
+        """Return COCO result dicts: image_id, category_id, bbox [x, y, width, height] and score.
+
+        ``image_id`` defaults to the detections' own; ``ValueError`` where neither is given. Numbers are in full
+        precision; ``decimals=2`` rounds them as the authors' result files do, which costs AP a little.
+        """
+        image_id = self.image_id if image_id is None else image_id
+        if image_id is None:
+            raise ValueError("these Detections have no image_id; give one: to_coco(image_id=...)")
+        boxes = self.boxes.copy()
+        boxes[:, 2:] -= boxes[:, :2]
+
+        def number(value: np.float32) -> float:
+            return float(value) if decimals is None else round(float(value), decimals)
+
+        return [
+            {
+                "image_id": image_id,
+                "category_id": self.category_of(int(label)),
+                "bbox": [number(value) for value in box],
+                "score": number(score),
+            }
+            for box, score, label in zip(boxes, self.scores, self.labels, strict=True)
+        ]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a data frame, a row a box: image_id (where known), x1, y1, x2, y2, score, label, class."""
+        import pandas as pd
+
+        columns: dict[str, Any] = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T, strict=True))
+        columns |= {"score": self.scores, "label": self.labels}
+        columns["class"] = pd.Series([self.name_of(int(label)) for label in self.labels], dtype="str")
+        frame = pd.DataFrame(columns)
+        if self.image_id is not None:
+            frame.insert(0, "image_id", self.image_id)
+        return frame
+
+    def plot(
+        self, image: NDArray[np.uint8], min_score: float = 0.3, colours: Sequence[tuple[int, int, int]] | None = None
+    ) -> NDArray[np.uint8]:
+        """Return a copy of the photograph with the boxes of ``min_score`` or more drawn on it, weakest first.
+
+        ``image`` is the original, uint8 [H, W, 3] BGR, and so is the result; a tiny picture is enlarged by a whole
+        factor so that names can be read. ``colours`` are BGR, by label, the project's palette by default.
+        """
+        if self.size is not None and tuple(image.shape[:2]) != tuple(self.size):
+            raise ValueError(
+                f"the boxes are in pixels of a photograph of {self.size[1]}x{self.size[0]}; "
+                f"this one is {image.shape[1]}x{image.shape[0]}"
+            )
+        shown = self.filter(min_score)
+        return draw_boxes(image, shown.boxes, shown.labels, shown.scores, self.classes, colours=colours)

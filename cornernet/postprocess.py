@@ -1,0 +1,437 @@
+"""The test path: from photographs to reported boxes, over flips and scales (paper section 4.2).
+
+The stages are functions of their own, in the order that data flows, so that each can be timed::
+
+    prepare -> network -> decode -> restore -> suppress
+
+and :func:`detect` runs them all. A photograph is tested at its own size, in the middle of a black canvas whose sides
+are the next multiple of the network's total stride, less one.
+
+The authors' test path has two defects, which ``testing.authors_compatible`` reproduces and which are separate
+switches of :func:`soft_nms` and :func:`suppress`:
+
+* ``stale_rows``: a box that suppression discards leaves copies in the array, and they are reported;
+* ``column_defect``: the scores of a box's two corners do not follow it when boxes change places, so that merging
+  weighs by the corner scores of whichever box stood there before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cornernet.config import Config, DataConfig, Size, TestingConfig
+from cornernet.data.transforms import crop_window, fitted_size, normalise, to_float
+from cornernet.detections import Detections
+from cornernet.detector import Detector
+from cornernet.heads import Candidates
+
+__all__ = ["Placement", "decode", "detect", "network", "place", "prepare", "restore", "soft_nms", "suppress"]
+
+Image: TypeAlias = NDArray[np.uint8]
+Photograph: TypeAlias = Image | str | Path
+Rows: TypeAlias = NDArray[np.float32]
+Method: TypeAlias = Literal["hard", "linear", "gaussian"]
+
+
+# ----------------------------------------------------------------------------------------- placement
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a photograph at a scale lies on its canvas. Sizes are (height, width)."""
+
+    scale: float
+    """Factor by which the photograph was resized."""
+    scaled: Size
+    """Its size after that."""
+    canvas: Size
+    """Size of the network's input."""
+    offset: tuple[int, int]
+    """Where the photograph's top-left pixel lies on the canvas (x, y); -1 where a row or column is cut off."""
+    output_stride: int = 4
+    """Input pixels a heatmap cell."""
+
+    @property
+    def output(self) -> Size:
+        """Size of the heatmaps."""
+        height, width = self.canvas
+        return (height + 1) // self.output_stride, (width + 1) // self.output_stride
+
+    @property
+    def ratio(self) -> tuple[float, float]:
+        """Heatmap cells per canvas pixel (x, y), a little over 1 / output_stride."""
+        return self.output[1] / self.canvas[1], self.output[0] / self.canvas[0]
+
+    @property
+    def window(self) -> tuple[float, float, float, float]:
+        """The part of the heatmaps that the photograph covers, x1 y1 x2 y2 in cells."""
+        (dx, dy), (rx, ry), (height, width) = self.offset, self.ratio, self.scaled
+        return dx * rx, dy * ry, (dx + width) * rx, (dy + height) * ry
+
+
+def place(image: Image, scale: float, total_stride: int, output_stride: int = 4) -> tuple[Image, Placement]:
+    """Resize a photograph by ``scale`` and lay it in the middle of a black canvas.
+
+    ``image`` is uint8 [H, W, 3]. The canvas has the sides ``n | (total_stride - 1)`` of the resized picture's n;
+    ``total_stride`` is a power of two. A picture with a side that is such a number already loses its last row or
+    column, as in the authors' code.
+    """
+    if total_stride < 1 or total_stride & (total_stride - 1):
+        raise ValueError(f"total_stride is {total_stride}; the canvas needs a power of two")
+    height, width = image.shape[:2]
+    size = max(1, int(height * scale)), max(1, int(width * scale))
+    if size != (height, width):
+        image = np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.uint8)
+    canvas_size = size[0] | (total_stride - 1), size[1] | (total_stride - 1)
+    canvas, offset = crop_window(image, (size[1] // 2, size[0] // 2), canvas_size)
+    return canvas, Placement(scale, size, canvas_size, offset, output_stride)
+
+
+# -------------------------------------------------------------------------------------------- stages
+
+
+def prepare(
+    image: Image, config: DataConfig, scale: float, flip: bool, total_stride: int, output_stride: int = 4
+) -> tuple[Tensor, Placement]:
+    """Return a photograph's input at one scale: the normalised canvas and, with ``flip``, its mirror image.
+
+    ``image`` is uint8 [H, W, 3] BGR; the tensor is float32 [1 or 2, 3, H', W'] on the CPU.
+    """
+    canvas, placement = place(image, scale, total_stride, output_stride)
+    planes = normalise(to_float(canvas), config)
+    batch = np.stack([planes, planes[:, :, ::-1]]) if flip else planes[None]
+    return torch.from_numpy(batch), placement
+
+
+def network(detector: Detector, batch: Tensor, channels_last: bool = True) -> list[Any]:
+    """Return the last stack's predictions for a batch, on the detector's device."""
+    weight = next(detector.parameters())
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    batch = batch.to(weight.device, weight.dtype).contiguous(memory_format=memory_format)
+    predictions: list[Any] = detector(batch, last_only=True)
+    return predictions
+
+
+def decode(detector: Detector, predictions: list[Any], testing: TestingConfig) -> list[Candidates]:
+    """Return the candidates of every input of the batch on the CPU, boxes in heatmap cells."""
+    return [
+        Candidates(*(column.detach().cpu() for column in candidates))
+        for candidates in detector.decode(predictions, testing)
+    ]
+
+
+def restore(candidates: Candidates, placement: Placement, mirrored: bool = False) -> Candidates:
+    """Return candidates with their boxes moved from heatmap cells to pixels of the photograph before scaling.
+
+    Un-mirrors (x becomes output width - x; each corner keeps its score), divides by the ratio, subtracts the offset,
+    clips to the scaled photograph and divides by the scale, in the authors' order.
+    """
+    boxes = candidates.boxes.float()
+    if mirrored:
+        out_width = placement.output[1]
+        boxes = torch.stack([out_width - boxes[:, 2], boxes[:, 1], out_width - boxes[:, 0], boxes[:, 3]], dim=1)
+    boxes = boxes / boxes.new_tensor(placement.ratio * 2) - boxes.new_tensor(placement.offset * 2)
+    height, width = placement.scaled
+    boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+    return candidates._replace(boxes=boxes / placement.scale)
+
+
+# ---------------------------------------------------------------------------------------- suppression
+
+
+def soft_nms(
+    rows: Rows,
+    *,
+    method: Method = "gaussian",
+    iou: float = 0.5,
+    sigma: float = 0.5,
+    min_score: float = 0.001,
+    merge_exponent: float | None = None,
+    column_defect: bool = False,
+    stale_rows: bool = False,
+) -> Rows:
+    """Return the boxes of one class that survive (soft) non-maximum suppression, in the order they were picked.
+
+    ``rows`` is float32 [N, 7]: x1 y1 x2 y2 score top-left-score bottom-right-score; it is left as it is. The best box
+    is picked, the scores of the others fall by their overlap with it, those that fall below ``min_score`` are
+    discarded, and so on with what is left (Bodla et al., "Soft-NMS", 2017). By ``method`` a score is multiplied by
+
+    * hard: 0 where the IoU is over ``iou``, and the box is discarded;
+    * linear: 1 - IoU where the IoU is over ``iou``;
+    * gaussian: exp(-IoU^2 / ``sigma``).
+
+    The IoU counts pixels: widths and heights are x2 - x1 + 1. Among equal scores the first in the array is picked; a
+    discarded row is replaced by the last that is left. A number as ``merge_exponent`` also averages the corners of a
+    picked box with those of the boxes it overlaps, weighted by corner scores and by (1 - factor)^merge_exponent.
+
+    ``column_defect`` and ``stale_rows`` reproduce the authors' defects (see the module); with ``stale_rows`` the
+    result has all N rows, survivors first. Raises ``ValueError`` for another shape or method.
+    """
+    if rows.ndim != 2 or rows.shape[1] != 7:
+        raise ValueError(f"soft_nms takes rows [N, 7], not {list(rows.shape)}")
+    if method not in ("hard", "linear", "gaussian"):
+        raise ValueError(f"method must be hard, linear or gaussian, not {method!r}")
+    columns = np.array(rows.T, dtype=np.float32, order="C")
+    boxes, scores, corner_scores = columns[:4], columns[4], columns[5:]
+    moving = columns[:5] if column_defect else columns
+    # a score of zero is always under the floor: 'hard' discards whatever min_score is
+    floor = max(np.float32(min_score), np.finfo(np.float32).tiny)
+    live, picked = columns.shape[1], 0
+    while picked < live:
+        best = picked + int(scores[picked:live].argmax())
+        if best != picked:
+            moving[:, [picked, best]] = moving[:, [best, picked]]
+        start = picked + 1
+        overlap = _overlap(boxes[:, picked], boxes[:, start:live])
+        factor = _factor(overlap, method, iou, sigma)
+        lowered = scores[start:live] * factor
+        discarded = (lowered < floor) & (overlap > 0)
+        if merge_exponent is not None:
+            weight = np.where(overlap > 0, (1 - factor) ** np.float32(merge_exponent), np.float32(0))
+            others = corner_scores[:, start:live]
+            if column_defect:
+                others = others[:, _examined_at(discarded)]
+            boxes[:, picked] = _merged(
+                boxes[:, picked], corner_scores[:, picked], boxes[:, start:live], weight * others
+            )
+        before = scores[start:live].copy() if stale_rows else None
+        scores[start:live] = lowered
+        if discarded.any():
+            kept = _close_gaps(moving[:, start:live], discarded, before)
+            live = start + kept
+        picked += 1
+    return np.ascontiguousarray(columns[:, : None if stale_rows else live].T)
+
+
+def _overlap(box: Rows, others: Rows) -> Rows:
+    """The IoU of one box [4] with others [4, N], counting pixels; 0 where they do not touch."""
+    low = np.maximum(box[:2, None], others[:2])
+    sides = np.minimum(box[2:, None], others[2:])
+    sides -= low
+    sides += 1
+    np.maximum(sides, 0, out=sides)
+    shared = sides[0] * sides[1]
+    extent = others[2:] - others[:2]
+    extent += 1
+    union = extent[0] * extent[1]
+    union += (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
+    union -= shared
+    result: Rows = np.divide(shared, union, out=shared, where=shared > 0)
+    return result
+
+
+def _factor(overlap: Rows, method: Method, iou: float, sigma: float) -> Rows:
+    """What the score of a box with this overlap is multiplied by."""
+    if method == "gaussian":
+        return np.asarray(np.exp(overlap * overlap / np.float32(-sigma)), np.float32)
+    over = np.float32(0) if method == "hard" else 1 - overlap
+    return np.where(overlap > iou, over, np.float32(1))
+
+
+def _merged(box: Rows, own: Rows, others: Rows, weights: Rows) -> Rows:
+    """The average of a box [4] and others [4, N]: top-left corners by weights[0], bottom-right ones by weights[1].
+
+    ``own`` [2] are the box's own weights. A corner whose weights are all zero stays.
+    """
+    total = own + weights.sum(1)
+    # [corner, x or y]: the sum over the others
+    moved = np.einsum("cin,cn->ci", others.reshape(2, 2, -1), weights) + box.reshape(2, 2) * own[:, None]
+    corners = box.reshape(2, 2).copy()
+    np.divide(moved, total[:, None], out=corners, where=total[:, None] > 0)
+    return corners.reshape(4)
+
+
+def _close_gaps(live: Rows, discarded: NDArray[np.bool_], before: Rows | None) -> int:
+    """Move the last rows that are kept into the places of discarded ones, in place; return how many are kept.
+
+    ``live`` [5 or 7, N] are columns. ``before`` are the scores from before they were lowered, which, where given, the
+    rows behind the kept ones get back: what the authors' loop leaves there.
+    """
+    count = len(discarded)
+    kept = count - int(discarded.sum())
+    gaps = np.flatnonzero(discarded[:kept])
+    fillers = kept + np.flatnonzero(~discarded[kept:])[::-1]
+    last = None
+    if before is not None:
+        # the loop ends at position `kept`: it goes through the discarded rows that no gap took, from the last one
+        # down, each copied to that position and lowered there, so the nearest one's lowered copy remains
+        unused = (int(fillers[-1]) if len(fillers) else count) - kept
+        last = live[:, kept + (unused > 1)].copy() if unused else None
+    live[:, gaps] = live[:, fillers]
+    if before is not None:
+        live[4, kept:] = before[kept:]
+        if last is not None:
+            live[:, kept] = last
+    return kept
+
+
+def _examined_at(discarded: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The position at which the authors' loop examines each row: the last replaces a discarded one on the spot."""
+    count = len(discarded)
+    kept = count - int(discarded.sum())
+    gaps = np.append(np.flatnonzero(discarded[:kept]), kept)
+    position = np.arange(count)
+    stays = ~discarded[kept:][::-1]
+    position[kept:] = gaps[np.cumsum(stays) - stays][::-1]
+    return position
+
+
+def suppress(
+    candidates: Sequence[Candidates],
+    testing: TestingConfig,
+    *,
+    column_defect: bool | None = None,
+    stale_rows: bool | None = None,
+) -> Detections:
+    """Return what is reported from the candidates of all flips and scales, boxes in the pixels that theirs are in.
+
+    Candidates with a score of -1 or less are decode's padding. Suppression is per class, by ``testing.nms*``,
+    ``.min_score`` and ``.merge*``; then the best ``testing.max_detections`` over all classes are reported, best
+    first, ties in the order of classes and picks. The two switches default to ``testing.authors_compatible``, which
+    also reports, as the authors do, in the order of classes and picks, and every box that ties with the last.
+    """
+    column_defect = testing.authors_compatible if column_defect is None else column_defect
+    stale_rows = testing.authors_compatible if stale_rows is None else stale_rows
+    rows, labels = _stack(candidates)
+    groups = []
+    for label in np.unique(labels):
+        survivors = soft_nms(
+            rows[labels == label],
+            method=testing.nms,
+            iou=testing.nms_iou,
+            sigma=testing.nms_sigma,
+            min_score=testing.min_score,
+            merge_exponent=testing.merge_exponent if testing.merge else None,
+            column_defect=column_defect,
+            stale_rows=stale_rows,
+        )
+        groups.append((survivors, np.full(len(survivors), label)))
+    rows = np.concatenate([np.empty((0, 7), np.float32), *(group for group, _ in groups)])
+    labels = np.concatenate([np.empty(0, np.int64), *(group for _, group in groups)])
+    best = _best(rows[:, 4], testing.max_detections, ties=testing.authors_compatible)
+    return Detections(rows[best, :4], rows[best, 4], labels[best])
+
+
+def _stack(candidates: Sequence[Candidates]) -> tuple[Rows, NDArray[np.int64]]:
+    """All candidates but padding as rows of :func:`soft_nms`, and their labels."""
+    tables, labels = [np.empty((0, 7), np.float32)], [np.empty(0, np.int64)]
+    for one in candidates:
+        kept = (one.scores > -1).numpy()
+        table = torch.cat([one.boxes, one.scores[:, None], one.corner_scores], dim=1)
+        tables.append(table.float().numpy()[kept])
+        labels.append(one.labels.numpy()[kept])
+    return np.concatenate(tables), np.concatenate(labels)
+
+
+def _best(scores: Rows, count: int, ties: bool) -> NDArray[np.int64]:
+    """Indices of the ``count`` best scores, best first; with ``ties``, all that reach the last of them, unsorted."""
+    if not ties:
+        return np.argsort(-scores, kind="stable")[:count]
+    if len(scores) <= count:
+        return np.arange(len(scores))
+    last = np.partition(scores, len(scores) - count)[len(scores) - count]
+    return np.flatnonzero(scores >= last)
+
+
+# ------------------------------------------------------------------------------------------ together
+
+
+def detect(
+    detector: Detector,
+    images: Photograph | Sequence[Photograph],
+    config: Config,
+    classes: Sequence[str] | None = None,
+    category_ids: Sequence[int] | None = None,
+) -> list[Detections]:
+    """Return the detections of photographs, a ``Detections`` each, boxes in pixels of the original.
+
+    ``images`` is a photograph or a sequence of them: uint8 arrays [H, W, 3] BGR, or paths (a path becomes the
+    ``image_id``). ``config.data`` says how they are fitted and normalised, ``config.testing`` the rest; the network
+    runs where its weights are, in evaluation mode and without gradients, and is left in the mode it was in.
+    ``classes`` and ``category_ids``, by label, go to the detections. Raises ``ValueError`` for an array that is no
+    photograph and ``OSError`` for a path that cannot be read as one.
+    """
+    if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
+        images = [images]
+    names = None if classes is None else tuple(classes)
+    numbers = None if category_ids is None else tuple(category_ids)
+    results = []
+    with _testing(detector):
+        for photograph in images:
+            image = _read(photograph)
+            height, width = image.shape[:2]
+            found = _detect_one(detector, image, config)
+            results.append(
+                replace(
+                    found,
+                    classes=names,
+                    category_ids=numbers,
+                    image_id=str(photograph) if isinstance(photograph, str | Path) else None,
+                    size=(height, width),
+                )
+            )
+    return results
+
+
+def _detect_one(detector: Detector, image: Image, config: Config) -> Detections:
+    testing = config.testing
+    fitted, (sx, sy) = _fit(image, config.data.fit)
+    restored = []
+    for scale in testing.scales:
+        batch, placement = prepare(
+            fitted, config.data, scale, testing.flip, detector.total_stride, detector.output_stride
+        )
+        predictions = network(detector, batch, config.training.channels_last)
+        for index, candidates in enumerate(decode(detector, predictions, testing)):
+            restored.append(restore(candidates, placement, mirrored=index == 1))
+    found = suppress(restored, testing)
+    height, width = image.shape[:2]
+    boxes = found.boxes / np.array([sx, sy, sx, sy], np.float32)
+    return replace(found, boxes=np.clip(boxes, 0, np.array([width, height, width, height], np.float32)))
+
+
+@contextmanager
+def _testing(detector: Detector) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every part is in the mode it was in."""
+    modes = {module: module.training for module in detector.modules()}
+    detector.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _fit(image: Image, fit: Size | None) -> tuple[Image, tuple[float, float]]:
+    """A photograph shrunk to ``fit`` as in training, and (sx, sy), fitted over original size."""
+    height, width = image.shape[:2]
+    size = fitted_size((height, width), fit)
+    if size == (height, width):
+        return image, (1.0, 1.0)
+    small = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8), (size[1] / width, size[0] / height)
+
+
+def _read(photograph: Photograph) -> Image:
+    """A photograph's pixels, or the error that says what is wrong with it."""
+    if isinstance(photograph, str | Path):
+        if not Path(photograph).is_file():
+            raise FileNotFoundError(f"there is no photograph {photograph}")
+        read = cv2.imread(str(photograph), cv2.IMREAD_COLOR)
+        if read is None:
+            raise OSError(f"{photograph} is not a picture that OpenCV can read")
+        return np.asarray(read, np.uint8)
+    if photograph.ndim != 3 or photograph.shape[2] != 3 or photograph.dtype != np.uint8 or photograph.size == 0:
+        raise ValueError(f"a photograph is uint8 [H, W, 3] BGR, not {photograph.dtype} {list(photograph.shape)}")
+    return photograph
