@@ -86,7 +86,7 @@ class HourglassConfig:
     @property
     def total_stride(self) -> int:
         """Input pixels per cell at the bottom of the hourglass: 128 for five reductions."""
-        return 4 * 2 ** (len(self.channels) - 1)
+        return 4 << (len(self.channels) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -448,6 +448,7 @@ class Config:
         return Config.from_json(text, str(path))
 
 
+_STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 for _part in (
     HourglassConfig,
     CornerHeadConfig,
@@ -460,6 +461,6 @@ for _part in (
     TestingConfig,
     Config,
 ):
-    _part.__pydantic_config__ = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
+    setattr(_part, "__pydantic_config__", _STRICT)  # noqa: B010 - dataclasses do not declare the attribute
 
 _ADAPTER = pydantic.TypeAdapter(Config)

@@ -74,7 +74,8 @@ def embedding_distance(a: Tensor, b: Tensor) -> Tensor:
     difference = a - b
     if difference.shape[-1] == 1:
         return difference.squeeze(-1).abs()
-    return torch.linalg.vector_norm(difference, dim=-1)
+    distance: Tensor = torch.linalg.vector_norm(difference, dim=-1)
+    return distance
 
 
 def _top_corners(heatmap: Tensor, embedding: Tensor, offset: Tensor, testing: TestingConfig) -> _Top:

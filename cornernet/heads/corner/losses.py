@@ -46,8 +46,8 @@ def corner_losses(
             for predicted, index, target in zip(predictions.offsets, targets.indices, targets.offsets, strict=True)
         )
     )
-    embeddings = (gather(e, i) for e, i in zip(predictions.embeddings, targets.indices, strict=True))
-    pull, push = pull_and_push_loss(*embeddings, targets.mask, config.push_margin)
+    top_left, bottom_right = (gather(e, i) for e, i in zip(predictions.embeddings, targets.indices, strict=True))
+    pull, push = pull_and_push_loss(top_left, bottom_right, targets.mask, config.push_margin)
     return CornerLosses(heatmap, pull, push, offset)
 
 

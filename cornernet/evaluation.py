@@ -1,0 +1,182 @@
+"""COCO evaluation of detections: average precision and recall over a data set (paper section 4.2)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from tabulate import tabulate
+
+from cornernet.config import Config
+from cornernet.detector import Detector
+from cornernet.postprocess import detect
+
+if TYPE_CHECKING:
+    from cornernet.data import DetectionDataset
+    from cornernet.detections import Detections
+
+__all__ = ["METRICS", "Backend", "Evaluation", "coco_evaluation", "detect_all", "evaluate"]
+
+Backend: TypeAlias = Literal["pycocotools", "hotcoco"]
+
+MAX_DETECTIONS = (1, 10, 100)
+METRICS = (
+    *("AP", "AP50", "AP60", "AP70", "AP75", "AP80", "AP90", "APs", "APm", "APl"),
+    *("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found, as fractions; NaN where the data holds nothing to measure a metric on.
+
+    ``metrics`` has the names of :data:`METRICS`; ``per_class`` AP, AP50 and AP75 by class name; ``results`` the
+    detections in COCO's result format.
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    images: int
+    area_bands: tuple[float, float]
+    results: list[dict[str, Any]] = field(repr=False)
+
+    def to_text(self) -> str:
+        """Return a table of all metrics in percent, then of the classes."""
+        rows = [[name, _percent(self.metrics[name])] for name in METRICS]
+        classes = [[name, *map(_percent, values.values())] for name, values in self.per_class.items()]
+        small, medium = (math.sqrt(area) for area in self.area_bands)
+        return "\n\n".join(
+            [
+                tabulate(rows, headers=["metric", "%"], floatfmt=".1f", missingval="-"),
+                tabulate(classes, headers=["class", "AP", "AP50", "AP75"], floatfmt=".1f", missingval="-"),
+                f"{self.images} images; small: area up to {small:.0f}^2 pixels, medium: up to {medium:.0f}^2",
+            ]
+        )
+
+
+def _percent(value: float) -> float | None:
+    return None if math.isnan(value) else 100 * value
+
+
+def evaluate(
+    detector: Detector,
+    dataset: DetectionDataset,
+    config: Config,
+    backend: Backend = "pycocotools",
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Detect on every image of ``dataset`` and return its COCO evaluation.
+
+    ``config.testing`` says how boxes are found, ``config.data`` how photographs become inputs. ``progress`` is called
+    with images done and in all. Raises ``ValueError`` where detector and data differ in their number of classes.
+    """
+    classes = detector.config.model.num_classes
+    if classes != len(dataset.classes):
+        raise ValueError(
+            f"the detector knows {classes} classes and {dataset.name} ({dataset.split}) has {len(dataset.classes)}: "
+            "these weights were trained on other data"
+        )
+    results = []
+    for index, detections in enumerate(detect_all(detector, dataset, config)):
+        results.extend(detections.to_coco(dataset.records[index].image_id))
+        if progress is not None:
+            progress(index + 1, len(dataset))
+    return coco_evaluation(dataset, results, backend)
+
+
+def detect_all(detector: Detector, dataset: DetectionDataset, config: Config) -> Any:
+    """Yield the ``Detections`` of each image of ``dataset``, in order."""
+    for index in range(len(dataset)):
+        found: list[Detections] = detect(
+            detector, [dataset.read(index)], config, classes=dataset.classes, category_ids=dataset.category_ids
+        )
+        yield found[0]
+
+
+def coco_evaluation(
+    dataset: DetectionDataset, results: Sequence[dict[str, Any]], backend: Backend = "pycocotools"
+) -> Evaluation:
+    """Return the COCO evaluation of ``results`` (COCO's result format) on ``dataset``'s boxes, crowds ignored.
+
+    Small, medium and large are divided at ``dataset.area_bands``. Both backends give the same numbers.
+    """
+    precision, recall = _accumulate(dataset, list(results), backend)
+    ious = np.linspace(0.5, 0.95, 10)
+    metrics = {"AP": _mean(precision[:, :, :, 0, -1])}
+    for percent in (50, 60, 70, 75, 80, 90):
+        at = int(np.argmin(np.abs(ious - percent / 100)))
+        metrics[f"AP{percent}"] = _mean(precision[at, :, :, 0, -1])
+    for band, name in enumerate(("APs", "APm", "APl"), start=1):
+        metrics[name] = _mean(precision[:, :, :, band, -1])
+    for column, limit in enumerate(MAX_DETECTIONS):
+        metrics[f"AR{limit}"] = _mean(recall[:, :, 0, column])
+    for band, name in enumerate(("ARs", "ARm", "ARl"), start=1):
+        metrics[name] = _mean(recall[:, :, band, -1])
+    per_class = {
+        name: {
+            "AP": _mean(precision[:, :, k, 0, -1]),
+            "AP50": _mean(precision[0, :, k, 0, -1]),
+            "AP75": _mean(precision[5, :, k, 0, -1]),
+        }
+        for k, name in enumerate(dataset.classes)
+    }
+    return Evaluation(
+        metrics={name: metrics[name] for name in METRICS},
+        per_class=per_class,
+        images=len(dataset),
+        area_bands=dataset.area_bands,
+        results=list(results),
+    )
+
+
+def _accumulate(
+    dataset: DetectionDataset, results: list[dict[str, Any]], backend: Backend
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return COCO's precision [IoU, recall, class, area, limit] and recall [IoU, class, area, limit]; -1 is none."""
+    if backend == "pycocotools":
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    elif backend == "hotcoco":
+        from hotcoco import COCO, COCOeval
+    else:
+        raise ValueError(f"there is no evaluation backend {backend!r}; use pycocotools or hotcoco")
+
+    truth = dataset.ground_truth()
+    # both print to standard output as they go
+    with contextlib.redirect_stdout(io.StringIO()):
+        if backend == "pycocotools":
+            gt = COCO()
+            gt.dataset = truth
+            gt.createIndex()
+        else:
+            gt = COCO(truth)
+        if results:
+            dt = gt.loadRes(results)
+        elif backend == "pycocotools":
+            # loadRes looks at the first result
+            dt = COCO()
+            dt.dataset = {**truth, "annotations": []}
+            dt.createIndex()
+        else:
+            dt = COCO({**truth, "annotations": []})
+        run = COCOeval(gt, dt, "bbox")
+        small, medium = dataset.area_bands
+        run.params.areaRng = [[0, 1e10], [0, small], [small, medium], [medium, 1e10]]
+        run.params.maxDets = list(MAX_DETECTIONS)
+        # labels are in the order of dataset.category_ids, and so must be the class axis
+        run.params.catIds = list(dataset.category_ids)
+        run.evaluate()
+        run.accumulate()
+    return np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float:
+    """Return the mean of what was measured, NaN where nothing was."""
+    measured = values[values > -1]
+    return float(measured.mean()) if measured.size else math.nan

@@ -1,0 +1,74 @@
+"""Showing how far long work has come: a moving line in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+from tqdm import tqdm
+
+__all__ = ["Progress"]
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """A progress line with a rate and the time that remains.
+
+    In a terminal it is one moving line; elsewhere (a log file, CI) a plain line every ten seconds and at the end.
+    ``unit_scale`` units are done in one step: images in an iteration.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        *,
+        start: int = 0,
+        unit: str = "it",
+        unit_scale: float = 1.0,
+        file: TextIO | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.what, self.total, self.start = what, total, start
+        self.unit, self.unit_scale = unit, unit_scale
+        self.file = sys.stderr if file is None else file
+        self.quiet = quiet
+        self.began = self.last_line = time.monotonic()
+        self.done = start
+        self.bar = None
+        if not quiet and self.file.isatty():
+            self.bar = tqdm(total=total, initial=start, desc=what, unit=unit, file=self.file, dynamic_ncols=True)
+
+    def update(self, done: int, note: str = "") -> None:
+        """Show that ``done`` steps in all are done, with a note such as the losses."""
+        step, self.done = done - self.done, done
+        if self.quiet:
+            return
+        if self.bar is not None:
+            if note:
+                self.bar.set_postfix_str(f"{self.rate():.1f} img/s {note}" if self.unit_scale != 1 else note, False)
+            self.bar.update(step)
+            return
+        now = time.monotonic()
+        if now - self.last_line >= SECONDS_BETWEEN_LINES or done == self.total:
+            self.last_line = now
+            print(self.line(note), file=self.file, flush=True)
+
+    def rate(self) -> float:
+        """Return units a second since the start."""
+        elapsed = max(time.monotonic() - self.began, 1e-9)
+        return (self.done - self.start) * self.unit_scale / elapsed
+
+    def line(self, note: str) -> str:
+        """Return one plain line of where things stand."""
+        remaining = (self.total - self.done) * self.unit_scale / max(self.rate(), 1e-9)
+        minutes, seconds = divmod(round(remaining), 60)
+        eta = f"ETA {minutes}:{seconds:02d}" if self.done > self.start else "ETA ?"
+        return f"{self.what} {self.done}/{self.total}  {self.rate():.1f} {self.unit}/s  {eta}  {note}".rstrip()
+
+    def close(self) -> None:
+        """End the line."""
+        if self.bar is not None:
+            self.bar.close()

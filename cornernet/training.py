@@ -1,0 +1,431 @@
+"""Training: one loop, on one device or, under torchrun, on many.
+
+A run is a folder::
+
+    config.json            the resolved configuration
+    metrics.jsonl          a line every training.log_every iterations, and one for each evaluation
+    checkpoints/step-N/    the newest checkpoint: weights in safetensors, the optimiser beside them
+    model.safetensors      the finished weights with their configuration; written last but one
+    evaluation.json        metrics on val; a run is finished when this is there
+
+Everything that is drawn is drawn from (seed, epoch, image), so a run that was stopped and resumed gives the numbers
+of one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+import safetensors.torch
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cornernet.checkpoints import CheckpointError, save_detector
+from cornernet.config import Config, ConfigError, TrainingConfig
+from cornernet.data import DetectionDataset, open_dataset
+from cornernet.data.loader import Batch, training_loader
+from cornernet.detector import Detector, build_detector
+from cornernet.evaluation import Evaluation, evaluate
+from cornernet.files import atomic_write
+from cornernet.progress import Progress
+
+__all__ = ["Interrupted", "TrainingError", "learning_rate", "resolve_device", "train"]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on. The message says at which iteration, and why."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was asked to stop, and has written a checkpoint to go on from."""
+
+
+def train(
+    config: Config,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    on_iteration: Callable[[int], None] | None = None,
+) -> Evaluation | None:
+    """Train a detector into the folder ``out`` and return its evaluation on val (None but on the first process).
+
+    The number of classes is set from the data. ``resume`` goes on from the folder's newest checkpoint, or starts where
+    there is none; without it a folder that holds a run is an error. ``on_iteration`` is called with the number of
+    finished iterations, for tests and schedulers. Raises :class:`TrainingError` for a loss that is not finite,
+    :class:`Interrupted` after Ctrl-C, ``ConfigError`` and ``DataError`` for what cannot be trained.
+    """
+    with _process_group(config.training) as (rank, world_size, device):
+        out = Path(out)
+        if config.training.threads:
+            torch.set_num_threads(config.training.threads)
+        train_set = open_dataset(config.data.source, "train")
+        val_set = open_dataset(config.data.source, "val")
+        config = config.with_("model.num_classes", len(train_set.classes))
+        if rank == 0:
+            _open_folder(out, config, resume)
+            if not quiet:
+                print(train_set.summary(), val_set.summary(), sep="\n")
+
+        torch.manual_seed(config.training.seed)
+        detector = build_detector(config)
+        detector.classes, detector.category_ids = train_set.classes, train_set.category_ids
+        memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
+        detector.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+        optimiser = torch.optim.Adam(detector.parameters(), lr=config.training.learning_rate, fused=True)
+        start = _load_checkpoint(out, detector, optimiser) if resume else 0
+
+        run = _Run(config, out, detector, optimiser, device, rank, world_size, quiet, val_set)
+        if start < config.training.iterations:
+            loader = training_loader(
+                train_set,
+                config,
+                _TargetsAtSize(detector.head.targets, config.data.input_size),
+                first_iteration=start,
+                rank=rank,
+                world_size=world_size,
+            )
+            run.loop(iter(loader), start, on_iteration)
+        if rank != 0:
+            return None
+        save_detector(detector, out / "model.safetensors")
+        evaluation = run.evaluate()
+        record = {"iteration": config.training.iterations, **finite(evaluation.metrics)}
+        summary = {"metrics": record, "per_class": {k: finite(v) for k, v in evaluation.per_class.items()}}
+        atomic_write(out / "evaluation.json", json.dumps(summary, indent=2) + "\n")
+        return evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class _TargetsAtSize:
+    """The head's targets for inputs of one size; loader workers carry it."""
+
+    build: Any
+    size: tuple[int, int]
+
+    def __call__(self, boxes: list[Tensor], labels: list[Tensor]) -> Any:
+        return self.build(boxes, labels, self.size)
+
+
+class _Run:
+    """The loop and what it keeps hold of."""
+
+    def __init__(
+        self,
+        config: Config,
+        out: Path,
+        detector: Detector,
+        optimiser: torch.optim.Optimizer,
+        device: torch.device,
+        rank: int,
+        world_size: int,
+        quiet: bool,
+        val_set: DetectionDataset,
+    ) -> None:
+        self.config, self.out, self.detector, self.optimiser = config, out, detector, optimiser
+        self.device, self.rank, self.world_size = device, rank, world_size
+        self.quiet, self.val_set = quiet, val_set
+        self.model: nn.Module = detector
+        if world_size > 1:
+            self.model = DistributedDataParallel(detector, device_ids=[device] if device.type == "cuda" else None)
+
+    def loop(self, batches: Iterator[Batch], start: int, on_iteration: Callable[[int], None] | None) -> None:
+        """Run the iterations from ``start`` to the last."""
+        settings = self.config.training
+        progress = Progress(
+            "train",
+            settings.iterations,
+            start=start,
+            unit="img",
+            unit_scale=settings.batch_size,
+            quiet=self.quiet or self.rank != 0,
+        )
+        note = ""
+        with contextlib.closing(progress), _StopAtBoundary() as stop:
+            for iteration in range(start, settings.iterations):
+                for group in self.optimiser.param_groups:
+                    group["lr"] = learning_rate(settings, iteration)
+                losses, norm = self.step([next(batches) for _ in range(settings.accumulation)])
+                done = iteration + 1
+                last = done == settings.iterations
+                if done % settings.log_every == 0 or last or stop.requested:
+                    note = self.log(done, losses, norm, progress.rate())
+                progress.update(done, note)
+                if on_iteration is not None:
+                    on_iteration(done)
+                if done % settings.checkpoint_every == 0 or last or stop.requested:
+                    self.save_checkpoint(done)
+                if stop.requested and not last:
+                    raise Interrupted(
+                        f"stopped after iteration {done} of {settings.iterations}; a checkpoint is in "
+                        f"{self.out}: go on with --resume"
+                    )
+                if settings.evaluate_every and done % settings.evaluate_every == 0 and not last:
+                    self.evaluate_and_log(done)
+
+    def step(self, batches: list[Batch]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Take one optimiser step over the parts of a batch; return the batch's losses and its gradient norm.
+
+        Losses are divided by counts of the whole batch, over parts and processes, so that they and their gradients
+        are those of the large batch however it is cut.
+        """
+        settings = self.config.training
+        self.model.train()
+        self.optimiser.zero_grad(set_to_none=True)
+        targets = [batch.targets.to(self.device) for batch in batches]
+        counts = torch.stack([t.counts() for t in targets]).sum(0)
+        if self.world_size > 1:
+            dist.all_reduce(counts)
+        memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
+        parts: list[dict[str, Tensor]] = []
+        for index, (batch, target) in enumerate(zip(batches, targets, strict=True)):
+            images = batch.images.to(self.device, non_blocking=True, memory_format=memory_format)
+            with self.synchronised(index == len(batches) - 1):
+                with autocast:
+                    outputs = self.model(images)
+                losses = self.detector.head.loss(outputs, target, counts)
+                # DistributedDataParallel averages gradients over processes; these add up
+                (losses["total"] * self.world_size).backward()
+            parts.append({name: value.detach() for name, value in losses.items()})
+        norm = None
+        if settings.clip_norm is not None:
+            norm = nn.utils.clip_grad_norm_(self.detector.parameters(), settings.clip_norm)
+        self.optimiser.step()
+        return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}, norm
+
+    def synchronised(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Exchange gradients between processes after the last part of a batch alone."""
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        return contextlib.nullcontext()
+
+    def log(self, done: int, losses: dict[str, Tensor], norm: Tensor | None, rate: float) -> str:
+        """Write a line of metrics and return the note for the progress line. Raises for a loss that is not finite."""
+        values = torch.stack(list(losses.values()))
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        numbers = dict(zip(losses, values.tolist(), strict=True))
+        broken = [name for name, value in numbers.items() if not math.isfinite(value)]
+        if broken:
+            raise TrainingError(
+                f"at iteration {done} the loss is not finite: {', '.join(f'{n} is {numbers[n]}' for n in broken)}; "
+                "a lower training.learning_rate or a training.clip_norm may help"
+            )
+        memory = self.memory_gib()
+        if self.rank == 0:
+            record = {
+                "iteration": done,
+                **{f"loss/{name}": value for name, value in numbers.items()},
+                "learning_rate": learning_rate(self.config.training, done - 1),
+                "gradient_norm": None if norm is None else norm.item(),
+                "images_per_second": rate,
+                "memory_gib": memory,
+                "time": time.time(),
+            }
+            _append(self.out / "metrics.jsonl", record)
+        return "  ".join([*(f"{n} {v:.3f}" for n, v in numbers.items()), f"{memory:.1f} GiB"])
+
+    def memory_gib(self) -> float:
+        """Return the most memory held on a GPU, or what the process holds now on a CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**30
+        return float(psutil.Process().memory_info().rss) / 2**30
+
+    def evaluate(self) -> Evaluation:
+        """Evaluate the detector as it is on val."""
+        progress = Progress("evaluate", len(self.val_set), unit="img", quiet=self.quiet)
+        with contextlib.closing(progress):
+            return evaluate(self.detector, self.val_set, self.config, progress=lambda done, _: progress.update(done))
+
+    def evaluate_and_log(self, done: int) -> None:
+        """Evaluate on the first process and write its metrics."""
+        if self.rank == 0:
+            evaluation = self.evaluate()
+            metrics = {f"val/{name}": value for name, value in finite(evaluation.metrics).items()}
+            _append(self.out / "metrics.jsonl", {"iteration": done, **metrics, "time": time.time()})
+            if not self.quiet:
+                print(f"iteration {done}: AP {100 * evaluation.metrics['AP']:.1f}", flush=True)
+        if self.world_size > 1:
+            dist.barrier()
+
+    def save_checkpoint(self, done: int) -> None:
+        """Write a checkpoint beside the last one, whole or not at all, then remove the last one."""
+        if self.rank == 0:
+            folder = self.out / "checkpoints"
+            folder.mkdir(exist_ok=True)
+            partial, final = folder / f".step-{done:07d}.partial", folder / f"step-{done:07d}"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            state = {key: value.contiguous() for key, value in self.detector.state_dict().items()}
+            safetensors.torch.save_file(state, partial / "model.safetensors")
+            torch.save({"iteration": done, "optimiser": self.optimiser.state_dict()}, partial / "training.pt")
+            if final.exists():
+                shutil.rmtree(final)
+            partial.rename(final)
+            for old in folder.iterdir():
+                if old != final:
+                    shutil.rmtree(old)
+        if self.world_size > 1:
+            dist.barrier()
+
+
+def learning_rate(training: TrainingConfig, iteration: int) -> float:
+    """Return the learning rate of an iteration, counted from 0: warm-up, then the step or the cosine schedule."""
+    peak = training.learning_rate
+    if iteration < training.warmup:
+        return peak * (iteration + 1) / training.warmup
+    if training.schedule == "step":
+        return peak * training.decay_factor ** sum(iteration >= at for at in training.decay_at)
+    span = max(training.iterations - training.warmup, 1)
+    return peak * 0.5 * (1 + math.cos(math.pi * (iteration - training.warmup) / span))
+
+
+def resolve_device(name: str, local_rank: int = 0) -> torch.device:
+    """Return the device that ``training.device`` names; auto is cuda where there is one. Raises ``ConfigError``."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"training.device is {name!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"training.device is {name!r}, and torch finds no CUDA device here; use auto or cpu")
+        if device.index is None:
+            device = torch.device("cuda", local_rank)
+    return device
+
+
+def finite(values: dict[str, float]) -> dict[str, float | None]:
+    """Return the values with None for NaN, which JSON does not have."""
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+class _StopAtBoundary:
+    """Turns the first Ctrl-C or termination signal into a request that the loop answers between iterations."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopAtBoundary:
+        with contextlib.suppress(ValueError):  # signals can be handled in the main thread alone
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.previous[number] = signal.signal(number, self.request)
+        return self
+
+    def request(self, _number: int, _frame: FrameType | None) -> None:
+        if self.requested:
+            # asked twice: stop now
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _process_group(training: TrainingConfig) -> Iterator[tuple[int, int, torch.device]]:
+    """Join torchrun's processes where it started this one; yield rank, world size and device."""
+    if "RANK" not in os.environ or dist.is_initialized():
+        yield 0, 1, resolve_device(training.device)
+        return
+    device = resolve_device(training.device, int(os.environ.get("LOCAL_RANK", "0")))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        world_size = dist.get_world_size()
+        if training.batch_size % (world_size * training.accumulation):
+            raise ConfigError(
+                f"training.batch_size {training.batch_size} does not divide over {world_size} processes with "
+                f"training.accumulation {training.accumulation}"
+            )
+        yield dist.get_rank(), world_size, device
+    finally:
+        dist.destroy_process_group()
+
+
+def _open_folder(out: Path, config: Config, resume: bool) -> None:
+    """Make the run's folder, or hold that it is this run's."""
+    path = out / "config.json"
+    if path.exists():
+        if not resume:
+            raise ConfigError(f"{out} holds a run already; give another folder, or --resume to go on with it")
+        before = Config.load(path)
+        if before != config:
+            raise ConfigError(
+                f"{out} holds a run of another configuration: {', '.join(differences(before, config))}; "
+                "resume with the configuration it was started with, or give another folder"
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, config.to_json())
+
+
+def differences(a: Config, b: Config) -> list[str]:
+    """Return the paths of the fields in which two configurations differ, with both values."""
+
+    def walk(x: Any, y: Any, path: str) -> Iterator[str]:
+        if isinstance(x, dict) and isinstance(y, dict):
+            for key in {**x, **y}:
+                yield from walk(x.get(key), y.get(key), f"{path}.{key}" if path else key)
+        elif x != y:
+            yield f"{path} ({x} there, {y} here)"
+
+    return list(walk(a.to_dict(), b.to_dict(), ""))
+
+
+def _load_checkpoint(out: Path, detector: Detector, optimiser: torch.optim.Optimizer) -> int:
+    """Load the folder's newest checkpoint and return its iteration; 0 where there is none."""
+    folders = sorted((out / "checkpoints").glob("step-*"))
+    if not folders:
+        _truncate_metrics(out / "metrics.jsonl", 0)
+        return 0
+    folder = folders[-1]
+    try:
+        weights = safetensors.torch.load_file(folder / "model.safetensors")
+        state = torch.load(folder / "training.pt", weights_only=True)
+        detector.load_state_dict(weights)
+        optimiser.load_state_dict(state["optimiser"])
+    except Exception as error:
+        raise CheckpointError(
+            f"the checkpoint {folder} cannot be read: {error}; remove it to start again from the beginning"
+        ) from error
+    done = int(state["iteration"])
+    _truncate_metrics(out / "metrics.jsonl", done)
+    return done
+
+
+def _append(path: Path, record: dict[str, Any]) -> None:
+    """Add a line to a JSONL file in one write."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def _truncate_metrics(path: Path, done: int) -> None:
+    """Drop the lines that were written after the checkpoint that a run resumes from, and a torn last line."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            if json.loads(line)["iteration"] <= done:
+                kept.append(line + "\n")
+    atomic_write(path, "".join(kept))
