@@ -137,17 +137,17 @@ class Detections:
         return frame
 
     def plot(
-        self, image: NDArray[np.uint8], min_score: float = 0.3, colours: Sequence[tuple[int, int, int]] | None = None
+        self, image: NDArray[np.uint8], colours: Sequence[tuple[int, int, int]] | None = None
     ) -> NDArray[np.uint8]:
-        """Return a copy of the photograph with the boxes of ``min_score`` or more drawn on it, weakest first.
+        """Return a copy of the photograph with the boxes drawn on it, the best on top: ``filter(0.3).plot(image)``.
 
         ``image`` is the original, uint8 [H, W, 3] BGR, and so is the result; a tiny picture is enlarged by a whole
-        factor so that names can be read. ``colours`` are BGR, by label, the project's palette by default.
+        factor so that names can be read. ``colours`` are BGR, by label, the project's palette by default. Raises
+        ``ValueError`` for a picture of another kind or of another size than ``size``.
         """
         if self.size is not None and tuple(image.shape[:2]) != tuple(self.size):
             raise ValueError(
                 f"the boxes are in pixels of a photograph of {self.size[1]}x{self.size[0]}; "
                 f"this one is {image.shape[1]}x{image.shape[0]}"
             )
-        shown = self.filter(min_score)
-        return draw_boxes(image, shown.boxes, shown.labels, shown.scores, self.classes, colours=colours)
+        return draw_boxes(image, self.boxes, self.labels, self.scores, self.classes, colours=colours)

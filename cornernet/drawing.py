@@ -120,7 +120,9 @@ def _tag(canvas: NDArray[np.uint8], text: str, corner: tuple[int, int], colour: 
     text = text.encode("ascii", "replace").decode()
     scale = max(0.5, min(height, width) / 1000)
     weight = max(1, round(scale * 1.6))
-    (text_width, text_height), below = cv2.getTextSize(text, _FONT, scale, weight)
+    (text_width, _), _ = cv2.getTextSize(text, _FONT, scale, weight)
+    # one height for every name, whatever letters are in it
+    (_, text_height), below = cv2.getTextSize("Agjp0", _FONT, scale, weight)
     pad = max(2, thickness)
     tag_width, tag_height = text_width + 2 * pad, text_height + below + pad
     left = min(max(corner[0] - thickness // 2, 0), max(0, width - tag_width))

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cornernet.config import Config, DataConfig, Size, TestingConfig
+from cornernet.data.images import read_image
 from cornernet.data.transforms import crop_window, fitted_size, normalise, to_float
 from cornernet.detections import Detections
 from cornernet.detector import Detector
@@ -159,6 +160,7 @@ def soft_nms(
     merge_exponent: float | None = None,
     column_defect: bool = False,
     stale_rows: bool = False,
+    max_picks: int | None = None,
 ) -> Rows:
     """Return the boxes of one class that survive (soft) non-maximum suppression, in the order they were picked.
 
@@ -175,7 +177,8 @@ def soft_nms(
     picked box with those of the boxes it overlaps, weighted by corner scores and by (1 - factor)^merge_exponent.
 
     ``column_defect`` and ``stale_rows`` reproduce the authors' defects (see the module); with ``stale_rows`` the
-    result has all N rows, survivors first. Raises ``ValueError`` for another shape or method.
+    result has all N rows, survivors first. ``max_picks`` stops after so many survivors: scores of picks never rise, so
+    these are the best. Raises ``ValueError`` for another shape or method.
     """
     if rows.ndim != 2 or rows.shape[1] != 7:
         raise ValueError(f"soft_nms takes rows [N, 7], not {list(rows.shape)}")
@@ -187,7 +190,8 @@ def soft_nms(
     # a score of zero is always under the floor: 'hard' discards whatever min_score is
     floor = max(np.float32(min_score), np.finfo(np.float32).tiny)
     live, picked = columns.shape[1], 0
-    while picked < live:
+    last_pick = live if max_picks is None else max_picks
+    while picked < min(live, last_pick):
         best = picked + int(scores[picked:live].argmax())
         if best != picked:
             moving[:, [picked, best]] = moving[:, [best, picked]]
@@ -210,7 +214,7 @@ def soft_nms(
             kept = _close_gaps(moving[:, start:live], discarded, before)
             live = start + kept
         picked += 1
-    return np.ascontiguousarray(columns[:, : None if stale_rows else live].T)
+    return np.ascontiguousarray(columns[:, : None if stale_rows else picked].T)
 
 
 def _overlap(box: Rows, others: Rows) -> Rows:
@@ -303,6 +307,8 @@ def suppress(
     column_defect = testing.authors_compatible if column_defect is None else column_defect
     stale_rows = testing.authors_compatible if stale_rows is None else stale_rows
     rows, labels = _stack(candidates)
+    # the authors also report ties with the last box, and copies of boxes: all of them are needed for that
+    max_picks = None if stale_rows or testing.authors_compatible else testing.max_detections
     groups = []
     for label in np.unique(labels):
         survivors = soft_nms(
@@ -314,6 +320,7 @@ def suppress(
             merge_exponent=testing.merge_exponent if testing.merge else None,
             column_defect=column_defect,
             stale_rows=stale_rows,
+            max_picks=max_picks,
         )
         groups.append((survivors, np.full(len(survivors), label)))
     rows = np.concatenate([np.empty((0, 7), np.float32), *(group for group, _ in groups)])
@@ -359,7 +366,7 @@ def detect(
     ``image_id``). ``config.data`` says how they are fitted and normalised, ``config.testing`` the rest; the network
     runs where its weights are, in evaluation mode and without gradients, and is left in the mode it was in.
     ``classes`` and ``category_ids``, by label, go to the detections. Raises ``ValueError`` for an array that is no
-    photograph and ``OSError`` for a path that cannot be read as one.
+    photograph and ``DataError`` for a path that cannot be read as one.
     """
     if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
         images = [images]
@@ -426,12 +433,7 @@ def _fit(image: Image, fit: Size | None) -> tuple[Image, tuple[float, float]]:
 def _read(photograph: Photograph) -> Image:
     """A photograph's pixels, or the error that says what is wrong with it."""
     if isinstance(photograph, str | Path):
-        if not Path(photograph).is_file():
-            raise FileNotFoundError(f"there is no photograph {photograph}")
-        read = cv2.imread(str(photograph), cv2.IMREAD_COLOR)
-        if read is None:
-            raise OSError(f"{photograph} is not a picture that OpenCV can read")
-        return np.asarray(read, np.uint8)
+        return read_image(Path(photograph))
     if photograph.ndim != 3 or photograph.shape[2] != 3 or photograph.dtype != np.uint8 or photograph.size == 0:
         raise ValueError(f"a photograph is uint8 [H, W, 3] BGR, not {photograph.dtype} {list(photograph.shape)}")
     return photograph
