@@ -60,9 +60,12 @@ def train(
     *,
     resume: bool = False,
     quiet: bool = False,
+    final_evaluation: bool = True,
     on_iteration: Callable[[int], None] | None = None,
 ) -> Evaluation | None:
-    """Train a detector into the folder ``out`` and return its evaluation on val (None but on the first process).
+    """Train a detector into the folder ``out`` and return its evaluation on val.
+
+    It is None on all but the first process, and without ``final_evaluation``.
 
     The number of classes is set from the data. ``resume`` goes on from the folder's newest checkpoint, or starts where
     there is none; without it a folder that holds a run is an error. ``on_iteration`` is called with the number of
@@ -103,6 +106,8 @@ def train(
         if rank != 0:
             return None
         save_detector(detector, out / "model.safetensors")
+        if not final_evaluation:
+            return None
         evaluation = run.evaluate()
         record = {"iteration": config.training.iterations, **finite(evaluation.metrics)}
         summary = {"metrics": record, "per_class": {k: finite(v) for k, v in evaluation.per_class.items()}}
@@ -306,7 +311,7 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise ConfigError(f"training.device is {name!r}, and torch finds no CUDA device here; use auto or cpu")
-        if device.index is None:
+        if ":" not in name:
             device = torch.device("cuda", local_rank)
     return device
 

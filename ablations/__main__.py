@@ -1,0 +1,111 @@
+"""``python -m ablations``: run studies and write their tables."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ablations.planner import Fingerprints, plan
+from ablations.profiles import PROFILES, find_profile
+from ablations.reporting import study_table, write_reports
+from ablations.reporting.tables import Context
+from ablations.runner import JobFailed, run_jobs
+from ablations.store import Store, StoreError
+from ablations.studies import STUDIES, find_study
+from cornernet.config import ConfigError
+from cornernet.data import DataError, open_dataset
+
+__all__ = ["main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Train and evaluate the variants of the paper's ablations, and print and write their tables.
+
+    Finished runs are kept and not repeated; an interrupted call goes on where it was. Example:
+    python -m ablations --data my_photos
+    """
+
+    profile: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PROFILES) + "}")] = "quick"
+    """How much it may cost."""
+    studies: Annotated[tuple[str, ...], tyro.conf.arg(metavar="{" + ",".join(STUDIES) + "} ...")] = tuple(STUDIES)
+    """Which tables."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A folder in COCO format with a train and a val split; without it the generated data set `shapes`."""
+    seeds: tuple[int, ...] | None = None
+    """Instead of the profile's."""
+    workers: int = 2
+    """Runs side by side, one CPU thread each."""
+    store: Path = Path("runs/ablations")
+    """Folder of the runs."""
+    out: Path | None = None
+    """Folder of the tables. Default: reports/PROFILE-DATA."""
+    only_report: bool = False
+    """Write the tables from the runs that are finished, and train nothing."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 1 where a run failed, 2 for what cannot be done."""
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = tyro.cli(Arguments, prog="python -m ablations", args=list(argv), config=(tyro.conf.FlagCreatePairsOff,))
+    try:
+        return _run(arguments, argv)
+    except KeyboardInterrupt:
+        print("ablations: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ConfigError, DataError, StoreError, ValueError, OSError) as error:
+        print(f"ablations: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: Arguments, argv: Sequence[str]) -> int:
+    profile = find_profile(arguments.profile)
+    studies = [find_study(name) for name in arguments.studies]
+    seeds = profile.seeds if arguments.seeds is None else arguments.seeds
+    if len(set(seeds)) != len(seeds) or not seeds:
+        raise ConfigError(f"--seeds needs one or more different numbers, not {' '.join(map(str, seeds))}")
+    base = profile.base(arguments.data)
+    train_set, val_set = open_dataset(base.data.source, "train"), open_dataset(base.data.source, "val")
+    print(train_set.summary(), val_set.summary(), sep="\n")
+    base = base.with_("model.num_classes", len(train_set.classes))
+
+    data = "shapes" if arguments.data is None else arguments.data.resolve().name
+    jobs = plan(studies, base, seeds, Fingerprints(train_set.fingerprint, val_set.fingerprint))
+    store = Store(arguments.store)
+    distinct = {job.training_key for job in jobs.values()}
+    finished = {job.training_key for job in jobs.values() if store.record(job) is not None}
+    print(
+        f"profile {profile.name} on {data}: {len(distinct)} trainings of {base.training.iterations} iterations, "
+        f"{len(finished)} of them finished, {arguments.workers} at a time",
+        flush=True,
+    )
+    failure = None
+    try:
+        if not arguments.only_report:
+            run_jobs(store, list(jobs.values()), arguments.workers)
+    except JobFailed as error:
+        failure = error
+
+    command = shlex.join(["python", "-m", "ablations", *argv])
+    context = Context(profile=profile.name, data=data, command=command, seeds=tuple(seeds))
+    records = {key: store.record(job) for key, job in jobs.items()}
+    tables = [study_table(study, records, context) for study in studies]
+    out = Path("reports") / f"{profile.name}-{data}" if arguments.out is None else arguments.out
+    write_reports(out, tables, records, context)
+    for table in tables:
+        print(f"\n{table.to_markdown()}")
+    print(f"\nMarkdown, CSV and JSON are in {out}")
+    if failure is not None:
+        print(f"ablations: error: {failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

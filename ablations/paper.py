@@ -1,0 +1,38 @@
+"""The paper's figures, as data: tables 1 to 7 of arXiv 1808.01244v2."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["PaperTable", "paper_table"]
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table as printed; values in percent."""
+
+    number: int
+    title: str
+    metrics: tuple[str, ...]
+    rows: dict[str, dict[str, float]]
+    note: str
+
+    def row(self, name: str) -> dict[str, float]:
+        """Return a printed row, metric to percent. Raises ``KeyError`` that names the rows there are."""
+        if name not in self.rows:
+            raise KeyError(f"table {self.number} has no row {name!r}; it has {', '.join(self.rows)}")
+        return self.rows[name]
+
+
+@functools.cache
+def paper_table(number: int) -> PaperTable:
+    """Return table ``number`` of the paper, 1 to 7."""
+    text = importlib.resources.files("ablations").joinpath("paper_tables.json").read_text(encoding="utf-8")
+    table: dict[str, Any] = json.loads(text)["tables"][str(number)]
+    metrics = tuple(table["metrics"])
+    rows = {name: dict(zip(metrics, values, strict=True)) for name, values in table["rows"].items()}
+    return PaperTable(number, table["title"], metrics, rows, table.get("note", ""))

@@ -1,0 +1,98 @@
+"""From studies to the distinct jobs they need: trainings and evaluations, each with a key.
+
+A training's key covers the model, data and training configuration with its seed, and the fingerprint of the data; an
+evaluation's the training, the testing configuration and the fingerprint of what is evaluated on. Two tables that need
+the same training share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ablations.study import Study
+from cornernet.config import Config
+
+__all__ = ["EVALUATION_REVISION", "TRAINING_REVISION", "Fingerprints", "Job", "plan"]
+
+# Raised by hand when the same configuration would give other results: old runs are then not taken for new ones.
+TRAINING_REVISION = 1
+EVALUATION_REVISION = 1
+
+# Fields that say where and how often, and change no result.
+WITHOUT_EFFECT = (
+    ("training", "workers"),
+    ("training", "log_every"),
+    ("training", "evaluate_every"),
+    ("training", "checkpoint_every"),
+)
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Of the data a profile is run on."""
+
+    train: str
+    val: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and its evaluation: an arm of a study under one seed, or of several studies."""
+
+    config: Config
+    training_key: str
+    evaluation_key: str
+
+    @property
+    def seed(self) -> int:
+        """The seed of the training."""
+        return self.config.training.seed
+
+
+def plan(
+    studies: Iterable[Study], base: Config, seeds: Sequence[int], data: Fingerprints
+) -> dict[tuple[str, str, int], Job]:
+    """Return the job of each (study, variant, seed). Equal jobs have equal keys: a set of keys is the work to do."""
+    jobs = {}
+    for study in studies:
+        # all arms of a seed before the next seed: an early stop leaves whole pairs
+        for seed in seeds:
+            for variant in study.variants:
+                config = variant.apply(base).with_("training.seed", seed)
+                jobs[study.name, variant.name, seed] = make_job(config, data)
+    return jobs
+
+
+def make_job(config: Config, data: Fingerprints) -> Job:
+    """Return the job of a configuration on data of these fingerprints."""
+    tree = config.to_dict()
+    for part, name in WITHOUT_EFFECT:
+        del tree[part][name]
+    # the fingerprint stands for the data: where it lies does not matter
+    tree["data"]["source"] = None
+    training = _hash(
+        {
+            "revision": TRAINING_REVISION,
+            "model": tree["model"],
+            "data": tree["data"],
+            "training": tree["training"],
+            "fingerprint": data.train,
+        }
+    )
+    evaluation = _hash(
+        {
+            "revision": EVALUATION_REVISION,
+            "training": training,
+            "testing": tree["testing"],
+            "fingerprint": data.val,
+        }
+    )
+    return Job(config, training, evaluation)
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

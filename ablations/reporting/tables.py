@@ -1,0 +1,221 @@
+"""A study's table: our rows with their spread over seeds, the paper's beside them, and the paired differences."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ablations.paper import paper_table
+from ablations.statistics import MIN_SEEDS_FOR_VERDICT, Summary, paired_differences, summarise
+from ablations.study import Study
+from cornernet.files import atomic_write
+
+__all__ = ["Context", "StudyTable", "study_table", "write_reports"]
+
+NOT_MEASURED = "not measured"
+NOT_RUN = "not run"
+
+Records = Mapping[tuple[str, str, int], dict[str, Any] | None]
+"""The record of each (study, variant, seed); None where the job did not run or failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a reader needs to know of a run of studies as a whole."""
+
+    profile: str
+    data: str
+    command: str
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """One study's results: a row for each variant and contrast, values in percent.
+
+    ``rows`` are plain data, as in the JSON: ``label``, ``kind`` (variant or difference), ``values`` (metric to the
+    value under each seed) and ``paper`` (metric to the printed figure, or None).
+    """
+
+    study: Study
+    context: Context
+    rows: list[dict[str, Any]]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the table in long form: a line for each row, metric and seed, and for the paper's figures."""
+        lines = []
+        for row in self.rows:
+            for metric in self.study.metrics:
+                for seed, value in row["values"][metric].items():
+                    lines.append((row["label"], row["kind"], metric, "ours", seed, value))
+                if row["paper"] is not None:
+                    lines.append((row["label"], row["kind"], metric, "paper", "", row["paper"][metric]))
+        return pd.DataFrame(lines, columns=["row", "kind", "metric", "source", "seed", "percent"])
+
+    def to_markdown(self) -> str:
+        """Return the table with its heading and what may be concluded from it."""
+        header = ["", *self.study.metrics, "seeds"]
+        body = []
+        for row in self.rows:
+            name = row["label"] if row["kind"] == "variant" else f"*difference: {row['label']}*"
+            signed = row["kind"] == "difference"
+            summaries = [summarise(list(row["values"][metric].values())) for metric in self.study.metrics]
+            ran = [seed for seed in self.context.seeds if seed in row["seeds"]]
+            cells = [_cell(s, signed) if ran else NOT_RUN for s in summaries]
+            body.append([name, *cells, str(len(ran))])
+            if row["paper"] is not None:
+                printed = [f"{row['paper'][metric]:{'+' if signed else ''}.1f}" for metric in self.study.metrics]
+                body.append(["&emsp;the paper, COCO", *printed, ""])
+        frame = pd.DataFrame(body, columns=header)
+        number = "" if self.study.table is None else f"Table {self.study.table}. "
+        return "\n\n".join(
+            [
+                f"### {number}{self.study.title}",
+                self.study.question,
+                frame.to_markdown(index=False, disable_numparse=True),
+                self._footnote(),
+            ]
+        )
+
+    def _footnote(self) -> str:
+        lines = [
+            f"Ours: {self.context.data}, profile `{self.context.profile}`; mean ± standard deviation over seeds, in "
+            "percent; differences are paired by seed. A small-budget run, not COCO: compare signs and sizes of "
+            "differences with the paper's, not levels.",
+        ]
+        for row in self.rows:
+            if row["kind"] == "difference":
+                per_seed = row["values"]["AP"]
+                each = ", ".join(f"seed {seed}: {value:+.1f}" for seed, value in per_seed.items()) or NOT_RUN
+                lines.append(f"AP, {row['label']}: {each}.")
+        fewest = min(len(row["seeds"]) for row in self.rows)
+        if fewest < MIN_SEEDS_FOR_VERDICT:
+            lines.append(f"Too few seeds for a verdict ({fewest}; {MIN_SEEDS_FOR_VERDICT} are needed).")
+        return "  \n".join(lines)
+
+
+def study_table(study: Study, records: Records, context: Context) -> StudyTable:
+    """Return a study's table from the records of its jobs."""
+    printed = None if study.table is None else paper_table(study.table)
+    values: dict[str, dict[str, dict[int, float | None]]] = {}
+    rows: list[dict[str, Any]] = []
+    papers: dict[str, dict[str, float] | None] = {}
+    for variant in study.variants:
+        found = {seed: records.get((study.name, variant.name, seed)) for seed in context.seeds}
+        values[variant.name] = {
+            metric: {seed: _percent(r["metrics"][metric]) for seed, r in found.items() if r is not None}
+            for metric in study.metrics
+        }
+        papers[variant.name] = printed.row(variant.paper_row) if printed and variant.paper_row else None
+        seeds = [seed for seed, record in found.items() if record is not None]
+        rows.append(
+            {
+                "label": variant.name,
+                "kind": "variant",
+                "seeds": seeds,
+                "values": values[variant.name],
+                "paper": papers[variant.name],
+            }
+        )
+    for contrast in study.contrasts:
+        ours, base = values[contrast.variant], values[contrast.base]
+        theirs, theirs_base = papers[contrast.variant], papers[contrast.base]
+        differences = {metric: paired_differences(ours[metric], base[metric]) for metric in study.metrics}
+        paired = [seed for seed in context.seeds if all(seed in values[c][study.metrics[0]] for c in _sides(contrast))]
+        rows.append(
+            {
+                "label": f"{contrast.variant} less {contrast.base}",
+                "kind": "difference",
+                "seeds": paired,
+                "values": differences,
+                # of the printed rows: the paper's own improvement row does not equal them
+                "paper": {m: round(theirs[m] - theirs_base[m], 1) for m in study.metrics}
+                if theirs is not None and theirs_base is not None
+                else None,
+            }
+        )
+    return StudyTable(study, context, rows)
+
+
+def _sides(contrast: Any) -> tuple[str, str]:
+    return contrast.variant, contrast.base
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _cell(summary: Summary, signed: bool) -> str:
+    if summary.count == 0:
+        return NOT_MEASURED
+    mean = f"{summary.mean:{'+' if signed else ''}.1f}"
+    return mean if math.isnan(summary.deviation) else f"{mean} ± {summary.deviation:.1f}"
+
+
+def write_reports(folder: Path, tables: Sequence[StudyTable], records: Records, context: Context) -> None:
+    """Write each table as Markdown and CSV, all of it as results.json, and a README.md that shows the tables."""
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
+    for table in tables:
+        atomic_write(folder / "tables" / f"{table.study.name}.md", table.to_markdown() + "\n")
+        atomic_write(folder / "tables" / f"{table.study.name}.csv", table.to_frame().to_csv(index=False))
+    results = {
+        "context": {
+            "profile": context.profile,
+            "data": context.data,
+            "command": context.command,
+            "seeds": list(context.seeds),
+        },
+        "tables": [
+            {
+                "study": table.study.name,
+                "table": table.study.table,
+                "title": table.study.title,
+                "unit": "percent",
+                "rows": [{**row, "values": _with_text_keys(row["values"])} for row in table.rows],
+            }
+            for table in tables
+        ],
+        "runs": [
+            {"study": study, "variant": variant, "seed": seed, **record}
+            for (study, variant, seed), record in records.items()
+            if record is not None
+        ],
+    }
+    atomic_write(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    body = [f"# Profile `{context.profile}` on {context.data}", *(table.to_markdown() for table in tables)]
+    body += ["## How it was made", f"`{context.command}`", _made_with(records)]
+    atomic_write(folder / "README.md", "\n\n".join(body) + "\n")
+
+
+def _with_text_keys(values: Mapping[str, Mapping[int, float | None]]) -> dict[str, dict[str, float | None]]:
+    return {metric: {str(seed): value for seed, value in per_seed.items()} for metric, per_seed in values.items()}
+
+
+def _made_with(records: Records) -> str:
+    """Return a table of where and how fast the runs were."""
+    lines = []
+    for (_, variant, seed), record in records.items():
+        if record is None:
+            lines.append([variant, seed, NOT_RUN, "", "", "", ""])
+            continue
+        made = record["provenance"]
+        training = record["config"]["training"]
+        lines.append(
+            [
+                variant,
+                seed,
+                training["iterations"],
+                round(record["seconds"]["training"]),
+                made["processor"],
+                made["versions"]["torch"],
+                made["revision"],
+            ]
+        )
+    columns = ["variant", "seed", "iterations", "seconds", "processor", "torch", "revision"]
+    return str(pd.DataFrame(lines, columns=columns).to_markdown(index=False, disable_numparse=True))

@@ -1,0 +1,20 @@
+"""The studies: one file each, one row here."""
+
+from __future__ import annotations
+
+import difflib
+
+from ablations.studies import table1_corner_pooling
+from ablations.study import Study
+
+__all__ = ["STUDIES", "find_study"]
+
+STUDIES: dict[str, Study] = {study.name: study for study in (table1_corner_pooling.STUDY,)}
+
+
+def find_study(name: str) -> Study:
+    """Return a study by name. Raises ``ValueError`` that names the nearest for an unknown one."""
+    if name not in STUDIES:
+        near = difflib.get_close_matches(name, STUDIES, n=1) or list(STUDIES)
+        raise ValueError(f"there is no study {name!r}; did you mean {', '.join(near)}?")
+    return STUDIES[name]

@@ -1,0 +1,102 @@
+"""The project's tasks. ``nox -l`` lists them; arguments after ``--`` go to the program that a session runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = True
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+
+
+def install(session: nox.Session, *groups: str, project: str | None = ".") -> None:
+    """Install the project and dependency groups at the versions of constraints.txt."""
+    packages = nox.project.dependency_groups(PYPROJECT, *groups) if groups else ()
+    editable = ("-e", project) if project else ()
+    session.install("-c", str(ROOT / "constraints.txt"), *editable, *packages)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests, a worker a core; arguments go to pytest."""
+    install(session, "tests")
+    # one thread a worker: the machine's cores are taken by the workers
+    session.env["OMP_NUM_THREADS"] = "1"
+    workers = str(max(os.cpu_count() or 1, 1))
+    session.run("pytest", "-n", workers, "--dist", "loadgroup", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting with ruff."""
+    install(session, "lint", project=None)
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with mypy, strictly."""
+    install(session, "types")
+    session.install("-c", str(ROOT / "constraints.txt"), "nox")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel, install it, and run both programs away from the sources."""
+    dist = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(dist), str(ROOT))
+    (wheel,) = dist.glob("*.whl")
+    session.install("-c", str(ROOT / "constraints.txt"), "--force-reinstall", "--no-deps", str(wheel))
+    session.install("-c", str(ROOT / "constraints.txt"), str(wheel))
+    with session.chdir(session.create_tmp()):
+        for folder in ("runs", "reports"):
+            shutil.rmtree(folder, ignore_errors=True)
+        session.run("cornernet", "--help")
+        session.run("python", "-m", "ablations", "--profile", "smoke")
+
+
+@nox.session(default=False)
+def ablate(session: nox.Session) -> None:
+    """Train and evaluate the ablations and write their tables; arguments go to ``python -m ablations``."""
+    install(session)
+    session.run("python", "-m", "ablations", *session.posargs)
+
+
+@nox.session(default=False)
+def report(session: nox.Session) -> None:
+    """Write the tables again from finished runs, training nothing; arguments go to ``python -m ablations``."""
+    install(session)
+    session.run("python", "-m", "ablations", "--only-report", *session.posargs)
+
+
+@nox.session(default=False)
+def property(session: nox.Session) -> None:
+    """Run the property tests with thousands of examples each."""
+    install(session, "tests")
+    session.env["HYPOTHESIS_PROFILE"] = "thorough"
+    session.run("pytest", "-n", str(max(os.cpu_count() or 1, 1)), "tests/property", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks; arguments go to pytest, such as --benchmark-json=out.json."""
+    install(session, "tests")
+    session.run("pytest", "benchmarks", *session.posargs)
+
+
+@nox.session(default=False)
+def gpu(session: nox.Session) -> None:
+    """Run the tests that need a CUDA device; arguments go to pytest."""
+    install(session, "tests")
+    session.run("pytest", "-m", "gpu", *session.posargs)

@@ -1,0 +1,88 @@
+"""Configuration: edits by path, JSON both ways, and errors that name the field."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cornernet import RECIPES, Config, ConfigError, recipe
+from cornernet.config import CocoSource, HourglassConfig, TestingConfig
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_survives_json(name: str) -> None:
+    config = recipe(name)
+    assert Config.from_json(config.to_json()) == config
+
+
+def test_an_edit_changes_one_field_and_leaves_the_original() -> None:
+    base = recipe("tiny")
+    edited = base.with_("model.head.pooling", "none")
+    assert (base.model.head.pooling, edited.model.head.pooling) == ("corner", "none")
+    assert edited.with_("model.head.pooling", "corner") == base
+
+
+def test_an_edit_may_replace_a_part_by_one_of_another_kind() -> None:
+    edited = recipe("small").with_("data.source", CocoSource(root="somewhere"))
+    assert edited.data.source == CocoSource(root="somewhere")
+    assert Config.from_json(edited.to_json()) == edited
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model.head.poling", "none", r"model\.head has no field 'poling'; did you mean pooling"),
+        ("modle.head", "none", r"the configuration has no field 'modle'; did you mean model"),
+        ("model.head.pooling.deeper", 1, r"model\.head\.pooling has no field 'deeper'"),
+        ("model.head.pooling", "max", r"model\.head\.pooling: Input should be 'corner' or 'none'"),
+        ("training.iterations", 0, r"training\.iterations must be 1 or more"),
+        ("training.learning_rate", float("nan"), r"training\.learning_rate"),
+        ("training.accumulation", 5, r"batch_size 8 is not a multiple of training\.accumulation 5"),
+        ("data.input_size", (96, 96), r"data\.input_size has height 96; .* use 95"),
+        ("data.source.classes", ("ring", "ring"), r"data\.source\.classes needs distinct names"),
+        ("data.source.root", "here", r"data\.source has no field 'root'"),
+        ("model.backbone.blocks", (1,), r"channels has 2 entries and \.blocks has 1"),
+        ("testing.peak_kernel", 2, r"testing\.peak_kernel must be odd"),
+    ],
+)
+def test_a_wrong_edit_names_the_field(path: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe("tiny").with_(path, value)
+
+
+def test_unknown_keys_in_a_file_are_refused_by_path(tmp_path) -> None:
+    tree = recipe("tiny").to_dict()
+    tree["training"]["learning_rat"] = 1
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(tree))
+    with pytest.raises(ConfigError, match=r"(?s)config\.json.*training\.learning_rat: unknown field"):
+        Config.load(path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", '{"model": 3}'])
+def test_a_file_that_is_no_configuration_is_an_error(tmp_path, text: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        Config.load(path)
+
+
+def test_a_missing_file_is_an_error_that_names_it(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="absent"):
+        Config.load(tmp_path / "absent.json")
+
+
+def test_unknown_recipes_are_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean tiny"):
+        recipe("tinny")
+
+
+def test_the_paper_s_settings_are_the_defaults() -> None:
+    config = recipe("hourglass_104")
+    assert config.model.backbone == HourglassConfig()
+    assert config.model.backbone.total_stride == 128
+    assert config.data.input_size == (511, 511)
+    assert (config.training.batch_size, config.training.learning_rate) == (49, 2.5e-4)
+    assert config.testing == TestingConfig()
+    assert recipe("hourglass_52").model.backbone.stacks == 1
