@@ -1,0 +1,328 @@
+"""What every source of data becomes: one class, with boxes in flat arrays and pictures read on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cornernet.config import Size
+from cornernet.data.images import DataError, read_image
+
+__all__ = [
+    "COCO_AREA_BANDS",
+    "AnnotationTable",
+    "DataError",
+    "DetectionDataset",
+    "Dropped",
+    "ImageRecord",
+    "ImageTable",
+    "require_same_classes",
+]
+
+COCO_AREA_BANDS = (32.0**2, 96.0**2)
+"""Upper area of small and of medium objects in square pixels, as COCO has them."""
+
+_FINGERPRINT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One picture and its objects; crowds are not among them."""
+
+    image_id: int
+    path: Path
+    height: int
+    width: int
+    boxes: NDArray[np.float64]
+    """[N, 4] x1 y1 x2 y2 in pixels of the original picture, clipped to it; x2 and y2 are exclusive edges."""
+    labels: NDArray[np.int64]
+    """[N] in 0..K-1."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An image or an annotation that is not used, and why."""
+
+    image: str
+    """File name, or what is known of it."""
+    annotation: int | None
+    """Id of the annotation; None where the whole image is dropped or the annotation has no id."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """N pictures, in columns."""
+
+    ids: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    """[N, 2] height, width."""
+    names: tuple[str, ...]
+    """Names in the annotations, which do not depend on where the folder lies."""
+    folders: tuple[str, ...] = ("",)
+    folder: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    """[N] index into ``folders``, the folder in which the name was found; empty stands for the first everywhere."""
+
+
+@dataclass(frozen=True)
+class AnnotationTable:
+    """M objects, in columns, sorted by ``image``."""
+
+    ids: NDArray[np.int64]
+    image: NDArray[np.int64]
+    """[M] row of the image table."""
+    labels: NDArray[np.int64]
+    xywh: NDArray[np.float64]
+    """[M, 4] as the source has them: x, y, width, height."""
+    areas: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+    """[M] a group that is ignored in evaluation and left out of training."""
+
+
+class _Records(Sequence[ImageRecord]):
+    """Records made when asked for, so that a large data set costs no object per box."""
+
+    def __init__(self, images: ImageTable, annotations: AnnotationTable) -> None:
+        self._images = images
+        self._annotations = annotations
+        self._starts = np.searchsorted(annotations.image, np.arange(len(images.ids) + 1))
+
+    def __len__(self) -> int:
+        return len(self._images.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ImageRecord]: ...
+    def __getitem__(self, index: int | slice) -> ImageRecord | Sequence[ImageRecord]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        images, annotations = self._images, self._annotations
+        rows = np.arange(self._starts[i], self._starts[i + 1])
+        rows = rows[~annotations.crowd[rows]]
+        height, width = (int(side) for side in images.sizes[i])
+        xywh = annotations.xywh[rows]
+        boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        folder = images.folders[int(images.folder[i]) if len(images.folder) else 0]
+        return ImageRecord(
+            image_id=int(images.ids[i]),
+            path=Path(folder, images.names[i]),
+            height=height,
+            width=width,
+            boxes=np.clip(boxes, 0.0, np.array([width, height, width, height], np.float64)),
+            labels=annotations.labels[rows],
+        )
+
+
+class DetectionDataset:
+    """Pictures with boxes: one split of a COCO folder or of ``shapes``. Light to pickle; reads pictures on demand."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        split: str,
+        classes: tuple[str, ...],
+        category_ids: tuple[int, ...],
+        images: ImageTable,
+        annotations: AnnotationTable,
+        dropped: Sequence[Dropped] = (),
+        area_bands: tuple[float, float] = COCO_AREA_BANDS,
+        notes: tuple[str, ...] = (),
+        pixels: NDArray[np.uint8] | None = None,
+    ) -> None:
+        self.name = name
+        self.split = split
+        self.classes = classes
+        self.category_ids = category_ids
+        """Category id of each label, in COCO's numbering."""
+        self.dropped = tuple(dropped)
+        self.area_bands = area_bands
+        """Upper area of small and of medium objects in square pixels."""
+        self.notes = notes
+        """Decisions about the data that a reader of results wants to know, one line each."""
+        self.pixels = pixels
+        """[N, H, W, 3] uint8 BGR where the pictures are generated, else None."""
+        self.records: Sequence[ImageRecord] = _Records(images, annotations)
+        self._images = images
+        self._annotations = annotations
+        self._fingerprint: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._images.ids)
+
+    def image_id(self, index: int) -> int:
+        """Return the id of picture ``index``, without making its record."""
+        return int(self._images.ids[index])
+
+    def size(self, index: int) -> Size:
+        """Return (height, width) of picture ``index`` as the annotations state it."""
+        height, width = self._images.sizes[index]
+        return int(height), int(width)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Return picture ``index`` as uint8 [H, W, 3] BGR at its original size; the caller may write to it.
+
+        Raises :class:`DataError` that names the file where it cannot be read or has another size than stated.
+        """
+        if self.pixels is not None:
+            return np.array(self.pixels[index], np.uint8)
+        record = self.records[index]
+        return read_image(record.path, (record.height, record.width))
+
+    def ground_truth(self) -> dict[str, Any]:
+        """Return the data set in COCO's form, for COCOeval: original ids, boxes and areas, crowds included.
+
+        Boxes are as the source has them, not clipped, so that AP is that of pycocotools on the source's file;
+        what :attr:`dropped` lists is left out.
+        """
+        images, annotations = self._images, self._annotations
+        return {
+            "info": {"description": f"{self.name} {self.split}"},
+            "images": [
+                {"id": int(i), "file_name": name, "height": int(size[0]), "width": int(size[1])}
+                for i, name, size in zip(images.ids, images.names, images.sizes, strict=True)
+            ],
+            "categories": [{"id": i, "name": name} for i, name in zip(self.category_ids, self.classes, strict=True)],
+            "annotations": [
+                {
+                    "id": int(annotations.ids[row]),
+                    "image_id": int(images.ids[annotations.image[row]]),
+                    "category_id": self.category_ids[int(annotations.labels[row])],
+                    "bbox": [float(value) for value in annotations.xywh[row]],
+                    "area": float(annotations.areas[row]),
+                    "iscrowd": int(annotations.crowd[row]),
+                }
+                for row in range(len(annotations.ids))
+            ],
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of all that determines results, wherever the folder lies; computed once, when first asked for.
+
+        Over classes and category ids, area bands, image ids, names and sizes, labels, boxes, areas and crowds, and
+        the whole content of every image file (of the generated pixels for ``shapes``). Files are hashed by eight
+        threads: about a second a gigabyte from a warm disk. Annotation ids and dropped things do not enter.
+        """
+        if self._fingerprint is None:
+            self._fingerprint = self._compute_fingerprint()
+        return self._fingerprint
+
+    def _compute_fingerprint(self) -> str:
+        images, annotations = self._images, self._annotations
+        digest = hashlib.sha256()
+        header = [_FINGERPRINT_VERSION, self.classes, self.category_ids, self.area_bands, images.names]
+        digest.update(json.dumps(header).encode())
+        for column, dtype in (
+            (images.ids, "<i8"),
+            (images.sizes, "<i8"),
+            (annotations.image, "<i8"),
+            (annotations.labels, "<i8"),
+            (annotations.xywh, "<f8"),
+            (annotations.areas, "<f8"),
+            (annotations.crowd, "u1"),
+        ):
+            digest.update(np.ascontiguousarray(column, np.dtype(dtype)).tobytes())
+        for content in self._content_digests():
+            digest.update(content)
+        return digest.hexdigest()
+
+    def _content_digests(self) -> Iterator[bytes]:
+        if self.pixels is not None:
+            yield hashlib.sha256(np.ascontiguousarray(self.pixels).tobytes()).digest()
+            return
+        with ThreadPoolExecutor(8) as pool:
+            yield from pool.map(_file_digest, (record.path for record in self.records))
+
+    def box_counts(self) -> dict[str, int]:
+        """Return the number of boxes for training of each class, zeros included, in the order of the labels."""
+        labels = self._annotations.labels[~self._annotations.crowd]
+        counts = np.bincount(labels, minlength=len(self.classes))
+        return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}
+
+    def area_counts(self) -> tuple[int, int, int]:
+        """Return the numbers of small, medium and large objects, crowds left out, by :attr:`area_bands`."""
+        areas = self._annotations.areas[~self._annotations.crowd]
+        small, medium = self.area_bands
+        return (
+            int((areas < small).sum()),
+            int(((areas >= small) & (areas < medium)).sum()),
+            int((areas >= medium).sum()),
+        )
+
+    def summary(self) -> str:
+        """Return a few lines for people: images, boxes, classes with counts, sizes, and what was dropped and why."""
+        annotations = self._annotations
+        crowds = int(annotations.crowd.sum())
+        empty = len(self) - len(np.unique(annotations.image[~annotations.crowd]))
+        small, medium, large = self.area_counts()
+        lines = [
+            f"{self.name} {self.split}: {_count(len(self), 'image')} ({_sizes(self._images.sizes)}; {empty} without "
+            f"objects), {_count(len(annotations.ids) - crowds, 'box')}, {_count(crowds, 'crowd')}",
+            f"  {_count(len(self.classes), 'class')}: {_class_counts(self.box_counts())}",
+            f"  sizes: {small} small (area below {self.area_bands[0]:g}), {medium} medium, {large} large "
+            f"(from {self.area_bands[1]:g})",
+        ]
+        lines += [f"  note: {note}" for note in self.notes]
+        if self.dropped:
+            reasons = Counter(item.reason for item in self.dropped)
+            lines.append(
+                f"  dropped {len(self.dropped)}: "
+                + "; ".join(f"{count} because {reason}" for reason, count in reasons.most_common())
+            )
+        return "\n".join(lines)
+
+
+def require_same_classes(train: DetectionDataset, val: DetectionDataset) -> None:
+    """Raise :class:`DataError` unless both splits have the same classes under the same category ids."""
+    if (train.classes, train.category_ids) == (val.classes, val.category_ids):
+        return
+    a = dict(zip(train.category_ids, train.classes, strict=True))
+    b = dict(zip(val.category_ids, val.classes, strict=True))
+    differing = [
+        f"{i}: {a.get(i, 'absent')!r} and {b.get(i, 'absent')!r}" for i in sorted({*a, *b}) if a.get(i) != b.get(i)
+    ]
+    raise DataError(
+        f"'categories' differ between {train.name} {train.split} and {val.name} {val.split} "
+        f"({'; '.join(differing[:5])}); give both annotation files the same list"
+    )
+
+
+def _file_digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise DataError(f"cannot read the image {path}: {error.strerror}; restore the file") from error
+
+
+def _count(number: int, noun: str) -> str:
+    plural = {"box": "boxes", "class": "classes"}.get(noun, noun + "s")
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def _sizes(sizes: NDArray[np.int64]) -> str:
+    (low_h, low_w), (high_h, high_w) = sizes.min(0), sizes.max(0)
+    if (low_h, low_w) == (high_h, high_w):
+        return f"{low_w}x{low_h} pixels"
+    return f"{low_w}-{high_w} x {low_h}-{high_h} pixels"
+
+
+def _class_counts(counts: dict[str, int], shown: int = 12) -> str:
+    ordered = sorted(counts.items(), key=lambda item: -item[1]) if len(counts) > shown else list(counts.items())
+    text = ", ".join(f"{name} {count}" for name, count in ordered[:shown])
+    if len(ordered) > shown:
+        text += f", and {len(ordered) - shown} more"
+    unused = [name for name, count in ordered[shown:] if count == 0]
+    return text + (f" ({len(unused)} of them without a box)" if unused else "")
