@@ -31,7 +31,14 @@ from cornernet.data.images import DataError, read_image
 
 _MISSING = "its file is missing"
 
-__all__ = ["annotation_files", "find_annotations", "open_coco", "read_annotations"]
+__all__ = [
+    "annotation_files",
+    "find_annotations",
+    "is_detection_file",
+    "open_coco",
+    "read_annotations",
+    "split_of",
+]
 
 _LARGEST_ID = 2**63 - 1
 
@@ -91,7 +98,7 @@ def find_annotations(root: Path, wanted: str, split: str) -> str:
             f"choose one: {flag} {matches[0]}"
         )
     if len(files) == 1:
-        fix = f"to use the same file, as a trial, for both: {flag} {_guess_split(files[0])}"
+        fix = f"to use the same file, as a trial, for both: {flag} {split_of(files[0])}"
     else:
         fix = f"choose one: {flag} PART-OF-ITS-NAME"
     raise DataError(f"no annotation file in {root} fits the split {wanted!r}; there is {_listing(files)}; {fix}")
@@ -105,7 +112,8 @@ def _names_split(name: str, wanted: str) -> bool:
     return re.search(rf"(?<![a-z]){re.escape(wanted.lower())}", _stem(name)) is not None
 
 
-def _guess_split(name: str) -> str:
+def split_of(name: str) -> str:
+    """Return the split that an annotation file's name speaks of, or its name where it speaks of none."""
     for word in ("train", "val", "test"):
         if _names_split(name, word):
             return word
@@ -145,6 +153,18 @@ def read_annotations(root: Path, file: str, split: str) -> DetectionDataset:
         dropped=reader.dropped,
         notes=tuple(reader.notes),
     )
+
+
+def is_detection_file(path: Path) -> bool:
+    """Return False for JSON that clearly holds something else than boxes (captions, settings), else True.
+
+    A damaged file counts as one that should hold boxes, so that it is reported and not passed over.
+    """
+    try:
+        tree = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return True
+    return isinstance(tree, dict) and ("annotations" in tree and "categories" in tree)
 
 
 def _load(path: Path) -> dict[str, Any]:

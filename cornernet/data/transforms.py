@@ -36,6 +36,7 @@ __all__ = [
     "clip_boxes",
     "crop_window",
     "draw",
+    "fit_image",
     "fitted_size",
     "flip",
     "jitter_colour",
@@ -313,18 +314,24 @@ def fitted_size(size: Size, fit: Size | None) -> Size:
     )
 
 
-def read_fitted(
-    dataset: DetectionDataset, index: int, fit: Size | None
-) -> tuple[NDArray[np.uint8], tuple[float, float]]:
-    """Read picture ``index`` and shrink it to ``fit``; return it and (sx, sy), fitted over original size.
+def fit_image(image: NDArray[np.uint8], fit: Size | None) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    """Return ``image`` shrunk to ``fit`` (see :func:`fitted_size`) and (sx, sy), fitted over original size.
 
     Pixels are averaged over areas (cv2.INTER_AREA). Boxes of the original times (sx, sy) are boxes of the result.
-    Raises ``DataError`` where the picture cannot be read.
     """
-    image = dataset.read(index)
     height, width = image.shape[:2]
     size = fitted_size((height, width), fit)
     if size == (height, width):
         return image, (1.0, 1.0)
     small = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.uint8), (size[1] / width, size[0] / height)
+
+
+def read_fitted(
+    dataset: DetectionDataset, index: int, fit: Size | None
+) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    """Read picture ``index`` and shrink it as :func:`fit_image` does.
+
+    Raises ``DataError`` where the picture cannot be read.
+    """
+    return fit_image(dataset.read(index), fit)

@@ -1,0 +1,194 @@
+"""What a folder holds, what training would drop, and what would stop it: ``cornernet data check FOLDER``.
+
+Everything is looked at: every annotation file, every annotation, and every image to its last pixel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from cornernet.data.coco import annotation_files, find_annotations, is_detection_file, read_annotations, split_of
+from cornernet.data.dataset import DetectionDataset, Dropped
+from cornernet.data.images import DataError
+
+__all__ = ["DataReport", "FileReport", "check_folder"]
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """One annotation file."""
+
+    name: str
+    """Path below the folder, with slashes."""
+    dataset: DetectionDataset | None
+    """What it holds, or None where :attr:`error` says why nothing can be read."""
+    error: str = ""
+    unreadable: Sequence[Dropped] = ()
+    """Images that training and evaluation would stop at, with the reason."""
+    digests: Sequence[bytes] = ()
+    """Of the content of every image that could be read."""
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What :func:`check_folder` found."""
+
+    folder: Path
+    files: Sequence[FileReport]
+    ignored: Sequence[str] = ()
+    """JSON files that hold no boxes (captions, other data)."""
+    splits: Sequence[tuple[str, str]] = ()
+    """For train and val: the annotation file that is taken by default, or why there is none."""
+    warnings: Sequence[str] = ()
+    """What does not stop training, but makes its results doubtful."""
+    errors: Sequence[str] = field(default=())
+    """What stops training, or evaluation."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether training can run on the folder: drops are allowed, errors are not."""
+        return not self.errors
+
+    def to_text(self) -> str:
+        """Return the report for people, some lines an annotation file, the verdict last."""
+        lines = [f"{self.folder}: {len(self.files)} annotation file{'' if len(self.files) == 1 else 's'}"]
+        for file in self.files:
+            lines += ["", file.name, *(f"  {line}" for line in _file_lines(file))]
+        lines.append("")
+        if self.ignored:
+            lines.append(f"not annotations of boxes, left alone: {', '.join(self.ignored)}")
+        lines += [f"split {split}: {found}" for split, found in self.splits]
+        lines += [f"warning: {text}" for text in self.warnings]
+        lines += [f"error: {text}" for text in self.errors]
+        lines.append("This folder can be used." if self.usable else "This folder cannot be used as it is.")
+        return "\n".join(lines)
+
+
+def check_folder(folder: str | Path) -> DataReport:
+    """Read every annotation and every image of a COCO folder and return what there is to say about it.
+
+    Raises nothing for bad data: a folder that is not there, and whatever else stops training, is in
+    ``DataReport.errors``.
+    """
+    root = Path(folder)
+    try:
+        names = annotation_files(root)
+    except DataError as error:
+        return DataReport(root, (), errors=(str(error),))
+    wanted = [name for name in names if is_detection_file(root / name)]
+    files = [_check_file(root, name) for name in wanted]
+    errors = [file.error for file in files if file.error]
+    for file in files:
+        if file.unreadable:
+            errors.append(
+                f"{file.name}: {len(file.unreadable)} images cannot be read; training stops at the first of them: "
+                "restore them or take them out of the annotations"
+            )
+        elif file.dataset is not None and not sum(file.dataset.box_counts().values()):
+            errors.append(f"{file.name}: no box is left to train on")
+    if not files:
+        errors.append(f"no annotation file in {root}: expected annotations/*.json or *.json in COCO format")
+    return DataReport(
+        folder=root,
+        files=files,
+        ignored=[name for name in names if name not in wanted],
+        splits=_splits(root) if files else (),
+        warnings=_warnings(files),
+        errors=errors,
+    )
+
+
+def _check_file(root: Path, name: str) -> FileReport:
+    try:
+        dataset = read_annotations(root, name, split_of(name))
+    except DataError as error:
+        return FileReport(name, None, str(error))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = list(pool.map(lambda index: _check_image(dataset, index), range(len(dataset))))
+    return FileReport(
+        name,
+        dataset,
+        unreadable=[result for result in results if isinstance(result, Dropped)],
+        digests=[result for result in results if isinstance(result, bytes)],
+    )
+
+
+def _check_image(dataset: DetectionDataset, index: int) -> bytes | Dropped:
+    record = dataset.records[index]
+    try:
+        dataset.read(index)
+        return hashlib.sha256(record.path.read_bytes()).digest()
+    except (DataError, OSError) as error:
+        return Dropped(record.path.name, None, str(error))
+
+
+def _splits(root: Path) -> list[tuple[str, str]]:
+    found = []
+    splits: tuple[Literal["train"], Literal["val"]] = ("train", "val")
+    for split in splits:
+        try:
+            found.append((split, find_annotations(root, split, split)))
+        except DataError as error:
+            found.append((split, f"none by default: {error}"))
+    return found
+
+
+def _warnings(files: Sequence[FileReport]) -> list[str]:
+    warnings = []
+    for file in files:
+        repeated = len(file.digests) - len(set(file.digests))
+        if repeated:
+            warnings.append(f"{file.name}: {repeated} images repeat the content of another")
+    for a, b in itertools.combinations(files, 2):
+        shared = len(set(a.digests) & set(b.digests))
+        if shared:
+            warnings.append(
+                f"{shared} images are in both {a.name} and {b.name}; a split that was trained on says little as a test"
+            )
+        if a.dataset and b.dataset and a.dataset.classes != b.dataset.classes:
+            warnings.append(f"{a.name} and {b.name} list different categories; they cannot be train and val together")
+    return warnings
+
+
+def _file_lines(file: FileReport) -> Iterable[str]:
+    if file.dataset is None:
+        return [f"error: {file.error}"]
+    lines = file.dataset.summary().splitlines()
+    boxes = np.concatenate([record.boxes for record in file.dataset.records])
+    if len(boxes):
+        sides = boxes[:, 2:] - boxes[:, :2]
+        low, middle, high = sides.min(0), np.median(sides, axis=0), sides.max(0)
+        lines.append(
+            f"  boxes, smallest, median and largest: width {low[0]:.4g} {middle[0]:.4g} {high[0]:.4g}, "
+            f"height {low[1]:.4g} {middle[1]:.4g} {high[1]:.4g} pixels"
+        )
+    lines += [f"  {line}" for line in _by_reason("dropped", file.dataset.dropped)]
+    if file.unreadable:
+        lines.append(f"  unreadable images: {len(file.unreadable)}")
+        lines += [f"    {item.reason}" for item in file.unreadable[:_SHOWN]]
+        if len(file.unreadable) > _SHOWN:
+            lines.append(f"    and {len(file.unreadable) - _SHOWN} more")
+    return lines
+
+
+def _by_reason(what: str, items: Sequence[Dropped]) -> Iterable[str]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        groups[item.reason].append(
+            item.image if item.annotation is None else f"{item.image} annotation {item.annotation}"
+        )
+    for reason, places in groups.items():
+        more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
+        yield f"{what} because {reason} ({len(places)}): {', '.join(places[:_SHOWN])}{more}"
