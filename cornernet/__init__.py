@@ -2,9 +2,11 @@
 
 from cornernet.checkpoints import load_detector, save_detector
 from cornernet.config import Config, ConfigError
+from cornernet.detections import Detections
 from cornernet.detector import Detector, build_detector
 from cornernet.heads import Candidates
 from cornernet.heads.corner import Corners, Predictions
+from cornernet.postprocess import detect
 from cornernet.recipes import RECIPES, recipe
 
 __all__ = [
@@ -13,9 +15,11 @@ __all__ = [
     "Config",
     "ConfigError",
     "Corners",
+    "Detections",
     "Detector",
     "Predictions",
     "build_detector",
+    "detect",
     "load_detector",
     "recipe",
     "save_detector",

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from cornernet.config import Config, DataConfig, Size, TestingConfig
 from cornernet.data.images import read_image
-from cornernet.data.transforms import crop_window, fitted_size, normalise, to_float
+from cornernet.data.transforms import crop_window, fit_image, normalise, to_float
 from cornernet.detections import Detections
 from cornernet.detector import Detector
 from cornernet.heads import Candidates
@@ -392,7 +392,7 @@ def detect(
 
 def _detect_one(detector: Detector, image: Image, config: Config) -> Detections:
     testing = config.testing
-    fitted, (sx, sy) = _fit(image, config.data.fit)
+    fitted, (sx, sy) = fit_image(image, config.data.fit)
     restored = []
     for scale in testing.scales:
         batch, placement = prepare(
@@ -418,16 +418,6 @@ def _testing(detector: Detector) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
-
-
-def _fit(image: Image, fit: Size | None) -> tuple[Image, tuple[float, float]]:
-    """A photograph shrunk to ``fit`` as in training, and (sx, sy), fitted over original size."""
-    height, width = image.shape[:2]
-    size = fitted_size((height, width), fit)
-    if size == (height, width):
-        return image, (1.0, 1.0)
-    small = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.uint8), (size[1] / width, size[0] / height)
 
 
 def _read(photograph: Photograph) -> Image:

@@ -135,7 +135,7 @@ def _check_image(dataset: DetectionDataset, index: int) -> bytes | Dropped:
 
 
 def _splits(root: Path) -> list[tuple[str, str]]:
-    found = []
+    found: list[tuple[str, str]] = []
     splits: tuple[Literal["train"], Literal["val"]] = ("train", "val")
     for split in splits:
         try:
