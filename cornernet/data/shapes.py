@@ -436,7 +436,8 @@ def _cached(source: ShapesSource, split: Literal["train", "val"]) -> _Columns:
 def _load(path: Path) -> _Columns | None:
     """Return what :func:`_store` wrote, or None where it is absent or damaged (npz members carry checksums)."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # opened here: np.load would leave a damaged file open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in ("pixels", "image", "boxes", "labels", "areas")}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
