@@ -48,7 +48,7 @@ def _smoke_photographs() -> Config:
 
 
 def _quick_shapes() -> Config:
-    return tiny()
+    return tiny().with_("training.iterations", 1500)
 
 
 def _quick_photographs() -> Config:

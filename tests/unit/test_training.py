@@ -1,0 +1,201 @@
+"""Training: the same numbers however a run is cut, resumed, loaded or spread; a run's folder; what stops it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cornernet import Config, ConfigError, load_detector, recipe
+from cornernet.checkpoints import CheckpointError
+from cornernet.training import Interrupted, TrainingError, learning_rate, resolve_device, train
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def config(**edits: object) -> Config:
+    found = recipe("tiny").with_("data.source.train_images", 10).with_("data.source.val_images", 3)
+    for path, value in {
+        "training.iterations": 6,
+        "training.batch_size": 4,
+        "training.warmup": 2,
+        "training.log_every": 1,
+        "training.checkpoint_every": 2,
+        "training.threads": 1,
+        "training.device": "cpu",
+        **{path.replace("__", "."): value for path, value in edits.items()},
+    }.items():
+        found = found.with_(path, value)
+    return found
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["iteration"], line["loss/total"]) for line in lines if "loss/total" in line]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_detector(folder).state_dict()
+
+
+def assert_same_bits(a: Path, b: Path) -> None:
+    ours, theirs = weights(a), weights(b)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_run_leaves_a_whole_folder(tmp_path) -> None:
+    evaluation = train(config(training__evaluate_every=3), tmp_path / "run", quiet=True)
+    folder = tmp_path / "run"
+    names = {p.name for p in folder.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "checkpoints", "model.safetensors", "evaluation.json"}
+    assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step-0000006"]
+    assert Config.load(folder / "config.json") == config(training__evaluate_every=3)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1, 2, 3, 3, 4, 5, 6]
+    assert "val/AP" in lines[3]
+    summary = json.loads((folder / "evaluation.json").read_text())
+    assert summary["metrics"]["AP"] == pytest.approx(evaluation.metrics["AP"])
+    detector = load_detector(folder)
+    assert detector.classes == ("ellipse", "triangle", "cross")
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(config(training__seed=seed), tmp_path / name, quiet=True, final_evaluation=False)
+    assert_same_bits(tmp_path / "a", tmp_path / "b")
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    assert losses(tmp_path / "a") != losses(tmp_path / "c")
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
+def test_a_stopped_run_resumes_to_the_same_bits(stop_after, tmp_path) -> None:
+    train(config(), tmp_path / "whole", quiet=True, final_evaluation=False)
+
+    class Stop(Exception):
+        pass
+
+    def stop(done: int) -> None:
+        if done == stop_after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(config(), tmp_path / "cut", quiet=True, on_iteration=stop)
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    train(config(), tmp_path / "cut", resume=True, quiet=True, final_evaluation=False)
+    assert_same_bits(tmp_path / "whole", tmp_path / "cut")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+
+
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tmp_path) -> None:
+    def interrupt(done: int) -> None:
+        if done == 3:
+            os.kill(os.getpid(), 2)
+
+    with pytest.raises(Interrupted, match="--resume"):
+        train(config(), tmp_path / "cut", quiet=True, on_iteration=interrupt)
+    (checkpoint,) = (tmp_path / "cut" / "checkpoints").iterdir()
+    assert checkpoint.name in ("step-0000003", "step-0000004")
+    train(config(), tmp_path / "cut", resume=True, quiet=True, final_evaluation=False)
+    train(config(), tmp_path / "whole", quiet=True, final_evaluation=False)
+    assert_same_bits(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.slow
+def test_loader_processes_change_nothing(tmp_path) -> None:
+    for workers in (0, 2):
+        train(config(training__workers=workers), tmp_path / str(workers), quiet=True, final_evaluation=False)
+    assert_same_bits(tmp_path / "0", tmp_path / "2")
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path) -> None:
+    train(config(), tmp_path, quiet=True, final_evaluation=False)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(config(), tmp_path, quiet=True)
+    with pytest.raises(ConfigError, match=r"training\.seed \(0 there, 1 here\)"):
+        train(config(training__seed=1), tmp_path, resume=True, quiet=True)
+
+
+def test_a_broken_checkpoint_is_named(tmp_path) -> None:
+    train(config(), tmp_path, quiet=True, final_evaluation=False)
+    (tmp_path / "checkpoints" / "step-0000006" / "training.pt").write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match="step-0000006 cannot be read"):
+        train(config(), tmp_path, resume=True, quiet=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path) -> None:
+    broken = config(training__learning_rate=1e30, training__warmup=0, training__clip_norm=None)
+    with pytest.raises(TrainingError, match=r"at iteration \d+ the loss is not finite: total is (nan|inf)"):
+        train(broken, tmp_path, quiet=True)
+
+
+def test_the_loss_falls(tmp_path) -> None:
+    train(config(training__iterations=60, training__batch_size=8), tmp_path, quiet=True, final_evaluation=False)
+    found = [loss for _, loss in losses(tmp_path)]
+    assert sum(found[-10:]) < 0.5 * sum(found[:10])
+
+
+def test_bfloat16_trains(tmp_path) -> None:
+    train(config(training__precision="bfloat16"), tmp_path, quiet=True, final_evaluation=False)
+    assert all(value.dtype != torch.bfloat16 for value in weights(tmp_path).values())
+
+
+def test_schedules() -> None:
+    step = config(
+        training__schedule="step", training__decay_at=(3, 5), training__decay_factor=0.1, training__learning_rate=1.0
+    ).training
+    assert [learning_rate(step, i) for i in range(6)] == pytest.approx([0.5, 1, 1, 0.1, 0.1, 0.01])
+    cosine = config(training__schedule="cosine", training__learning_rate=1.0).training
+    rates = [learning_rate(cosine, i) for i in range(7)]
+    assert rates[:3] == pytest.approx([0.5, 1, 1])
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[6] == pytest.approx(0)
+
+
+def test_devices_that_are_not_here_are_refused() -> None:
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(ConfigError, match="use auto, cpu, cuda"):
+        resolve_device("warp")
+    if not torch.cuda.is_available():
+        assert resolve_device("auto").type == "cpu"
+        with pytest.raises(ConfigError, match="no CUDA device here"):
+            resolve_device("cuda")
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_that_accumulates(tmp_path) -> None:
+    """The same parts of the batch, whose gradients meet over the network or in one process."""
+    one = config(training__accumulation=2, training__iterations=3)
+    two = config(training__accumulation=1, training__iterations=3)
+    train(one, tmp_path / "one", quiet=True, final_evaluation=False)
+    (tmp_path / "two.json").write_text(two.to_json())
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\n"
+        "from cornernet import Config\n"
+        "from cornernet.training import train\n"
+        "train(Config.load(sys.argv[1]), sys.argv[2], quiet=True, final_evaluation=False)\n"
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, str(script), str(tmp_path / "two.json"), str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert [i for i, _ in found] == [1, 2, 3]
+    for (_, a), (_, b) in zip(expected, found, strict=True):
+        assert b == pytest.approx(a, rel=1e-4)
+    ours, theirs = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for key, value in ours.items():
+        if "running" not in key and "num_batches" not in key:  # statistics are each process's own
+            torch.testing.assert_close(theirs[key], value, rtol=1e-3, atol=1e-4)
