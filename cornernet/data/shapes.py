@@ -179,11 +179,19 @@ def _clear_corner(outline: NDArray[np.float64]) -> float:
 def _mask(outlines: list[NDArray[np.float64]], at: tuple[float, float], size: Size) -> Float:
     """Return the share of every pixel that the outlines, moved by ``at`` (x, y), cover: float32 [H, W]."""
     factor, bits = _SUPERSAMPLING, 4
-    fine = np.zeros((size[0] * factor, size[1] * factor), np.uint8)
-    polygons = [np.round((outline + at) * factor * 2**bits - 2 ** (bits - 1)).astype(np.int32) for outline in outlines]
+    cover = np.zeros(size, np.float32)
+    low = np.maximum(np.floor(outlines[0].min(0) + at).astype(int) - 1, 0)
+    high = np.minimum(np.ceil(outlines[0].max(0) + at).astype(int) + 1, [size[1], size[0]])
+    width, height = (int(side) for side in high - low)
+    if width <= 0 or height <= 0:
+        return cover
+    fine = np.zeros((height * factor, width * factor), np.uint8)
+    unit = 2**bits
+    polygons = [((outline + at - low) * factor * unit - unit / 2).round().astype(np.int32) for outline in outlines]
     cv2.fillPoly(fine, polygons, 255, cv2.LINE_8, bits)
-    coarse = cv2.resize(fine, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    return coarse.astype(np.float32) / np.float32(255.0)
+    coarse = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
+    cover[low[1] : high[1], low[0] : high[0]] = coarse.astype(np.float32) / np.float32(255.0)
+    return cover
 
 
 # ------------------------------------------------------------------------------------------- textures
