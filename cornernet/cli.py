@@ -187,8 +187,15 @@ def _start_config(start: argparse.Namespace) -> Config:
             raise ConfigError("--recipe and --config-file both say what to start from; give one")
         config = Config.load(start.config_file)
     else:
-        config = recipe(start.recipe or ("tiny" if start.data is None else "small"))
+        config = recipe(_start_name(start))
     return _on_data(config, start.data)
+
+
+def _start_name(start: argparse.Namespace) -> str:
+    """Return the name of what flags start from: a file's, or a recipe's, by default one that suits the data."""
+    if start.config_file is not None:
+        return str(start.config_file.stem)
+    return start.recipe or ("tiny" if start.data is None else "small")
 
 
 def _on_data(config: Config, folder: Path | None) -> Config:
@@ -204,7 +211,7 @@ def _train(prog: str, argv: Sequence[str]) -> int:
         if arguments.resume:
             raise ConfigError("--resume needs --out, the folder of the run to go on with")
         data = "shapes" if arguments.data is None else arguments.data.resolve().name
-        out = _next_folder(Path("runs"), f"{arguments.recipe or Path(arguments.config_file or 'run').stem}-{data}")
+        out = _next_folder(Path("runs"), f"{_start_name(start)}-{data}")
     evaluation = train(config, out, resume=arguments.resume)
     if evaluation is not None:
         print(evaluation.to_text())

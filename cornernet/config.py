@@ -20,6 +20,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
 
+from kernels.registry import ROWS
+
 __all__ = [
     "AugmentationConfig",
     "BackboneConfig",
@@ -123,6 +125,10 @@ class CornerHeadConfig:
     """Weight of the smooth-L1 loss on offsets (paper equation 3)."""
 
     def __post_init__(self) -> None:
+        names = ("auto", *(row.name for row in ROWS))
+        if self.pooling_impl not in names:
+            near = difflib.get_close_matches(self.pooling_impl, names, n=2) or names
+            raise ConfigError(f"model.head.pooling_impl is {self.pooling_impl!r}; did you mean {' or '.join(near)}?")
         _require(0.0 < self.min_iou < 1.0, f"model.head.min_iou is {self.min_iou}; use a value between 0 and 1")
         _require(self.fixed_radius >= 0.0, "model.head.fixed_radius must not be negative")
         _require(self.embedding_dim >= 1, "model.head.embedding_dim must be 1 or more")

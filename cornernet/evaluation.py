@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tabulate import tabulate
 
 from cornernet.config import Config
+from cornernet.data.images import DataError
 from cornernet.detector import Detector
 from cornernet.postprocess import detect
 
@@ -74,11 +75,11 @@ def evaluate(
     """Detect on every image of ``dataset`` and return its COCO evaluation.
 
     ``config.testing`` says how boxes are found, ``config.data`` how photographs become inputs. ``progress`` is called
-    with images done and in all. Raises ``ValueError`` where detector and data differ in their number of classes.
+    with images done and in all. Raises ``DataError`` where detector and data differ in their number of classes.
     """
     classes = detector.config.model.num_classes
     if classes != len(dataset.classes):
-        raise ValueError(
+        raise DataError(
             f"the detector knows {classes} classes and {dataset.name} ({dataset.split}) has {len(dataset.classes)}: "
             "these weights were trained on other data"
         )

@@ -1,0 +1,177 @@
+"""The command line: from training to drawn boxes, with errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cornernet import Config, build_detector, recipe, save_detector
+from cornernet.cli import main
+from cornernet.data import open_dataset
+
+SMALL_DATA = ["--data.source.train-images", "6", "--data.source.val-images", "2"]
+SHORT = [*SMALL_DATA, "--training.iterations", "3", "--training.batch-size", "2", "--training.threads", "1"]
+
+
+@pytest.fixture(autouse=True)
+def keep_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    detector = build_detector(recipe("tiny"))
+    detector.classes, detector.category_ids = ("ellipse", "triangle", "cross"), (1, 2, 3)
+    save_detector(detector, tmp_path / "weights.safetensors")
+    return tmp_path / "weights.safetensors"
+
+
+@pytest.fixture
+def photo(tmp_path):
+    image = open_dataset(recipe("tiny").data.source, "val").read(0)
+    cv2.imwrite(str(tmp_path / "photo.png"), image)
+    return tmp_path / "photo.png"
+
+
+def status(argv) -> object:
+    """The exit status; the parser of flags leaves by SystemExit."""
+    try:
+        return main(argv)
+    except SystemExit as stop:
+        return stop.code
+
+
+def test_training_then_evaluation_agree(here, capsys) -> None:
+    assert main(["train", *SHORT]) == 0
+    out = capsys.readouterr().out
+    assert "the run is in runs/tiny-shapes-1" in out
+    run = here / "runs" / "tiny-shapes-1"
+    assert Config.load(run / "config.json").training.iterations == 3
+    assert main(["evaluate", "--weights", str(run), "--save-results", "results.json"]) == 0
+    again = capsys.readouterr().out
+    table = out[out.index("metric") : out.index("the run is in")]
+    assert table in again
+    assert isinstance(json.loads((here / "results.json").read_text()), list)
+
+
+def test_the_next_run_gets_a_folder_of_its_own(here, capsys) -> None:
+    for number in (1, 2):
+        assert main(["train", *SHORT]) == 0
+        assert f"runs/tiny-shapes-{number}" in capsys.readouterr().out
+
+
+def test_a_run_can_be_started_from_a_configuration_file(here) -> None:
+    config = recipe("tiny").with_("training.iterations", 2).with_("data.source.train_images", 4)
+    (here / "mine.json").write_text(config.with_("data.source.val_images", 2).to_json())
+    assert main(["train", "--config-file", "mine.json", "--out", "run", "--model.head.pooling", "none"]) == 0
+    assert Config.load(here / "run" / "config.json").model.head.pooling == "none"
+
+
+def test_fresh_weights_can_be_evaluated(here, capsys) -> None:
+    assert main(["evaluate", "--weights", "random", "--recipe", "tiny", *SMALL_DATA, "--backend", "hotcoco"]) == 0
+    assert "AP50" in capsys.readouterr().out
+
+
+def test_another_pooling_implementation_gives_the_same_table(here, weights, capsys) -> None:
+    tables = []
+    for impl in ("auto", "eager"):
+        assert main(["evaluate", "--weights", str(weights), "--model.head.pooling-impl", impl, *SMALL_DATA]) == 0
+        tables.append(capsys.readouterr().out)
+    assert tables[0] == tables[1]
+
+
+def test_detect_draws_photographs_and_writes_boxes(here, weights, photo, capsys) -> None:
+    assert (
+        main(["detect", str(photo), "--weights", str(weights), "--out", "drawn", "--heatmaps", "--min-score", "0"]) == 0
+    )
+    assert "photo.png: " in capsys.readouterr().out
+    drawn = {p.name: cv2.imread(str(p)) for p in (here / "drawn").glob("*.png")}
+    assert set(drawn) == {"photo.png", "photo-heatmaps.png"}
+    assert all(image is not None and image.std() > 0 for image in drawn.values())
+    (entry,) = json.loads((here / "drawn" / "detections.json").read_text())
+    assert entry["image"] == str(photo)
+    assert entry["detections"]
+    boxes = np.array([d["bbox"] for d in entry["detections"]])
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, :2] + boxes[:, 2:] <= 95 + 1e-3).all()
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "data check"])
+def test_every_command_has_help_with_an_example(command, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    assert "Example: cornernet" in capsys.readouterr().out
+
+
+def test_help_lists_the_commands(capsys) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("train", "evaluate", "detect", "data check"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian"], "did you mean train"),
+        (["train", "--recipe", "tinny"], "did you mean tiny"),
+        (["train", "--resume"], "--resume needs --out"),
+        (["train", "--data", "nowhere"], "nowhere"),
+        (["train", "--recipe", "tiny", "--config-file", "x.json"], "give one"),
+        (["train", "--config-file", "absent.json"], "absent.json"),
+        (["train", "--data.input-size", "96", "96"], "use 95"),
+        (["evaluate", "--weights", "absent"], "there is no file"),
+        (["evaluate", "--weights", "WEIGHTS", "--model.head.pooling-impl", "egaer"], "did you mean eager"),
+        (["evaluate", "--weights", "WEIGHTS", "--model.num-classes", "4"], "do not fit the model"),
+        (["detect", "absent.jpg", "--weights", "WEIGHTS"], "there is no file absent.jpg"),
+        (["detect", "a/x.jpg", "b/x.png", "--weights", "WEIGHTS"], "would overwrite each other"),
+        (["data", "check", "nowhere"], "nowhere"),
+        (["data", "chekc", "nowhere"], "did you mean data check"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_that_says_why(argv, message, here, weights, capsys) -> None:
+    assert status([str(weights) if a == "WEIGHTS" else a for a in argv]) == 2
+    captured = capsys.readouterr()
+    # data check prints its findings, errors among them, as its result
+    said = captured.out if argv[:2] == ["data", "check"] else captured.err
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_an_unknown_flag_is_answered_with_the_nearest(here, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--training.iteratoins", "3"])
+    assert stop.value.code == 2
+    assert "--training.iterations" in capsys.readouterr().err
+
+
+def test_data_check_reports_a_folder(tmp_path, capsys) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((20, 30, 3), np.uint8))
+    tree = {
+        "images": [{"id": 5, "file_name": "a.png", "height": 20, "width": 30}],
+        "categories": [{"id": 9, "name": "thing"}],
+        "annotations": [
+            {"id": 1, "image_id": 5, "category_id": 9, "bbox": [1, 2, 10, 10], "iscrowd": 0, "area": 100},
+            {"id": 2, "image_id": 5, "category_id": 9, "bbox": [1, 2, 0, 10], "iscrowd": 0, "area": 0},
+        ],
+    }
+    (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(tree))
+    assert main(["data", "check", str(tmp_path)]) in (0, 2)
+    out = capsys.readouterr().out
+    assert "thing" in out
+    assert "a.png" in out

@@ -1,0 +1,123 @@
+"""COCO evaluation: right by hand, the same from both backends, and honest about what was not measured."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cornernet import build_detector, recipe
+from cornernet.config import ShapesSource
+from cornernet.data import DetectionDataset, open_dataset
+from cornernet.evaluation import METRICS, coco_evaluation, evaluate
+
+
+@pytest.fixture(scope="module")
+def dataset() -> DetectionDataset:
+    return open_dataset(ShapesSource(train_images=2, val_images=12), "val")
+
+
+def truth_as_results(dataset: DetectionDataset, rng: np.random.Generator | None = None) -> list[dict[str, Any]]:
+    results = []
+    for record in dataset.records:
+        for box, label in zip(record.boxes, record.labels, strict=True):
+            x1, y1, x2, y2 = box if rng is None else box + rng.normal(0, 3, 4)
+            results.append(
+                {
+                    "image_id": record.image_id,
+                    "category_id": dataset.category_ids[label],
+                    "bbox": [float(x1), float(y1), max(float(x2 - x1), 1.0), max(float(y2 - y1), 1.0)],
+                    "score": 0.9 if rng is None else float(rng.random()),
+                }
+            )
+    return results
+
+
+def same(a: dict[str, float], b: dict[str, float]) -> bool:
+    return a.keys() == b.keys() and all(x == b[k] or (math.isnan(x) and math.isnan(b[k])) for k, x in a.items())
+
+
+def test_the_truth_scores_one(dataset) -> None:
+    found = coco_evaluation(dataset, truth_as_results(dataset))
+    assert found.metrics["AP"] == pytest.approx(1)
+    assert found.metrics["AP90"] == pytest.approx(1)
+    assert found.metrics["AR100"] == pytest.approx(1)
+    assert [values["AP"] for values in found.per_class.values()] == pytest.approx([1, 1, 1])
+
+
+@pytest.mark.parametrize("backend", ["pycocotools", "hotcoco"])
+def test_no_detections_score_zero(dataset, backend) -> None:
+    metrics = coco_evaluation(dataset, [], backend).metrics
+    assert metrics["AP"] == 0
+    assert metrics["AR100"] == 0
+
+
+def test_half_the_objects_of_one_class_found(dataset) -> None:
+    results = [r for r in truth_as_results(dataset) if r["category_id"] == dataset.category_ids[0]]
+    kept = results[: len(results) // 2]
+    found = coco_evaluation(dataset, kept).per_class
+    assert found[dataset.classes[1]]["AP"] == 0
+    # precision is 1 up to the recall reached, at 101 recall points
+    recall = len(kept) / len(results)
+    assert found[dataset.classes[0]]["AP"] == pytest.approx((math.floor(100 * recall) + 1) / 101)
+
+
+def test_what_the_data_cannot_measure_is_nan_and_shown_as_such(dataset) -> None:
+    found = coco_evaluation(dataset, truth_as_results(dataset))
+    assert math.isnan(found.metrics["APs"])
+    row = next(line for line in found.to_text().splitlines() if line.startswith("APs"))
+    assert row.split() == ["APs", "-"]
+
+
+@pytest.mark.parametrize("backend", ["pycocotools", "hotcoco"])
+def test_area_bands_are_the_data_s(dataset, backend) -> None:
+    found = coco_evaluation(dataset, truth_as_results(dataset), backend)
+    areas = np.concatenate([np.prod(r.boxes[:, 2:] - r.boxes[:, :2], axis=1) for r in dataset.records])
+    assert (areas < dataset.area_bands[0]).sum() == 0
+    assert found.metrics["APl"] == pytest.approx(1)
+    assert found.area_bands == dataset.area_bands
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), keep=st.floats(0.1, 1), extra=st.integers(0, 20))
+def test_both_backends_agree_to_the_last_digit(dataset, seed, keep, extra) -> None:
+    rng = np.random.default_rng(seed)
+    results = [r for r in truth_as_results(dataset, rng) if rng.random() < keep]
+    for _ in range(extra):
+        x, y, w, h = rng.random(4) * 50
+        image = dataset.records[int(rng.integers(len(dataset)))].image_id
+        category = int(rng.choice(dataset.category_ids))
+        # repeated scores: ties must fall the same way too
+        score = float(rng.integers(1, 4)) / 4
+        results.append({"image_id": image, "category_id": category, "bbox": [x, y, w + 1, h + 1], "score": score})
+    oracle, fast = (coco_evaluation(dataset, results, backend) for backend in ("pycocotools", "hotcoco"))
+    assert list(oracle.metrics) == list(METRICS)
+    assert same(oracle.metrics, fast.metrics)
+    for name, values in oracle.per_class.items():
+        assert same(values, fast.per_class[name])
+
+
+def test_an_unknown_backend_is_an_error(dataset) -> None:
+    with pytest.raises(ValueError, match="use pycocotools or hotcoco"):
+        coco_evaluation(dataset, [], "fastcoco")
+
+
+def test_a_detector_is_evaluated_on_every_image(dataset) -> None:
+    torch.manual_seed(0)
+    detector = build_detector(recipe("tiny")).eval()
+    seen = []
+    found = evaluate(detector, dataset, detector.config, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i + 1, len(dataset)) for i in range(len(dataset))]
+    assert {r["image_id"] for r in found.results} <= {r.image_id for r in dataset.records}
+    assert {r["category_id"] for r in found.results} <= set(dataset.category_ids)
+
+
+def test_weights_of_other_classes_are_refused(dataset) -> None:
+    config = recipe("tiny").with_("model.num_classes", 5)
+    with pytest.raises(ValueError, match="5 classes and shapes"):
+        evaluate(build_detector(config), dataset, config)
