@@ -204,3 +204,12 @@ def test_no_objects_at_all_are_possible() -> None:
     dataset = open_dataset(replace(SMALL, max_objects=0), "val")
     assert all(record.boxes.shape == (0, 4) for record in dataset.records)
     assert "4 without objects" in dataset.summary()
+
+
+def test_a_pixel_belongs_to_a_box_only_if_the_object_covers_half_of_it() -> None:
+    """Objects 50 pixels wide lie at fractions of pixels: they touch 51, and cover 50 or 51 of them by half."""
+    source = ShapesSource(image_size=(100, 100), object_size=(0.5, 0.5), max_objects=1, classes=("cross", "rhombus"))
+    boxes = np.concatenate([draw_picture(source, "train", index).boxes for index in range(80)])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    assert set(sides.ravel().tolist()) == {50, 51}
+    assert sides.mean() < 50.6
