@@ -93,7 +93,7 @@ def _run(arguments: Arguments, argv: Sequence[str]) -> int:
         failure = error
 
     command = shlex.join(["python", "-m", "ablations", *argv])
-    context = Context(profile=profile.name, data=data, command=command, seeds=tuple(seeds))
+    context = Context(profile=profile.name, data=data, command=command, seeds=tuple(seeds), areas=val_set.area_counts())
     records = {key: store.record(job) for key, job in jobs.items()}
     tables = [study_table(study, records, context) for study in studies]
     out = Path("reports") / f"{profile.name}-{data}" if arguments.out is None else arguments.out

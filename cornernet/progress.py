@@ -52,7 +52,7 @@ class Progress:
             self.bar.update(step)
             return
         now = time.monotonic()
-        if now - self.last_line >= SECONDS_BETWEEN_LINES or done == self.total:
+        if now - self.last_line >= SECONDS_BETWEEN_LINES or (step and done == self.total):
             self.last_line = now
             print(self.line(note), file=self.file, flush=True)
 

@@ -33,6 +33,8 @@ class Context:
     data: str
     command: str
     seeds: tuple[int, ...]
+    areas: tuple[int, int, int]
+    """Small, medium and large objects evaluated on."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class StudyTable:
             f"Ours: {self.context.data}, profile `{self.context.profile}`; mean ± standard deviation over seeds, in "
             "percent; differences are paired by seed. A small-budget run, not COCO: compare signs and sizes of "
             "differences with the paper's, not levels.",
+            "Objects evaluated on: {} small, {} medium, {} large.".format(*self.context.areas),
         ]
         for row in self.rows:
             if row["kind"] == "difference":
@@ -170,6 +173,7 @@ def write_reports(folder: Path, tables: Sequence[StudyTable], records: Records, 
             "data": context.data,
             "command": context.command,
             "seeds": list(context.seeds),
+            "areas": list(context.areas),
         },
         "tables": [
             {

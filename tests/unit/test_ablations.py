@@ -100,7 +100,7 @@ def table(seeds=(0, 1), missing=()):
         for name, value in ((without, 0.25), (with_pooling, 0.31))
         for seed in seeds
     }
-    return study_table(STUDY, records, Context(profile="p", data="d", command="c", seeds=tuple(seeds)))
+    return study_table(STUDY, records, Context(profile="p", data="d", command="c", seeds=tuple(seeds), areas=(1, 2, 3)))
 
 
 def test_a_table_shows_means_spread_differences_and_the_paper() -> None:
@@ -114,6 +114,7 @@ def test_a_table_shows_means_spread_differences_and_the_paper() -> None:
     assert [line[1] for line in lines if "the paper" in line[0]] == ["36.5", "38.4", "+1.9"]
     assert "Too few seeds for a verdict" in text
     assert "not COCO" in text
+    assert "1 small, 2 medium, 3 large" in text
 
 
 def test_a_missing_run_is_shown_as_not_run_and_leaves_no_pair() -> None:
