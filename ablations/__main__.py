@@ -19,7 +19,7 @@ from ablations.runner import JobFailed, run_jobs
 from ablations.store import Store, StoreError
 from ablations.studies import STUDIES, find_study
 from cornernet.config import ConfigError
-from cornernet.data import DataError, open_dataset
+from cornernet.data import DataError, open_dataset, require_same_classes
 
 __all__ = ["main"]
 
@@ -72,6 +72,7 @@ def _run(arguments: Arguments, argv: Sequence[str]) -> int:
         raise ConfigError(f"--seeds needs one or more different numbers, not {' '.join(map(str, seeds))}")
     base = profile.base(arguments.data)
     train_set, val_set = open_dataset(base.data.source, "train"), open_dataset(base.data.source, "val")
+    require_same_classes(train_set, val_set)
     print(train_set.summary(), val_set.summary(), sep="\n")
     base = base.with_("model.num_classes", len(train_set.classes))
 

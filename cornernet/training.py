@@ -27,6 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import cv2
 import psutil
 import safetensors.torch
 import torch
@@ -36,7 +37,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cornernet.checkpoints import CheckpointError, save_detector
 from cornernet.config import Config, ConfigError, TrainingConfig
-from cornernet.data import DetectionDataset, open_dataset
+from cornernet.data import DetectionDataset, open_dataset, require_same_classes
 from cornernet.data.loader import Batch, training_loader
 from cornernet.detector import Detector, build_detector
 from cornernet.evaluation import Evaluation, evaluate
@@ -76,8 +77,10 @@ def train(
         out = Path(out)
         if config.training.threads:
             torch.set_num_threads(config.training.threads)
+            cv2.setNumThreads(config.training.threads)
         train_set = open_dataset(config.data.source, "train")
         val_set = open_dataset(config.data.source, "val")
+        require_same_classes(train_set, val_set)
         config = config.with_("model.num_classes", len(train_set.classes))
         if rank == 0:
             _open_folder(out, config, resume)
