@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     arguments = tyro.cli(Arguments, prog="python -m ablations", args=list(argv), config=(tyro.conf.FlagCreatePairsOff,))
     try:
-        return _run(arguments, argv)
+        return _run(arguments)
     except KeyboardInterrupt:
         print("ablations: stopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _run(arguments: Arguments, argv: Sequence[str]) -> int:
+def _run(arguments: Arguments) -> int:
     profile = find_profile(arguments.profile)
     studies = [find_study(name) for name in arguments.studies]
     seeds = profile.seeds if arguments.seeds is None else arguments.seeds
@@ -93,7 +93,7 @@ def _run(arguments: Arguments, argv: Sequence[str]) -> int:
     except JobFailed as error:
         failure = error
 
-    command = shlex.join(["python", "-m", "ablations", *argv])
+    command = _command(arguments, seeds)
     context = Context(profile=profile.name, data=data, command=command, seeds=tuple(seeds), areas=val_set.area_counts())
     records = {key: store.record(job) for key, job in jobs.items()}
     tables = [study_table(study, records, context) for study in studies]
@@ -106,6 +106,15 @@ def _run(arguments: Arguments, argv: Sequence[str]) -> int:
         print(f"ablations: error: {failure}", file=sys.stderr)
         return 1
     return 0
+
+
+def _command(arguments: Arguments, seeds: Sequence[int]) -> str:
+    """Return the command that gives these tables, from a folder beside the data: where things lie is not published."""
+    parts = ["python", "-m", "ablations", "--profile", arguments.profile, "--studies", *arguments.studies]
+    parts += ["--seeds", *map(str, seeds)]
+    if arguments.data is not None:
+        parts += ["--data", arguments.data.resolve().name]
+    return shlex.join(parts)
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ def _usage() -> str:
 
 def _parse(default: T, prog: str, argv: Sequence[str]) -> T:
     """Parse a command's arguments; what is not given is as in ``default``."""
-    options = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
+    options = (tyro.conf.AvoidSubcommands,)
     return tyro.cli(type(default), prog=prog, args=list(argv), default=default, config=options)
 
 
