@@ -54,14 +54,15 @@ def types(session: nox.Session) -> None:
 def build(session: nox.Session) -> None:
     """Build the wheel, install it, and run both programs away from the sources."""
     dist = Path(session.create_tmp()) / "dist"
-    shutil.rmtree(dist, ignore_errors=True)
+    for folder in (dist, ROOT / "build"):  # setuptools would build from what an earlier build left
+        shutil.rmtree(folder, ignore_errors=True)
     session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(dist), str(ROOT))
     (wheel,) = dist.glob("*.whl")
     session.install("-c", str(ROOT / "constraints.txt"), "--force-reinstall", "--no-deps", str(wheel))
     session.install("-c", str(ROOT / "constraints.txt"), str(wheel))
     with session.chdir(session.create_tmp()):
-        for folder in ("runs", "reports"):
-            shutil.rmtree(folder, ignore_errors=True)
+        for leftover in ("runs", "reports"):
+            shutil.rmtree(leftover, ignore_errors=True)
         session.run("cornernet", "--help")
         session.run("python", "-m", "ablations", "--profile", "smoke")
 

@@ -18,8 +18,9 @@ from ablations.reporting.tables import Context
 from ablations.runner import JobFailed, run_jobs
 from ablations.store import Store, StoreError
 from ablations.studies import STUDIES, find_study
-from cornernet.config import ConfigError
-from cornernet.data import DataError, open_dataset, require_same_classes
+from cornernet.config import Config, ConfigError
+from cornernet.data import DataError, open_dataset, require_same_classes, shared_images, shared_images_warning
+from cornernet.training import resolve_device
 
 __all__ = ["main"]
 
@@ -38,6 +39,10 @@ class Arguments:
     """Which tables."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A folder in COCO format with a train and a val split; without it the generated data set `shapes`."""
+    train_split: str | None = None
+    """Part of the name of the folder's annotation file to train on. Default: train."""
+    val_split: str | None = None
+    """Likewise to evaluate on. Default: val."""
     seeds: tuple[int, ...] | None = None
     """Instead of the profile's."""
     workers: int = 2
@@ -70,9 +75,14 @@ def _run(arguments: Arguments) -> int:
     seeds = profile.seeds if arguments.seeds is None else arguments.seeds
     if len(set(seeds)) != len(seeds) or not seeds:
         raise ConfigError(f"--seeds needs one or more different numbers, not {' '.join(map(str, seeds))}")
-    base = profile.base(arguments.data)
+    if arguments.workers < 1:
+        raise ConfigError(f"--workers is {arguments.workers}; use 1 or more")
+    base = _base(arguments)
     train_set, val_set = open_dataset(base.data.source, "train"), open_dataset(base.data.source, "val")
     require_same_classes(train_set, val_set)
+    shared = shared_images(train_set, val_set)
+    if shared:
+        print(f"warning: {shared_images_warning(shared, val_set)}", file=sys.stderr)
     print(train_set.summary(), val_set.summary(), sep="\n")
     base = base.with_("model.num_classes", len(train_set.classes))
 
@@ -108,12 +118,27 @@ def _run(arguments: Arguments) -> int:
     return 0
 
 
+def _base(arguments: Arguments) -> Config:
+    """Return the profile's configuration on the data that was asked for."""
+    base = find_profile(arguments.profile).base(arguments.data)
+    for name, value in (("train_split", arguments.train_split), ("val_split", arguments.val_split)):
+        if value is not None:
+            if arguments.data is None:
+                raise ConfigError(f"--{name.replace('_', '-')} needs --data, the folder that it is a split of")
+            base = base.with_(f"data.source.{name}", value)
+    # part of the key: arms on a CPU and on a GPU are not the same runs
+    return base.with_("training.device", resolve_device(base.training.device).type)
+
+
 def _command(arguments: Arguments, seeds: Sequence[int]) -> str:
     """Return the command that gives these tables, from a folder beside the data: where things lie is not published."""
     parts = ["python", "-m", "ablations", "--profile", arguments.profile, "--studies", *arguments.studies]
     parts += ["--seeds", *map(str, seeds)]
     if arguments.data is not None:
         parts += ["--data", arguments.data.resolve().name]
+    for flag, value in (("--train-split", arguments.train_split), ("--val-split", arguments.val_split)):
+        if value is not None:
+            parts += [flag, value]
     return shlex.join(parts)
 
 

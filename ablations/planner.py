@@ -22,14 +22,6 @@ __all__ = ["EVALUATION_REVISION", "TRAINING_REVISION", "Fingerprints", "Job", "p
 TRAINING_REVISION = 1
 EVALUATION_REVISION = 1
 
-# Fields that say where and how often, and change no result.
-WITHOUT_EFFECT = (
-    ("training", "workers"),
-    ("training", "log_every"),
-    ("training", "evaluate_every"),
-    ("training", "checkpoint_every"),
-)
-
 
 @dataclass(frozen=True)
 class Fingerprints:
@@ -69,10 +61,8 @@ def plan(
 
 def make_job(config: Config, data: Fingerprints) -> Job:
     """Return the job of a configuration on data of these fingerprints."""
-    tree = config.to_dict()
-    for part, name in WITHOUT_EFFECT:
-        del tree[part][name]
-    # the fingerprint stands for the data: where it lies does not matter
+    tree = config.results_dict()
+    # the fingerprint stands for the data
     tree["data"]["source"] = None
     training = _hash(
         {

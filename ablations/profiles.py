@@ -40,6 +40,7 @@ class Profile:
 
 def _smoke_shapes() -> Config:
     config = tiny().with_("training.iterations", 8).with_("training.warmup", 2).with_("training.checkpoint_every", 4)
+    config = config.with_("training.log_every", 1)
     return config.with_("data.source.train_images", 16).with_("data.source.val_images", 8)
 
 

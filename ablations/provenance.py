@@ -17,32 +17,39 @@ __all__ = ["provenance"]
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "pycocotools")
 
 
-def provenance() -> dict[str, Any]:
-    """Return date (UTC), code revision, versions and hardware of this process. Names no user, host or path."""
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Return date (UTC), code revision, versions and what was computed on. Names no user, host or path."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "revision": revision(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
+        "processor": processor(device),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 
 
 def revision() -> str:
     """Return the commit of the code, with ``+changes`` where files differ from it, or ``unknown`` outside git."""
-    root = Path(__file__).parent.parent
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*"]
-    try:
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # installed packages may lie inside some other repository
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return "unknown"
+        return git("describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*")
     except (FileNotFoundError, subprocess.CalledProcessError):
         return "unknown"
 
 
-def processor() -> str:
-    """Return the name of the CUDA device, or of the processor."""
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
+def processor(device: torch.device) -> str:
+    """Return the name of a CUDA device, or of the processor."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
     with contextlib.suppress(OSError):  # Linux keeps the name here; elsewhere platform has to do
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -2,8 +2,9 @@
 
 ::
 
-    STORE/trainings/KEY/       as cornernet.training writes it, and log.txt of the process that trained it
-    STORE/evaluations/KEY.json the record: config, provenance, metrics
+    STORE/trainings/KEY/        as cornernet.training writes it
+    STORE/evaluations/KEY.json  the record: config, provenance, metrics
+    STORE/evaluations/KEY.log   what the process said that made it
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ class Store:
     def record_path(self, job: Job) -> Path:
         """Return the file of a job's record."""
         return self.root / "evaluations" / f"{job.evaluation_key}.json"
+
+    def log_path(self, job: Job) -> Path:
+        """Return the file of what a job's process says."""
+        return self.record_path(job).with_suffix(".log")
 
     def record(self, job: Job) -> dict[str, Any] | None:
         """Return a job's record, or None while it is not finished."""

@@ -67,7 +67,7 @@ class TrainArguments:
     out: Path | None = None
     """The run's folder. Default: the next free runs/RECIPE-DATA-N."""
     resume: bool = False
-    """Go on with the run in --out from its newest checkpoint."""
+    """Go on with the run in --out, as it was configured, from its newest checkpoint."""
     config: ConfigFlags
 
 
@@ -177,15 +177,23 @@ def _start(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--weights")
     parser.add_argument("--config-file", "--config_file", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--resume", action="store_true")
     return parser.parse_known_args(list(argv))[0]
 
 
 def _start_config(start: argparse.Namespace) -> Config:
-    """Return the configuration that flags start from: a file's or a recipe's, on the data that was asked for."""
+    """Return the configuration that flags start from, on the data that was asked for.
+
+    It is a file's, a recipe's, or, to resume a run, the run's own.
+    """
+    resumed = start.out / "config.json" if start.resume and start.out is not None else None
     if start.config_file is not None:
         if start.recipe is not None:
             raise ConfigError("--recipe and --config-file both say what to start from; give one")
         config = Config.load(start.config_file)
+    elif start.recipe is None and resumed is not None and resumed.is_file():
+        config = Config.load(resumed)
     else:
         config = recipe(_start_name(start))
     return _on_data(config, start.data)
@@ -232,6 +240,8 @@ def _evaluate(prog: str, argv: Sequence[str]) -> int:
     config = _start_config(start) if detector is None else _on_data(detector.config, start.data)
     arguments = _parse(EvaluateArguments(weights=tyro.MISSING, config=config), prog, argv)
     config = arguments.config
+    if arguments.save_results is not None and not arguments.save_results.parent.is_dir():
+        raise ConfigError(f"there is no folder {arguments.save_results.parent} for --save-results")
     dataset = open_dataset(config.data.source, arguments.split)
     print(dataset.summary())
     if detector is None:
@@ -285,10 +295,15 @@ def _detect(prog: str, argv: Sequence[str]) -> int:
     if missing:
         raise DataError(f"there is no file {missing[0]}" + (f", nor {len(missing) - 1} others" if missing[1:] else ""))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    results = []
+    results, unreadable = [], 0
     for photo in arguments.photos:
-        image = read_image(photo)
-        (found,) = detect(detector, image, config, detector.classes, detector.category_ids)
+        try:
+            image = read_image(photo)
+        except DataError as error:
+            print(f"cornernet: error: {error}", file=sys.stderr)
+            unreadable += 1
+            continue
+        (found,) = detect(detector, image, config)
         kept = found.filter(arguments.min_score)
         target = arguments.out / f"{photo.stem}.png"
         _write_image(target, kept.plot(image))
@@ -297,7 +312,7 @@ def _detect(prog: str, argv: Sequence[str]) -> int:
         results.append({"image": str(photo), "detections": kept.to_coco(image_id=photo.name)})
         print(f"{photo}: {len(kept)} boxes of score {arguments.min_score:g} or more -> {target}")
     atomic_write(arguments.out / "detections.json", json.dumps(results, indent=1) + "\n")
-    return 0
+    return 2 if unreadable else 0
 
 
 def _heatmaps(detector: Detector, image: NDArray[np.uint8], config: Config) -> NDArray[np.uint8]:

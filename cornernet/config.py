@@ -367,6 +367,15 @@ class TestingConfig:
 # --------------------------------------------------------------------------------------------- whole
 
 
+# Fields that say where and how often, and change no result.
+WITHOUT_EFFECT = (
+    ("training", "workers"),
+    ("training", "log_every"),
+    ("training", "evaluate_every"),
+    ("training", "checkpoint_every"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """One run, whole: the model, its data, its training and its testing."""
@@ -385,6 +394,20 @@ class Config:
                     f"data.input_size has {name} {side}; this backbone needs a multiple of {stride} less one: "
                     f"use {near}"
                 )
+        images = self.training.batch_size // self.training.accumulation
+        if images == 1 and all(side + 1 == stride for side in self.data.input_size):
+            raise ConfigError(
+                f"batch norm cannot learn from one image whose coarsest map is one cell: raise training.batch_size, or "
+                f"data.input_size above {stride - 1}"
+            )
+
+    def results_dict(self) -> dict[str, Any]:
+        """Return :meth:`to_dict` without what changes no result: how often to log, and where the data lies."""
+        tree = self.to_dict()
+        for part, name in WITHOUT_EFFECT:
+            del tree[part][name]
+        tree["data"]["source"].pop("root", None)
+        return tree
 
     def with_(self, path: str, value: Any) -> Config:
         """Return a copy with the field at ``path`` replaced, checked as if read from a file.
@@ -419,7 +442,12 @@ class Config:
         Raises :class:`ConfigError` naming ``origin``, each field that is unknown or does not fit, and why.
         """
         try:
-            return _ADAPTER.validate_python(tree)
+            # through JSON, where a list is a tuple; strictly, where "12" is no number and "yes" no truth
+            text = json.dumps(tree)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{origin} holds something that JSON cannot: {error}") from error
+        try:
+            return _ADAPTER.validate_json(text, strict=True)
         except pydantic.ValidationError as error:
             lines = []
             for item in error.errors():

@@ -75,8 +75,14 @@ def evaluate(
     """Detect on every image of ``dataset`` and return its COCO evaluation.
 
     ``config.testing`` says how boxes are found, ``config.data`` how photographs become inputs. ``progress`` is called
-    with images done and in all. Raises ``DataError`` where detector and data differ in their number of classes.
+    with images done and in all. Raises ``DataError`` where detector and data differ in their classes.
     """
+    theirs = (detector.classes, detector.category_ids)
+    if detector.classes is not None and theirs != (dataset.classes, dataset.category_ids):
+        raise DataError(
+            f"the detector was trained to find {_names(detector.classes)}, and {dataset.name} ({dataset.split}) has "
+            f"{_names(dataset.classes)}, or numbers them otherwise: these weights were trained on other data"
+        )
     classes = detector.config.model.num_classes
     if classes != len(dataset.classes):
         raise DataError(
@@ -89,6 +95,10 @@ def evaluate(
         if progress is not None:
             progress(index + 1, len(dataset))
     return coco_evaluation(dataset, results, backend)
+
+
+def _names(classes: Sequence[str]) -> str:
+    return ", ".join(classes[:6]) + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
 
 
 def detect_all(detector: Detector, dataset: DetectionDataset, config: Config) -> Any:
@@ -158,7 +168,8 @@ def _accumulate(
         else:
             gt = COCO(truth)
         if results:
-            dt = gt.loadRes(results)
+            # copies: pycocotools writes into what it is given
+            dt = gt.loadRes([dict(result) for result in results])
         elif backend == "pycocotools":
             # loadRes looks at the first result
             dt = COCO()

@@ -365,13 +365,14 @@ def detect(
     ``images`` is a photograph or a sequence of them: uint8 arrays [H, W, 3] BGR, or paths (a path becomes the
     ``image_id``). ``config.data`` says how they are fitted and normalised, ``config.testing`` the rest; the network
     runs where its weights are, in evaluation mode and without gradients, and is left in the mode it was in.
-    ``classes`` and ``category_ids``, by label, go to the detections. Raises ``ValueError`` for an array that is no
-    photograph and ``DataError`` for a path that cannot be read as one.
+    ``classes`` and ``category_ids``, by label, go to the detections; by default those that the detector was trained
+    on. Raises ``ValueError`` for an array that is no photograph and ``DataError`` for a path that cannot be read as
+    one.
     """
     if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
         images = [images]
-    names = None if classes is None else tuple(classes)
-    numbers = None if category_ids is None else tuple(category_ids)
+    names = detector.classes if classes is None else tuple(classes)
+    numbers = detector.category_ids if category_ids is None else tuple(category_ids)
     results = []
     with _testing(detector):
         for photograph in images:

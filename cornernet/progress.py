@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 from tqdm import tqdm
@@ -39,7 +41,8 @@ class Progress:
         self.done = start
         self.bar = None
         if not quiet and self.file.isatty():
-            self.bar = tqdm(total=total, initial=start, desc=what, unit=unit, file=self.file, dynamic_ncols=True)
+            form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
+            self.bar = tqdm(total=total, initial=start, desc=what, file=self.file, dynamic_ncols=True, bar_format=form)
 
     def update(self, done: int, note: str = "") -> None:
         """Show that ``done`` steps in all are done, with a note such as the losses."""
@@ -47,14 +50,22 @@ class Progress:
         if self.quiet:
             return
         if self.bar is not None:
-            if note:
-                self.bar.set_postfix_str(f"{self.rate():.1f} img/s {note}" if self.unit_scale != 1 else note, False)
+            self.bar.set_postfix_str(f"{self.rate():.1f} {self.unit}/s  {note}", refresh=False)
             self.bar.update(step)
             return
         now = time.monotonic()
         if now - self.last_line >= SECONDS_BETWEEN_LINES or (step and done == self.total):
             self.last_line = now
             print(self.line(note), file=self.file, flush=True)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out of the rate what is done meanwhile."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.began += time.monotonic() - began
 
     def rate(self) -> float:
         """Return units a second since the start."""

@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import math
 import os
+import re
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,11 +40,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cornernet.checkpoints import CheckpointError, save_detector
 from cornernet.config import Config, ConfigError, TrainingConfig
-from cornernet.data import DetectionDataset, open_dataset, require_same_classes
+from cornernet.data import (
+    DataError,
+    DetectionDataset,
+    open_dataset,
+    require_same_classes,
+    shared_images,
+    shared_images_warning,
+)
 from cornernet.data.loader import Batch, training_loader
 from cornernet.detector import Detector, build_detector
 from cornernet.evaluation import Evaluation, evaluate
-from cornernet.files import atomic_write
+from cornernet.files import atomic_write, sync
 from cornernet.progress import Progress
 
 __all__ = ["Interrupted", "TrainingError", "learning_rate", "resolve_device", "train"]
@@ -81,11 +91,14 @@ def train(
         train_set = open_dataset(config.data.source, "train")
         val_set = open_dataset(config.data.source, "val")
         require_same_classes(train_set, val_set)
+        shared = shared_images(train_set, val_set)
         config = config.with_("model.num_classes", len(train_set.classes))
         if rank == 0:
             _open_folder(out, config, resume)
             if not quiet:
                 print(train_set.summary(), val_set.summary(), sep="\n")
+            if shared:
+                print(f"warning: {shared_images_warning(shared, val_set)}", file=sys.stderr)
 
         torch.manual_seed(config.training.seed)
         detector = build_detector(config)
@@ -151,7 +164,9 @@ class _Run:
         if world_size > 1:
             self.model = DistributedDataParallel(detector, device_ids=[device] if device.type == "cuda" else None)
 
-    def loop(self, batches: Iterator[Batch], start: int, on_iteration: Callable[[int], None] | None) -> None:
+    def loop(
+        self, batches: Iterator[Batch | DataError], start: int, on_iteration: Callable[[int], None] | None
+    ) -> None:
         """Run the iterations from ``start`` to the last."""
         settings = self.config.training
         progress = Progress(
@@ -167,26 +182,36 @@ class _Run:
             for iteration in range(start, settings.iterations):
                 for group in self.optimiser.param_groups:
                     group["lr"] = learning_rate(settings, iteration)
-                losses, norm = self.step([next(batches) for _ in range(settings.accumulation)])
+                parts = [_unless_broken(next(batches)) for _ in range(settings.accumulation)]
+                losses, norm, stopping = self.step(parts, stop.requested)
                 done = iteration + 1
                 last = done == settings.iterations
-                if done % settings.log_every == 0 or last or stop.requested:
-                    note = self.log(done, losses, norm, progress.rate())
+                save = done % settings.checkpoint_every == 0 or last or stopping
+                evaluates = settings.evaluate_every > 0 and done % settings.evaluate_every == 0 and not last
+                if done % settings.log_every == 0 or save:
+                    numbers = self.reduce(done, losses)
+                    if done % settings.log_every == 0 or last:
+                        note = self.log(done, numbers, norm, progress.rate())
                 progress.update(done, note)
                 if on_iteration is not None:
                     on_iteration(done)
-                if done % settings.checkpoint_every == 0 or last or stop.requested:
+                # before the checkpoint: a run that resumes from it has evaluated already
+                if evaluates:
+                    with progress.paused():
+                        self.evaluate_and_log(done)
+                if save:
                     self.save_checkpoint(done)
-                if stop.requested and not last:
+                if stopping and not last:
                     raise Interrupted(
                         f"stopped after iteration {done} of {settings.iterations}; a checkpoint is in "
                         f"{self.out}: go on with --resume"
                     )
-                if settings.evaluate_every and done % settings.evaluate_every == 0 and not last:
-                    self.evaluate_and_log(done)
 
-    def step(self, batches: list[Batch]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Take one optimiser step over the parts of a batch; return the batch's losses and its gradient norm.
+    def step(self, batches: list[Batch], stop: bool) -> tuple[dict[str, Tensor], Tensor | None, bool]:
+        """Take one optimiser step over the parts of a batch.
+
+        Return this process's share of the batch's losses, the norm of the gradient, and whether any process was asked
+        to ``stop``: all of them learn it in the same iteration.
 
         Losses are divided by counts of the whole batch, over parts and processes, so that they and their gradients
         are those of the large batch however it is cut.
@@ -196,8 +221,11 @@ class _Run:
         self.optimiser.zero_grad(set_to_none=True)
         targets = [batch.targets.to(self.device) for batch in batches]
         counts = torch.stack([t.counts() for t in targets]).sum(0)
+        stopping = stop
         if self.world_size > 1:
-            dist.all_reduce(counts)
+            shared = torch.cat([counts, counts.new_tensor([float(stop)])])
+            dist.all_reduce(shared)
+            counts, stopping = shared[:-1], bool(shared[-1] > 0)
         memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
         parts: list[dict[str, Tensor]] = []
@@ -214,7 +242,7 @@ class _Run:
         if settings.clip_norm is not None:
             norm = nn.utils.clip_grad_norm_(self.detector.parameters(), settings.clip_norm)
         self.optimiser.step()
-        return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}, norm
+        return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}, norm, stopping
 
     def synchronised(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Exchange gradients between processes after the last part of a batch alone."""
@@ -222,8 +250,8 @@ class _Run:
             return self.model.no_sync()
         return contextlib.nullcontext()
 
-    def log(self, done: int, losses: dict[str, Tensor], norm: Tensor | None, rate: float) -> str:
-        """Write a line of metrics and return the note for the progress line. Raises for a loss that is not finite."""
+    def reduce(self, done: int, losses: dict[str, Tensor]) -> dict[str, float]:
+        """Return the losses of the whole batch. Raises ``TrainingError`` for one that is not finite."""
         values = torch.stack(list(losses.values()))
         if self.world_size > 1:
             dist.all_reduce(values)
@@ -232,8 +260,12 @@ class _Run:
         if broken:
             raise TrainingError(
                 f"at iteration {done} the loss is not finite: {', '.join(f'{n} is {numbers[n]}' for n in broken)}; "
-                "a lower training.learning_rate or a training.clip_norm may help"
+                "a lower training.learning_rate or a training.clip_norm may help; the last checkpoint is kept"
             )
+        return numbers
+
+    def log(self, done: int, numbers: dict[str, float], norm: Tensor | None, rate: float) -> str:
+        """Write a line of metrics and return the note for the progress line."""
         memory = self.memory_gib()
         if self.rank == 0:
             record = {
@@ -272,7 +304,16 @@ class _Run:
             dist.barrier()
 
     def save_checkpoint(self, done: int) -> None:
-        """Write a checkpoint beside the last one, whole or not at all, then remove the last one."""
+        """Write a checkpoint beside the last one, whole or not at all, then remove the last one.
+
+        Raises ``TrainingError``, and keeps the last one, when a weight is not finite.
+        """
+        broken = [name for name, p in self.detector.named_parameters() if not torch.isfinite(p).all()]
+        if broken:
+            raise TrainingError(
+                f"after iteration {done} weights are not finite ({broken[0]} and {len(broken) - 1} more); a lower "
+                "training.learning_rate or a training.clip_norm may help; the last checkpoint is kept"
+            )
         if self.rank == 0:
             folder = self.out / "checkpoints"
             folder.mkdir(exist_ok=True)
@@ -282,10 +323,13 @@ class _Run:
             state = {key: value.contiguous() for key, value in self.detector.state_dict().items()}
             safetensors.torch.save_file(state, partial / "model.safetensors")
             torch.save({"iteration": done, "optimiser": self.optimiser.state_dict()}, partial / "training.pt")
+            for path in (partial / "model.safetensors", partial / "training.pt", partial):
+                sync(path)
             if final.exists():
                 shutil.rmtree(final)
             partial.rename(final)
-            for old in folder.iterdir():
+            sync(folder)
+            for old in [*folder.glob("step-*"), *folder.glob(".step-*.partial")]:
                 if old != final:
                     shutil.rmtree(old)
         if self.world_size > 1:
@@ -307,16 +351,25 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     """Return the device that ``training.device`` names; auto is cuda where there is one. Raises ``ConfigError``."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"training.device is {name!r}; use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigError(f"training.device is {name!r}, and torch finds no CUDA device here; use auto or cpu")
-        if ":" not in name:
-            device = torch.device("cuda", local_rank)
-    return device
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
+    if match is None:
+        raise ConfigError(f"training.device is {name!r}; use auto, cpu, cuda or cuda:N")
+    if name == "cpu":
+        return torch.device("cpu")
+    index = local_rank if match[1] is None else int(match[1])
+    if index >= torch.cuda.device_count():
+        raise ConfigError(
+            f"training.device is {name!r}, and torch finds {torch.cuda.device_count()} CUDA devices here; "
+            "use auto or cpu"
+        )
+    return torch.device("cuda", index)
+
+
+def _unless_broken(batch: Batch | DataError) -> Batch:
+    """Return the batch, or raise what a loader process came to instead of one."""
+    if isinstance(batch, DataError):
+        raise batch
+    return batch
 
 
 def finite(values: dict[str, float]) -> dict[str, float | None]:
@@ -351,13 +404,17 @@ class _StopAtBoundary:
 @contextlib.contextmanager
 def _process_group(training: TrainingConfig) -> Iterator[tuple[int, int, torch.device]]:
     """Join torchrun's processes where it started this one; yield rank, world size and device."""
-    if "RANK" not in os.environ or dist.is_initialized():
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield 0, 1, resolve_device(training.device)
         return
     device = resolve_device(training.device, int(os.environ.get("LOCAL_RANK", "0")))
+    if dist.is_initialized():
+        yield dist.get_rank(), dist.get_world_size(), device
+        return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # the others wait while the first process evaluates, which takes longer than the default of ten minutes on COCO
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(hours=6))
     try:
         world_size = dist.get_world_size()
         if training.batch_size % (world_size * training.accumulation):
@@ -373,22 +430,22 @@ def _process_group(training: TrainingConfig) -> Iterator[tuple[int, int, torch.d
 def _open_folder(out: Path, config: Config, resume: bool) -> None:
     """Make the run's folder, or hold that it is this run's."""
     path = out / "config.json"
-    if path.exists():
-        if not resume:
-            raise ConfigError(f"{out} holds a run already; give another folder, or --resume to go on with it")
+    begun = [name for name in ("metrics.jsonl", "checkpoints", "model.safetensors") if (out / name).exists()]
+    if begun and not resume:
+        raise ConfigError(f"{out} holds a run already ({begun[0]}); give another folder, or --resume to go on with it")
+    if begun and path.exists():
         before = Config.load(path)
-        if before != config:
+        if before.results_dict() != config.results_dict():
             raise ConfigError(
                 f"{out} holds a run of another configuration: {', '.join(differences(before, config))}; "
                 "resume with the configuration it was started with, or give another folder"
             )
-        return
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(path, config.to_json())
 
 
 def differences(a: Config, b: Config) -> list[str]:
-    """Return the paths of the fields in which two configurations differ, with both values."""
+    """Return the paths of the fields that matter in which two configurations differ, with both values."""
 
     def walk(x: Any, y: Any, path: str) -> Iterator[str]:
         if isinstance(x, dict) and isinstance(y, dict):
@@ -397,7 +454,7 @@ def differences(a: Config, b: Config) -> list[str]:
         elif x != y:
             yield f"{path} ({x} there, {y} here)"
 
-    return list(walk(a.to_dict(), b.to_dict(), ""))
+    return list(walk(a.results_dict(), b.results_dict(), ""))
 
 
 def _load_checkpoint(out: Path, detector: Detector, optimiser: torch.optim.Optimizer) -> int:
@@ -409,7 +466,7 @@ def _load_checkpoint(out: Path, detector: Detector, optimiser: torch.optim.Optim
     folder = folders[-1]
     try:
         weights = safetensors.torch.load_file(folder / "model.safetensors")
-        state = torch.load(folder / "training.pt", weights_only=True)
+        state = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
         detector.load_state_dict(weights)
         optimiser.load_state_dict(state["optimiser"])
     except Exception as error:

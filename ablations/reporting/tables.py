@@ -215,7 +215,7 @@ def _made_with(records: Records) -> str:
                 variant,
                 seed,
                 training["iterations"],
-                round(record["seconds"]["training"]),
+                "resumed" if record["seconds"]["training"] is None else round(record["seconds"]["training"]),
                 made["processor"],
                 made["versions"]["torch"],
                 made["revision"],

@@ -6,7 +6,15 @@ from typing import Literal
 
 from cornernet.config import CocoSource, ShapesSource
 from cornernet.data.coco import open_coco
-from cornernet.data.dataset import DataError, DetectionDataset, Dropped, ImageRecord, require_same_classes
+from cornernet.data.dataset import (
+    DataError,
+    DetectionDataset,
+    Dropped,
+    ImageRecord,
+    require_same_classes,
+    shared_images,
+    shared_images_warning,
+)
 from cornernet.data.shapes import open_shapes
 
 __all__ = [
@@ -16,6 +24,8 @@ __all__ = [
     "ImageRecord",
     "open_dataset",
     "require_same_classes",
+    "shared_images",
+    "shared_images_warning",
 ]
 
 

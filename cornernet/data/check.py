@@ -72,8 +72,17 @@ class DataReport:
         lines += [f"split {split}: {found}" for split, found in self.splits]
         lines += [f"warning: {text}" for text in self.warnings]
         lines += [f"error: {text}" for text in self.errors]
-        lines.append("This folder can be used." if self.usable else "This folder cannot be used as it is.")
+        lines.append(self._verdict())
         return "\n".join(lines)
+
+    def _verdict(self) -> str:
+        if not self.usable:
+            return "This folder cannot be used as it is."
+        lacking = [split for split, found in self.splits if found not in {file.name for file in self.files}]
+        if not lacking:
+            return "This folder can be used."
+        flags = " ".join(f"--data.source.{split}-split NAME" for split in lacking)
+        return f"This folder can be used once it is said which file is {' and '.join(lacking)}: {flags} (see above)."
 
 
 def check_folder(folder: str | Path) -> DataReport:

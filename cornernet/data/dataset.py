@@ -170,6 +170,12 @@ class DetectionDataset:
         height, width = self._images.sizes[index]
         return int(height), int(width)
 
+    def image_paths(self) -> set[Path]:
+        """Return the files of all images."""
+        images = self._images
+        folder = images.folder if len(images.folder) else np.zeros(len(images.ids), np.uint8)
+        return {Path(images.folders[at], name) for at, name in zip(folder.tolist(), images.names, strict=True)}
+
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return picture ``index`` as uint8 [H, W, 3] BGR at its original size; the caller may write to it.
 
@@ -296,6 +302,21 @@ def require_same_classes(train: DetectionDataset, val: DetectionDataset) -> None
     raise DataError(
         f"'categories' differ between {train.name} {train.split} and {val.name} {val.split} "
         f"({'; '.join(differing[:5])}); give both annotation files the same list"
+    )
+
+
+def shared_images(train: DetectionDataset, val: DetectionDataset) -> int:
+    """Return how many image files of ``val`` are also in ``train``; generated pictures never are."""
+    if train.pixels is not None or val.pixels is not None:
+        return 0
+    return len(train.image_paths() & val.image_paths())
+
+
+def shared_images_warning(shared: int, val: DetectionDataset) -> str:
+    """Return what results on such a split are worth."""
+    return (
+        f"{shared} of the {len(val)} images of {val.name} {val.split} are also trained on: metrics on them say how "
+        "well they were learned, not how well others are detected"
     )
 
 

@@ -8,7 +8,7 @@ i takes positions i * batch_size and on, so the last pictures of an epoch and th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -95,6 +95,7 @@ class TrainingSet(Dataset[Example]):
         return fitted
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
+        """Return the example of (epoch, index). Raises ``DataError`` where the picture cannot be read."""
         epoch, index = key
         record = self.dataset.records[index]
         image, (sx, sy) = self._fitted(index)
@@ -165,8 +166,31 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
                 yield [(epoch, int(permutation(epoch)[at])) for epoch, at in keys]
 
 
-def collate(examples: list[Example], build_targets: BuildTargets | None = None) -> Batch:
-    """Return examples as one batch, with ``build_targets(boxes, labels)`` as its targets."""
+class _Told(Dataset["Example | DataError"]):
+    """A training set that returns its ``DataError`` instead of raising it.
+
+    What a loader process raises reaches the user as a traceback; what it returns can be raised where it is read.
+    """
+
+    def __init__(self, training_set: TrainingSet) -> None:
+        self.training_set = training_set
+
+    def __getitem__(self, key: tuple[int, int]) -> Example | DataError:
+        try:
+            return self.training_set[key]
+        except DataError as error:
+            return error
+
+
+def collate(examples: Sequence[Example | DataError], build_targets: BuildTargets | None = None) -> Batch | DataError:
+    """Return examples as one batch, with ``build_targets(boxes, labels)`` as its targets; or their first error."""
+    for example in examples:
+        if isinstance(example, DataError):
+            return example
+    return _batch([example for example in examples if isinstance(example, Example)], build_targets)
+
+
+def _batch(examples: list[Example], build_targets: BuildTargets | None) -> Batch:
     boxes, labels = [example.boxes for example in examples], [example.labels for example in examples]
     return Batch(
         images=torch.stack([example.image for example in examples]),
@@ -191,9 +215,10 @@ def training_loader(
 ) -> DataLoader[Any]:
     """Return the loader of this rank's batches from ``first_iteration`` to the last of ``config.training``.
 
-    It yields ``accumulation`` batches an iteration (see :class:`BatchSampler`). ``build_targets`` is called as batches
-    are put together, in the ``config.training.workers`` processes where there are any; these are spawned, so that
-    ``build_targets`` must be picklable and a script that trains needs its ``if __name__ == "__main__"``. Raises
+    It yields ``accumulation`` batches an iteration (see :class:`BatchSampler`), and in the place of a batch whose
+    pictures cannot be read the ``DataError`` that says so, for the reader to raise. ``build_targets`` is called as
+    batches are put together, in the ``config.training.workers`` processes where there are any; these are spawned, so
+    that ``build_targets`` must be picklable and a script that trains needs its ``if __name__ == "__main__"``. Raises
     ``DataError`` for a data set without images and ``ValueError`` for a batch size that devices and accumulation do
     not divide.
     """
@@ -212,7 +237,7 @@ def training_loader(
     )
     workers = training.workers
     return DataLoader(
-        TrainingSet(dataset, config.data, training.seed, CACHE_BYTES // max(1, workers)),
+        _Told(TrainingSet(dataset, config.data, training.seed, CACHE_BYTES // max(1, workers))),
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=functools.partial(collate, build_targets=build_targets),

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from ablations.__main__ import main
@@ -177,6 +184,56 @@ def test_a_failed_run_is_named_and_the_others_are_kept(tmp_path, capsys, monkeyp
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())["runs"]) == 1
 
 
+@pytest.mark.slow
+def test_evaluations_of_one_training_share_it(tmp_path, capsys, monkeypatch) -> None:
+    flips = Study(
+        **{
+            **STUDY.__dict__,
+            "name": "flips",
+            "variants": (Variant(name="flip"), Variant(name="no flip", edits=(("testing.flip", False),))),
+            "contrasts": (Contrast(variant="flip", base="no flip"),),
+            "table": None,
+        }
+    )
+    monkeypatch.setitem(STUDIES, "flips", flips)
+    argv = ["--profile", "smoke", "--studies", "flips", "--seeds", "0"]
+    assert main([*argv, "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "store" / "trainings").iterdir())) == 1
+    assert len(list((tmp_path / "store" / "evaluations").glob("*.json"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_a_stopped_call_leaves_no_process_and_goes_on_to_the_same_table(number, group, tmp_path) -> None:
+    arguments = ["--profile", "smoke", "--seeds", "0", "--store", "store", "--out", "out"]
+    command = [sys.executable, "-m", "ablations", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "store").glob("trainings/*/metrics.jsonl")):
+            assert process.poll() is None, "it ended before it could be stopped"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        # as a terminal does it: to the whole group
+        (os.killpg if group else os.kill)(process.pid, number)
+        _, said = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.skip("it had finished before the signal came")
+    assert process.returncode == 130
+    assert "goes on from here" in said
+    workers = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+    assert not workers
+    for metrics in (tmp_path / "store").glob("trainings/*/metrics.jsonl"):
+        assert list(metrics.parent.glob("checkpoints/step-*")), "what was done is kept"
+    assert subprocess.run(command, cwd=tmp_path, env=environment, check=False).returncode == 0
+    whole = [*command[:-4], "--store", "other", "--out", "whole"]
+    assert subprocess.run(whole, cwd=tmp_path, env=environment, check=False).returncode == 0
+    tables = [(tmp_path / name / "tables" / "table1.csv").read_bytes() for name in ("out", "whole")]
+    assert tables[0] == tables[1]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -184,6 +241,8 @@ def test_a_failed_run_is_named_and_the_others_are_kept(tmp_path, capsys, monkeyp
         (["--studies", "tabel1"], "did you mean table1"),
         (["--seeds", "1", "1"], "different numbers"),
         (["--data", "nowhere"], "nowhere"),
+        (["--workers", "0"], "--workers is 0; use 1 or more"),
+        (["--val-split", "train"], "--val-split needs --data"),
     ],
 )
 def test_what_cannot_be_done_is_said(argv, message, tmp_path, capsys) -> None:

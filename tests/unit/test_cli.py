@@ -12,6 +12,7 @@ import torch
 from cornernet import Config, build_detector, recipe, save_detector
 from cornernet.cli import main
 from cornernet.data import open_dataset
+from tests.unit.data.folders import coco_folder
 
 SMALL_DATA = ["--data.source.train-images", "6", "--data.source.val-images", "2"]
 SHORT = [*SMALL_DATA, "--training.iterations", "3", "--training.batch-size", "2", "--training.threads", "1"]
@@ -80,6 +81,32 @@ def test_a_run_can_be_started_from_a_configuration_file(here) -> None:
     assert Config.load(here / "run" / "config.json").model.head.pooling == "none"
 
 
+def test_a_run_is_resumed_as_it_was_configured(here, capsys) -> None:
+    assert main(["train", *SHORT, "--out", "run", "--model.head.pooling", "none", "--testing.no-flip"]) == 0
+    assert main(["train", "--out", "run", "--resume"]) == 0
+    config = Config.load(here / "run" / "config.json")
+    assert (config.model.head.pooling, config.testing.flip, config.training.iterations) == ("none", False, 3)
+
+
+def test_a_folder_of_photographs_is_trained_evaluated_and_detected_on(here, capsys) -> None:
+    root = coco_folder(here)
+    same_for_both = ["--data", str(root), "--data.source.val-split", "train"]
+    small = ["--data.input-size", "63", "63", "--data.fit", "64", "64", "--training.batch-size", "2"]
+    assert main(["train", *same_for_both, *small, "--training.iterations", "2", "--out", "run"]) == 0
+    assert main(["evaluate", "--weights", "run", "--data", str(root), "--split", "train"]) == 0
+    assert "toothbrush" in capsys.readouterr().out
+    photos = sorted(str(path) for path in root.rglob("*.png"))
+    assert main(["detect", *photos, "--weights", "run", "--min-score", "0"]) == 0
+    assert len(json.loads((here / "out" / "detections.json").read_text())) == 3
+
+
+def test_one_photograph_that_cannot_be_read_does_not_stop_the_others(here, weights, photo, capsys) -> None:
+    (here / "broken.png").write_bytes(b"no picture")
+    assert main(["detect", "broken.png", str(photo), "--weights", str(weights)]) == 2
+    assert "broken.png" in capsys.readouterr().err
+    assert [entry["image"] for entry in json.loads((here / "out" / "detections.json").read_text())] == [str(photo)]
+
+
 def test_fresh_weights_can_be_evaluated(here, capsys) -> None:
     assert main(["evaluate", "--weights", "random", "--recipe", "tiny", *SMALL_DATA, "--backend", "hotcoco"]) == 0
     assert "AP50" in capsys.readouterr().out
@@ -134,6 +161,7 @@ def test_help_lists_the_commands(capsys) -> None:
         (["train", "--config-file", "absent.json"], "absent.json"),
         (["train", "--data.input-size", "96", "96"], "use 95"),
         (["evaluate", "--weights", "absent"], "there is no file"),
+        (["evaluate", "--weights", "WEIGHTS", "--save-results", "nowhere/r.json"], "there is no folder nowhere"),
         (["evaluate", "--weights", "WEIGHTS", "--model.head.pooling-impl", "egaer"], "did you mean eager"),
         (["evaluate", "--weights", "WEIGHTS", "--model.num-classes", "4"], "do not fit the model"),
         (["detect", "absent.jpg", "--weights", "WEIGHTS"], "there is no file absent.jpg"),

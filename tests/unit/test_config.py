@@ -60,6 +60,32 @@ def test_unknown_keys_in_a_file_are_refused_by_path(tmp_path) -> None:
         Config.load(path)
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("training.iterations", "12"),
+        ("training.iterations", True),
+        ("testing.flip", "yes"),
+        ("training.clip_norm", "1"),
+    ],
+)
+def test_values_of_another_type_are_refused(path: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=path.replace(".", r"\.")):
+        recipe("tiny").with_(path, value)
+
+
+def test_whole_numbers_are_numbers_and_lists_are_tuples() -> None:
+    edited = recipe("tiny").with_("training.learning_rate", 1).with_("data.input_size", [63, 63])
+    assert edited.training.learning_rate == 1.0
+    assert edited.data.input_size == (63, 63)
+
+
+def test_one_image_on_one_cell_cannot_be_normalised() -> None:
+    config = recipe("tiny").with_("training.batch_size", 1)
+    with pytest.raises(ConfigError, match="batch norm cannot learn"):
+        config.with_("data.input_size", (7, 7))
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "null", '{"model": 3}'])
 def test_a_file_that_is_no_configuration_is_an_error(tmp_path, text: str) -> None:
     path = tmp_path / "config.json"

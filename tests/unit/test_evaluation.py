@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cornernet import build_detector, recipe
-from cornernet.config import ShapesSource
-from cornernet.data import DetectionDataset, open_dataset
+from cornernet.config import CocoSource, ShapesSource
+from cornernet.data import DataError, DetectionDataset, open_dataset
 from cornernet.evaluation import METRICS, coco_evaluation, evaluate
+from tests.unit.data.folders import coco_folder
 
 
 @pytest.fixture(scope="module")
@@ -119,5 +120,33 @@ def test_a_detector_is_evaluated_on_every_image(dataset) -> None:
 
 def test_weights_of_other_classes_are_refused(dataset) -> None:
     config = recipe("tiny").with_("model.num_classes", 5)
-    with pytest.raises(ValueError, match="5 classes and shapes"):
+    with pytest.raises(DataError, match="5 classes and shapes"):
         evaluate(build_detector(config), dataset, config)
+    detector = build_detector(recipe("tiny"))
+    detector.classes, detector.category_ids = ("Platelets", "RBC", "WBC"), dataset.category_ids
+    with pytest.raises(DataError, match="trained to find Platelets, RBC, WBC"):
+        evaluate(detector, dataset, detector.config)
+
+
+def test_results_are_left_as_they_were_given(dataset) -> None:
+    results = truth_as_results(dataset)
+    keys = set(results[0])
+    assert set(coco_evaluation(dataset, results).results[0]) == keys
+
+
+def test_both_backends_agree_on_crowds_gaps_and_full_images(tmp_path) -> None:
+    root = coco_folder(tmp_path)
+    photographs = open_dataset(CocoSource(root=str(root)), "train")
+    assert any(a["iscrowd"] for a in photographs.ground_truth()["annotations"])
+    rng = np.random.default_rng(0)
+    results = truth_as_results(photographs)
+    for record in photographs.records:
+        for _ in range(150):  # beyond the limit of 100 a photograph
+            x, y, w, h = rng.random(4) * 30
+            category = int(rng.choice(photographs.category_ids))
+            score = float(rng.integers(1, 5)) / 5
+            results.append(
+                {"image_id": record.image_id, "category_id": category, "bbox": [x, y, w + 1, h + 1], "score": score}
+            )
+    oracle, fast = (coco_evaluation(photographs, results, backend) for backend in ("pycocotools", "hotcoco"))
+    assert same(oracle.metrics, fast.metrics)

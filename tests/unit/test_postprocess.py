@@ -326,6 +326,8 @@ class ColourSeer(nn.Module):
     """A detector that sees, in each of the three channels, the one bright rectangle, to the pixel."""
 
     output_stride = 4
+    classes = None
+    category_ids = None
 
     def __init__(self, total_stride: int) -> None:
         super().__init__()

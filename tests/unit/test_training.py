@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cornernet import Config, ConfigError, load_detector, recipe
 from cornernet.checkpoints import CheckpointError
+from cornernet.config import CocoSource
+from cornernet.data import DataError
 from cornernet.training import Interrupted, TrainingError, learning_rate, resolve_device, train
+from tests.unit.data.folders import coco_folder
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +143,82 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path) -> None:
         train(broken, tmp_path, quiet=True)
 
 
+def test_weights_that_are_not_finite_never_replace_a_checkpoint(tmp_path) -> None:
+    broken = config(
+        training__learning_rate=1e30, training__clip_norm=None, training__checkpoint_every=1, training__log_every=100
+    )
+    with pytest.raises(TrainingError, match="not finite"):
+        train(broken, tmp_path, quiet=True)
+    for folder in (tmp_path / "checkpoints").glob("step-*"):
+        state = load_file(folder / "model.safetensors")
+        assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_what_others_keep_beside_the_checkpoints_is_left_alone(tmp_path) -> None:
+    (tmp_path / "checkpoints" / "mine").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "notes.txt").write_text("mine")
+    train(config(), tmp_path, resume=True, quiet=True, final_evaluation=False)
+    names = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"mine", "notes.txt", "step-0000006"}
+
+
+def test_a_stop_in_the_iteration_of_an_evaluation_loses_none(tmp_path) -> None:
+    def interrupt(done: int) -> None:
+        if done == 2:
+            os.kill(os.getpid(), 2)
+
+    edited = config(training__evaluate_every=3)
+    with pytest.raises(Interrupted):
+        train(edited, tmp_path / "cut", quiet=True, on_iteration=interrupt)
+    train(edited, tmp_path / "cut", resume=True, quiet=True, final_evaluation=False)
+    lines = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if "val/AP" in line] == [3]
+
+
+def test_what_changes_no_result_may_differ_when_a_run_is_resumed(tmp_path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(done: int) -> None:
+        if done == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(config(), tmp_path, quiet=True, on_iteration=stop)
+    edited = config(training__checkpoint_every=5, training__log_every=3, training__evaluate_every=50)
+    train(edited, tmp_path, resume=True, quiet=True, final_evaluation=False)
+    assert Config.load(tmp_path / "config.json") == edited
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_small_and_odd_batches_train(batch_size, tmp_path) -> None:
+    train(config(training__batch_size=batch_size), tmp_path, quiet=True, final_evaluation=False)
+    assert len(losses(tmp_path)) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_photograph_that_cannot_be_read_is_named_without_a_trace(workers, tmp_path) -> None:
+    root = coco_folder(tmp_path)
+    (root / "annotations" / "instances_val.json").write_bytes(
+        (root / "annotations" / "instances_train.json").read_bytes()
+    )
+    for path in root.rglob("a.png"):
+        path.write_bytes(path.read_bytes()[:-200])
+    edited = config(data__source=CocoSource(root=str(root)), training__workers=workers)
+    with pytest.raises(DataError, match=r"a\.png") as error:
+        train(edited, tmp_path / "run", quiet=True)
+    assert "Traceback" not in str(error.value)
+
+
+def test_images_that_are_trained_and_evaluated_on_are_warned_about(tmp_path, capsys) -> None:
+    root = coco_folder(tmp_path)
+    source = CocoSource(root=str(root), val_split="train")
+    edited = config(data__source=source, training__iterations=1)
+    train(edited, tmp_path / "run", quiet=True, final_evaluation=False)
+    assert "warning: 3 of the 3 images" in capsys.readouterr().err
+
+
 def test_the_loss_falls(tmp_path) -> None:
     train(config(training__iterations=60, training__batch_size=8), tmp_path, quiet=True, final_evaluation=False)
     found = [loss for _, loss in losses(tmp_path)]
@@ -168,8 +248,12 @@ def test_devices_that_are_not_here_are_refused() -> None:
         resolve_device("warp")
     if not torch.cuda.is_available():
         assert resolve_device("auto").type == "cpu"
-        with pytest.raises(ConfigError, match="no CUDA device here"):
+        with pytest.raises(ConfigError, match="finds 0 CUDA devices here"):
             resolve_device("cuda")
+    with pytest.raises(ConfigError, match="use auto, cpu, cuda"):
+        resolve_device("meta")
+    with pytest.raises(ConfigError, match="CUDA devices here"):
+        resolve_device(f"cuda:{torch.cuda.device_count()}")
 
 
 @pytest.mark.slow

@@ -81,7 +81,8 @@ def embedding_distance(a: Tensor, b: Tensor) -> Tensor:
 def _top_corners(heatmap: Tensor, embedding: Tensor, offset: Tensor, testing: TestingConfig) -> _Top:
     """Return the best peaks of one kind of corner over all classes and places of each image."""
     batch, _, height, width = heatmap.shape
-    scores = heatmap.float().sigmoid()
+    # a NaN would be ranked first; it is no corner
+    scores = heatmap.float().sigmoid().nan_to_num(nan=0.0)
     kernel = testing.peak_kernel
     peaks = F.max_pool2d(scores, kernel, stride=1, padding=kernel // 2) == scores
     # heatmaps may be channels_last: flatten in [class, y, x] order whatever the layout

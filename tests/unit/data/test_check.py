@@ -19,7 +19,7 @@ def test_good_folder_is_usable_and_described(tmp_path: Path) -> None:
     assert "split train: annotations/instances_train.json" in text
     assert "split val: none by default" in text
     assert "--data.source.val-split train" in text
-    assert text.endswith("This folder can be used.")
+    assert text.endswith("which file is val: --data.source.val-split NAME (see above).")
 
 
 def test_drops_name_image_annotation_and_reason_and_are_no_error(tmp_path: Path) -> None:
