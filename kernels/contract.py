@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["AXIS_AND_REVERSED", "DIRECTIONS_OF", "FLOATS", "Corner", "Direction", "memory_format_of"]
+__all__ = ["AXIS_AND_REVERSED", "DIRECTIONS_OF", "FLOATS", "Corner", "Direction", "memory_format_of", "widened"]
 
 Direction: TypeAlias = Literal["top", "bottom", "left", "right"]
 Corner: TypeAlias = Literal["top_left", "bottom_right"]
@@ -24,6 +24,15 @@ DIRECTIONS_OF = {"top_left": ("top", "left"), "bottom_right": ("bottom", "right"
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
     """Return the layout of the result for ``x``: channels_last where only channels_last describes it, or contiguous."""
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        return torch.channels_last
-    return torch.contiguous_format
+    if x.is_contiguous():
+        return torch.contiguous_format
+    try:
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    except RuntimeError:  # torch cannot tell inside vmap, where the layout of the result is not ours to choose
+        return torch.contiguous_format
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return ``x`` as float32 where its dtype has 16 bits: exact, and gradients are then summed in float32."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

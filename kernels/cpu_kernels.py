@@ -19,6 +19,8 @@ numba compiles what it finds in this file and nothing else, because its cache on
 holds a compiled function, and of no other.
 """
 
+# ruff: noqa: ARG001  (numba fixes the arguments of code generators, used or not)
+
 from __future__ import annotations
 
 import math
@@ -37,9 +39,9 @@ LANES = 16
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def _emitted(typing: _F) -> _F:
+def _emitted(typing: Callable[..., Any]) -> Any:
     """Make a function that numba expands to the instructions that ``typing``'s code generator emits."""
-    return cast("_F", intrinsic(typing))
+    return intrinsic(typing)
 
 
 def _inlined(function: _F) -> _F:
@@ -60,7 +62,7 @@ def _kernel(function: _F) -> _F:
 
 
 # ------------------------------------------------------------------------------------------------ the type: 16 lanes
-class Lanes(types.Type):  # type: ignore[misc]
+class Lanes(types.Type):
     """A vector of 16 float32 or float64 values in registers."""
 
     def __init__(self, element: Any) -> None:
@@ -68,10 +70,10 @@ class Lanes(types.Type):  # type: ignore[misc]
         super().__init__(name=f"lanes({element})")
 
 
-@register_model(Lanes)  # type: ignore[untyped-decorator]
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, lanes: Lanes) -> None:
-        super().__init__(manager, lanes, _vector(_FLOATS[lanes.element]))
+        super().__init__(manager, lanes, _vector(_FLOATS[lanes.element]))  # type: ignore[no-untyped-call]
 
 
 _FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
@@ -105,10 +107,15 @@ def pointer(typing_context: Any, array: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.make_array(array)(context, builder, args[0]).data
 
-    return types.CPointer(array.dtype)(array), generate
+    address: Any = types.CPointer(array.dtype)  # type: ignore[no-untyped-call]
+    return address(array), generate
 
 
-def _vector_at(builder: Any, address: Any, index: Any, stored: Any) -> Any:
+def _declared(builder: Any, kind: Any, name: str) -> Any:
+    return cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
+
+
+def _vector_at(builder: Any, stored: Any, address: Any, index: Any) -> Any:
     return builder.bitcast(builder.gep(address, [index]), stored.as_pointer())
 
 
@@ -144,7 +151,7 @@ def _first(builder: Any, count: Any) -> Any:
 def _load(typing_context: Any, array: Any, index: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         stored = _vector(context.get_data_type(array.dtype))
-        value = builder.load(_vector_at(builder, *args, stored), align=array.dtype.bitwidth // 8)
+        value = builder.load(_vector_at(builder, stored, *args), align=array.dtype.bitwidth // 8)
         return _widen(builder, array.dtype, value)
 
     return Lanes(_WIDE[array.dtype])(array, types.intp), generate
@@ -155,10 +162,10 @@ def _load_first(fill: dict[Any, Any]) -> Any:
     def load_first(typing_context: Any, array: Any, index: Any, count: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             stored = _vector(context.get_data_type(array.dtype))
-            address = _vector_at(builder, *args[:2], stored)
+            address = _vector_at(builder, stored, *args[:2])
             kind = ir.FunctionType(stored, [address.type, _I32, _BITS, stored])
             name = f"llvm.masked.load.{_SUFFIX[array.dtype]}.p0"
-            function = cgutils.get_or_insert_function(builder.module, kind, name)
+            function = _declared(builder, kind, name)
             rest = _splat(stored.element, fill[array.dtype])
             read = [address, _I32(array.dtype.bitwidth // 8), _first(builder, args[2]), rest]
             return _widen(builder, array.dtype, builder.call(function, read))
@@ -175,7 +182,7 @@ _load_first_or_lowest, _load_first_or_zero = _load_first(_LOWEST), _load_first(_
 def _store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         narrow = _narrow(builder, array.dtype, args[2])
-        builder.store(narrow, _vector_at(builder, *args[:2], narrow.type), align=array.dtype.bitwidth // 8)
+        builder.store(narrow, _vector_at(builder, narrow.type, *args[:2]), align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), generate
@@ -185,10 +192,10 @@ def _store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 def _store_first(typing_context: Any, array: Any, index: Any, value: Any, count: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         narrow = _narrow(builder, array.dtype, args[2])
-        address = _vector_at(builder, *args[:2], narrow.type)
+        address = _vector_at(builder, narrow.type, *args[:2])
         kind = ir.FunctionType(ir.VoidType(), [narrow.type, address.type, _I32, _BITS])
         name = f"llvm.masked.store.{_SUFFIX[array.dtype]}.p0"
-        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        function = _declared(builder, kind, name)
         builder.call(function, [narrow, address, _I32(array.dtype.bitwidth // 8), _first(builder, args[3])])
         return context.get_dummy_value()
 
@@ -346,7 +353,7 @@ def _along_row(reverse: bool) -> tuple[Callable[..., Any], ...]:
         """Return each lane's predecessor in the scan; ``carried`` comes before the first."""
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return _moved(builder, *args, 1, reverse)
+            return _moved(builder, args[0], args[1], 1, reverse)
 
         return value(value, value), generate
 
@@ -377,7 +384,9 @@ _scan_right, _last_right, _before_right, _sums_right = _along_row(reverse=False)
 # ------------------------------------------------------------------------------------------------- steps of the scans
 # `count` lanes are real; `first` says that nothing came before in the scan; `keep` that records are wanted
 @_inlined
-def step_across(x: Any, index: int, best: Any, at: int, words: Any, word: int, first: bool, keep: bool, count: int) -> Any:
+def step_across(
+    x: Any, index: int, best: Any, at: int, words: Any, word: int, first: bool, keep: bool, count: int
+) -> Any:
     """Advance the running maxima of 16 lines side by side, held in ``best[at:]``, by one position each."""
     value, earlier = get_or_lowest(x, index, count), _load(best, at)
     if keep:
@@ -501,7 +510,9 @@ def rows_forward(
                     )
                 if rest:
                     index, edge = at + full * LANES, full == 0
-                    _forward_right(tensors, words, best, carried, index, full, word + full, top, edge, parts, keep, rest)
+                    _forward_right(
+                        tensors, words, best, carried, index, full, word + full, top, edge, parts, keep, rest
+                    )
 
 
 @_kernel

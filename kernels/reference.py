@@ -58,7 +58,7 @@ class _Select(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (index,) = ctx.saved_tensors
-        return _Spread.apply(grads[0], index, ctx.axis), None, None
+        return _Spread.apply(grads[0], index, ctx.axis), None, None  # type: ignore[no-untyped-call]
 
 
 class _Spread(torch.autograd.Function):
@@ -74,11 +74,11 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (index,) = ctx.saved_tensors
-        return _Select.apply(grads[0], index, ctx.axis), None, None
+        return _Select.apply(grads[0], index, ctx.axis), None, None  # type: ignore[no-untyped-call]
 
 
 def directional_max_pool(x: Tensor, direction: str) -> Tensor:
-    """Return the maximum over each position's candidates in ``x`` [N, C, H, W]; see ``kernels.directional_max_pool``."""
+    """Return the maximum over each position's candidates [N, C, H, W]; see ``kernels.directional_max_pool``."""
     axis, _ = AXIS_AND_REVERSED[direction]
     result: Tensor = _Select.apply(x, selected_index(x, direction), axis)  # type: ignore[no-untyped-call]
     return result.contiguous(memory_format=memory_format_of(x))

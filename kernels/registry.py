@@ -9,9 +9,9 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["ROWS", "Implementation", "UnavailableError", "choose"]
+from kernels.contract import FLOATS
 
-FLOATS = ("float64", "float32", "float16", "bfloat16")
+__all__ = ["FLOATS", "ROWS", "Implementation", "UnavailableError", "choose", "row"]
 
 
 class UnavailableError(RuntimeError):
@@ -23,8 +23,10 @@ class Implementation:
     """One row: what an implementation is called, what it serves and where it lives.
 
     ``module`` defines ``directional_max_pool(x, direction)`` and ``corner_pool(vertical, horizontal, corner)``
-    for checked arguments, and ``why_unavailable() -> str | None`` for this machine as a whole.
+    for checked arguments, and ``why_unavailable() -> str | None`` for this machine as a whole; it may define
+    ``why_not(device_type, auto) -> str | None`` for what depends on the device or concerns ``impl="auto"`` only.
     ``auto_rank`` orders the candidates of ``impl="auto"``, lowest first; None is never a candidate.
+    ``ties_to_first``: among equals the first in the scan gets the gradient, as the contract asks.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Implementation:
     devices: tuple[str, ...]
     dtypes: tuple[str, ...] = FLOATS
     auto_rank: int | None = None
+    ties_to_first: bool = True
     note: str = ""
 
     def load(self) -> ModuleType:
@@ -40,20 +43,54 @@ class Implementation:
 
     def why_unavailable(self) -> str | None:
         """Return why it cannot run on this machine, or None when it can."""
-        reason: str | None = self.load().why_unavailable()
+        try:
+            module = self.load()
+        except ImportError as error:
+            return f"{self.module} cannot be imported: {error}"
+        reason: str | None = module.why_unavailable()
         return reason
 
-    def why_not(self, x: torch.Tensor) -> str | None:
-        """Return why it cannot serve ``x``, or None when it can."""
-        if self.devices != ("any",) and x.device.type not in self.devices:
-            return f"it runs on {', '.join(self.devices)}, not on {x.device.type}"
-        dtype = str(x.dtype).removeprefix("torch.")
-        if dtype not in self.dtypes:
-            return f"it takes {', '.join(self.dtypes)}, not {dtype}"
-        return self.why_unavailable()
+    def why_not(self, device_type: str, dtype: torch.dtype, auto: bool = False) -> str | None:
+        """Return why it cannot serve such tensors, or, with ``auto``, why it would not be picked; None when it can."""
+        if self.devices != ("any",) and device_type not in self.devices:
+            return f"it runs on {', '.join(self.devices)}, not on {device_type}"
+        if str(dtype).removeprefix("torch.") not in self.dtypes:
+            return f"it takes {', '.join(self.dtypes)}, not {str(dtype).removeprefix('torch.')}"
+        reason = self.why_unavailable()
+        if reason is None and hasattr(self.load(), "why_not"):
+            reason = self.load().why_not(device_type, auto)
+        return reason
 
 
 ROWS: tuple[Implementation, ...] = (
+    Implementation(
+        name="cuda",
+        module="kernels.cuda_pool",
+        devices=("cuda",),
+        auto_rank=10,
+        note="CUDA C++ compiled at first use by NVRTC, fused forward and backward",
+    ),
+    Implementation(
+        name="triton",
+        module="kernels.triton_pool",
+        devices=("cuda", "cpu"),
+        auto_rank=20,
+        note="Triton, fused forward and backward; on the CPU only its interpreter, for tests",
+    ),
+    Implementation(
+        name="cpu",
+        module="kernels.cpu",
+        devices=("cpu",),
+        auto_rank=30,
+        note="one pass over memory by loops that numba compiles; as many threads as torch uses",
+    ),
+    Implementation(
+        name="logstep",
+        module="kernels.logstep",
+        devices=("any",),
+        auto_rank=80,
+        note="log2(n) steps of plain differentiable torch: exports without a custom operator",
+    ),
     Implementation(
         name="eager",
         module="kernels.eager",
@@ -61,29 +98,65 @@ ROWS: tuple[Implementation, ...] = (
         auto_rank=90,
         note="slices in a loop, plain differentiable torch, as the authors' code scans",
     ),
+    Implementation(
+        name="cummax",
+        module="kernels.cummax",
+        devices=("any",),
+        ties_to_first=False,
+        note="flip, torch.cummax, flip, as mmcv: ties give the gradient to the last, so never picked by auto",
+    ),
+    Implementation(
+        name="reference",
+        module="kernels.reference",
+        devices=("any",),
+        note="the definition, brute force in Python: the oracle of the tests, never picked by auto",
+    ),
 )
 
+_CHOSEN: dict[tuple[str, str, torch.dtype], str] = {}
+_LOADED: dict[str, ModuleType] = {}
 
-def choose(impl: str, x: torch.Tensor) -> ModuleType:
-    """Return the module that serves ``x`` under ``impl``, a row's name or 'auto'.
 
-    Raises :class:`UnavailableError` where the named row cannot serve ``x``, ``ValueError`` for an unknown name.
+def choose(impl: str, device_type: str, dtype: torch.dtype) -> ModuleType:
+    """Return the module that serves such tensors under ``impl``, a row's name or 'auto'.
+
+    Raises :class:`UnavailableError` where the named row cannot serve them, ``ValueError`` for an unknown name.
     """
-    if impl == "auto":
-        ranked = sorted((row for row in ROWS if row.auto_rank is not None), key=lambda row: row.auto_rank or 0)
-        reasons = []
-        for row in ranked:
-            reason = row.why_not(x)
-            if reason is None:
-                return row.load()
-            reasons.append(f"{row.name}: {reason}")
-        raise UnavailableError("no implementation of corner pooling can serve this tensor; " + "; ".join(reasons))
-    for row in ROWS:
-        if row.name == impl:
-            reason = row.why_not(x)
-            if reason is not None:
-                raise UnavailableError(f"corner pooling implementation {impl!r} cannot run here: {reason}")
-            return row.load()
-    names = [row.name for row in ROWS]
-    near = difflib.get_close_matches(impl, names, n=2) or ["auto", *names]
-    raise ValueError(f"there is no corner pooling implementation {impl!r}; did you mean {' or '.join(near)}?")
+    return _LOADED[_chosen_name(impl, device_type, dtype)]
+
+
+# While torch.compile traces, the choice is made once and is a constant of the graph
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _chosen_name(impl: str, device_type: str, dtype: torch.dtype) -> str:
+    key = impl, device_type, dtype
+    if key not in _CHOSEN:
+        chosen = _search(impl, device_type, dtype)
+        _LOADED[chosen.name] = chosen.load()
+        _CHOSEN[key] = chosen.name
+    return _CHOSEN[key]
+
+
+def row(name: str) -> Implementation:
+    """Return the row called ``name``; raises ``ValueError``, naming the nearest, where there is none."""
+    for each in ROWS:
+        if each.name == name:
+            return each
+    names = ["auto", *(each.name for each in ROWS)]
+    near = difflib.get_close_matches(name, names, n=2) or names
+    raise ValueError(f"there is no corner pooling implementation {name!r}; did you mean {' or '.join(near)}?")
+
+
+def _search(impl: str, device_type: str, dtype: torch.dtype) -> Implementation:
+    if impl != "auto":
+        named = row(impl)
+        reason = named.why_not(device_type, dtype)
+        if reason is not None:
+            raise UnavailableError(f"corner pooling implementation {impl!r} cannot run here: {reason}")
+        return named
+    reasons = []
+    for each in sorted((each for each in ROWS if each.auto_rank is not None), key=lambda each: each.auto_rank or 0):
+        reason = each.why_not(device_type, dtype, auto=True)
+        if reason is None:
+            return each
+        reasons.append(f"{each.name}: {reason}")
+    raise UnavailableError("no implementation of corner pooling can serve this tensor; " + "; ".join(reasons))
