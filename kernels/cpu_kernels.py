@@ -246,9 +246,24 @@ def put_word(typing_context: Any, words: Any, index: Any, bits: Any) -> Any:
 
 
 # -------------------------------------------------------------------------------------------------------- arithmetic
+# Comparisons and shuffles share one port of an x86 core. So 16 values of which none is NaN are scanned along the row
+# with one instruction for a maximum: 4.0 ns instead of 5.0 for 16 positions of the fused sum in cache, 4.1 instead of
+# 6.6 with records (AVX-512). Across, where there is nothing to shuffle, the branch costs what it saves.
 def _maximum(builder: Any, earlier: Any, later: Any) -> Any:
+    """Return the greater lane by lane; a NaN on either side stays."""
     greater = builder.select(builder.fcmp_ordered(">", earlier, later), earlier, later)  # a NaN in `later` passes
     return builder.select(builder.fcmp_unordered("uno", earlier, earlier), earlier, greater)
+
+
+def _maximum_of_numbers(builder: Any, earlier: Any, later: Any) -> Any:
+    """Return the same where ``later`` holds no NaN; one in ``earlier`` stays."""
+    return builder.select(builder.fcmp_ordered(">", later, earlier), later, earlier)
+
+
+def _replaces(builder: Any, earlier: Any, later: Any) -> Any:
+    """Return the mask of the lanes where ``later`` replaces the maximum: it is greater, or the first NaN."""
+    greater_or_nan = builder.fcmp_unordered(">", later, earlier)
+    return builder.and_(greater_or_nan, builder.fcmp_ordered("ord", earlier, earlier))
 
 
 def _shuffle(builder: Any, first: Any, second: Any, picks: list[int]) -> Any:
@@ -256,10 +271,22 @@ def _shuffle(builder: Any, first: Any, second: Any, picks: list[int]) -> Any:
 
 
 def _moved(builder: Any, value: Any, fill: Any, by: int, reverse: bool) -> Any:
-    """Return ``value`` moved by ``by`` lanes along the scan, lanes of ``fill`` entering from behind."""
+    """Return ``value`` moved by ``by`` lanes along the scan; behind them come ``fill``'s own lanes."""
     if reverse:
-        return _shuffle(builder, value, fill, [lane + by for lane in range(LANES)])
+        picks = [lane + by if lane + by < LANES else LANES + lane for lane in range(LANES)]
+        return _shuffle(builder, value, fill, picks)
     return _shuffle(builder, value, fill, [lane + LANES if lane < by else lane - by for lane in range(LANES)])
+
+
+@_emitted
+def any_nan(typing_context: Any, value: Any) -> Any:
+    """Return whether a lane is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        nans = builder.bitcast(builder.fcmp_unordered("uno", args[0], args[0]), _I16)
+        return builder.icmp_unsigned("!=", nans, ir.Constant(_I16, 0))
+
+    return types.boolean(value), generate
 
 
 @_emitted
@@ -273,14 +300,21 @@ def maximum(typing_context: Any, earlier: Any, later: Any) -> Any:
 
 
 @_emitted
-def replaces(typing_context: Any, earlier: Any, later: Any) -> Any:
-    """Return a bit for every lane where ``later`` replaces the running maximum: it is greater, or the first NaN."""
+def records_of_any(typing_context: Any, earlier: Any, later: Any) -> Any:
+    """Return a bit for every lane where ``later`` replaces the running maximum ``earlier``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        earlier, later = args
-        greater_or_nan = builder.fcmp_unordered(">", later, earlier)
-        new = builder.and_(greater_or_nan, builder.fcmp_ordered("ord", earlier, earlier))
-        return builder.bitcast(new, _I16)
+        return builder.bitcast(_replaces(builder, *args), _I16)
+
+    return types.uint16(earlier, later), generate
+
+
+@_emitted
+def records_of_numbers(typing_context: Any, earlier: Any, later: Any) -> Any:
+    """Return the same where ``later`` holds no NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(builder.fcmp_ordered(">", args[1], args[0]), _I16)
 
     return types.uint16(earlier, later), generate
 
@@ -326,18 +360,21 @@ def _along_row(reverse: bool) -> tuple[Callable[..., Any], ...]:
     """Return the intrinsics of a scan along the row, towards lower lanes if ``reverse``."""
     last = 0 if reverse else LANES - 1
 
-    @_emitted
-    def scan(typing_context: Any, value: Any, carried: Any) -> Any:
-        """Return the running maximum within ``value`` and of ``carried``."""
+    def scanned(maximum: Any) -> Any:
+        @_emitted
+        def scan(typing_context: Any, value: Any, carried: Any) -> Any:
+            """Return the running maximum within ``value`` and of ``carried``."""
 
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            result, carried = args
-            lowest = _splat(result.type.element, -math.inf)
-            for by in (1, 2, 4, 8):
-                result = _maximum(builder, _moved(builder, result, lowest, by, reverse), result)
-            return _maximum(builder, carried, result)
+            def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                result, carried = args
+                for by in (1, 2, 4, 8):  # lanes with none that far behind look at themselves
+                    result = maximum(builder, _moved(builder, result, result, by, reverse), result)
+                # `carried` may be NaN: it stays as the earlier
+                return maximum(builder, carried, result)
 
-        return value(value, value), generate
+            return value(value, value), generate
+
+        return scan
 
     @_emitted
     def spread_last(typing_context: Any, value: Any) -> Any:
@@ -374,11 +411,11 @@ def _along_row(reverse: bool) -> tuple[Callable[..., Any], ...]:
 
         return grad(grad, grad, types.uint16), generate
 
-    return scan, spread_last, before, segment_sums
+    return scanned(_maximum), scanned(_maximum_of_numbers), spread_last, before, segment_sums
 
 
-_scan_left, _last_left, _before_left, _sums_left = _along_row(reverse=True)
-_scan_right, _last_right, _before_right, _sums_right = _along_row(reverse=False)
+_scan_any_left, _scan_numbers_left, _last_left, _before_left, _sums_left = _along_row(reverse=True)
+_scan_any_right, _scan_numbers_right, _last_right, _before_right, _sums_right = _along_row(reverse=False)
 
 
 # ------------------------------------------------------------------------------------------------- steps of the scans
@@ -390,7 +427,7 @@ def step_across(
     """Advance the running maxima of 16 lines side by side, held in ``best[at:]``, by one position each."""
     value, earlier = get_or_lowest(x, index, count), _load(best, at)
     if keep:
-        put_word(words, word, 65535 if first else replaces(earlier, value))
+        put_word(words, word, 65535 if first else records_of_any(earlier, value))
     later = maximum(earlier, value)
     _store(best, at, later)
     return later
@@ -400,9 +437,13 @@ def step_across(
 def step_left(x: Any, index: int, carried: Any, words: Any, word: int, first: bool, keep: bool, count: int) -> Any:
     """Advance the running maximum of one line by 16 positions towards lower indices."""
     value = get_or_lowest(x, index, count)
-    best = _scan_left(value, carried)
+    if any_nan(value):
+        best = _scan_any_left(value, carried)
+        bits = records_of_any(_before_left(best, carried), value)
+    else:
+        best = _scan_numbers_left(value, carried)
+        bits = records_of_numbers(_before_left(best, carried), value)
     if keep:
-        bits = replaces(_before_left(best, carried), value)
         put_word(words, word, bits | (1 << (count - 1)) if first else bits)
     return best
 
@@ -411,9 +452,13 @@ def step_left(x: Any, index: int, carried: Any, words: Any, word: int, first: bo
 def step_right(x: Any, index: int, carried: Any, words: Any, word: int, first: bool, keep: bool, count: int) -> Any:
     """Advance the running maximum of one line by 16 positions towards higher indices."""
     value = get_or_lowest(x, index, count)
-    best = _scan_right(value, carried)
+    if any_nan(value):
+        best = _scan_any_right(value, carried)
+        bits = records_of_any(_before_right(best, carried), value)
+    else:
+        best = _scan_numbers_right(value, carried)
+        bits = records_of_numbers(_before_right(best, carried), value)
     if keep:
-        bits = replaces(_before_right(best, carried), value)
         put_word(words, word, bits | 1 if first else bits)
     return best
 
