@@ -87,7 +87,7 @@ _POINTERS = {"float64": "*fp64", "float32": "*fp32", "float16": "*fp16", "bfloat
 
 
 def _source(launch: triton_pool.Launch) -> Any:
-    """Return what Triton's just-in-time compiler would compile for ``launch``, its specialisation to values included."""
+    """Return what Triton would compile for ``launch`` at its first run, specialised to its values as there."""
     from triton.compiler import ASTSource
 
     signature: dict[str, str] = {}
@@ -126,7 +126,7 @@ def triton_resources(arch: str, dtype: str) -> Iterator[Resources]:
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
     for case in CASES:
         for launch in _triton_launches(case, dtype):
-            compiled = triton.compile(_source(launch), target=target, options={"num_warps": launch.warps})
+            compiled = triton.compile(_source(launch), target=target, options=dict(launch.options))
             (usage,) = _usage(compiled.asm["cubin"]).values()
             name = launch.kernel.__name__.strip("_") + (", reversed" if launch.constants["REVERSED"] else "")
             yield Resources(
@@ -153,7 +153,7 @@ def _cuda_launches(case: str, dtype: str) -> dict[tuple[cuda_pool.Variant, str],
 
 
 def cuda_resources(arch: str, dtype: str) -> Iterator[Resources]:
-    """Compile both variants of ``kernels.cuda_pool`` for ``arch``; yield what each entry point needs in :data:`CASES`."""
+    """Compile what ``kernels.cuda_pool`` launches on :data:`CASES` for ``arch``; yield what each entry point needs."""
     usages: dict[cuda_pool.Variant, dict[str, dict[str, int]]] = {}
     for case in CASES:
         for (variant, entry), shared in _cuda_launches(case, dtype).items():

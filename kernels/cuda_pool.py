@@ -246,7 +246,8 @@ class Kernels:
         scan = _scan_of(x, axis)
         cut = _cut(scan, variant)
         arguments = (grad, x, out, _records(cut, x), *scan.sizes, cut.slots, int(reversed_))
-        self._execute(variant, Launch(f"{scan.kind}_backward", cut.blocks, cut.shared(variant, True), arguments), x.device)
+        launch = Launch(f"{scan.kind}_backward", cut.blocks, cut.shared(variant, True), arguments)
+        self._execute(variant, launch, x.device)
         return out
 
     def corner_backward(self, grad: Tensor, vertical: Tensor, horizontal: Tensor, corner: str) -> tuple[Tensor, Tensor]:
@@ -272,7 +273,8 @@ class Kernels:
         scan = _scan_of(x, axis)
         cut = _cut(scan, variant)
         arguments = (x, addend, y, *scan.sizes, cut.slots, int(reversed_))
-        self._execute(variant, Launch(f"{scan.kind}_forward", cut.blocks, cut.shared(variant, False), arguments), x.device)
+        launch = Launch(f"{scan.kind}_forward", cut.blocks, cut.shared(variant, False), arguments)
+        self._execute(variant, launch, x.device)
 
 
 def _records(cut: _Blocks, x: Tensor) -> Tensor | None:

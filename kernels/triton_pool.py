@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """Corner pooling in Triton: fused forward and backward, for contiguous and channels_last tensors without a copy.
 
 Three ideas:
@@ -12,9 +13,10 @@ Three ideas:
   for both gradients in one grid, whose blocks alternate so that the second reading of the gradient is met in the L2
   cache. Lines longer than one block cost one more reading of the input, for the maxima between blocks.
 
-Blocks by a rule, no autotune: tiles of :data:`TILE` elements, of which a thread holds 16 (8 in float64 and backward,
-which need twice the registers); a line takes up to :data:`LONGEST` positions; neighbours in memory fill the rest. Sixteen-bit values are compared and summed in
-float32, which is exact for selecting and wide enough for summing, and is rounded once.
+Blocks by a rule, no autotune: tiles of :data:`TILE` elements for :data:`THREADS` threads, half that in the backward and
+a quarter in float64, so that registers do; a line takes up to :data:`LONGEST` positions, neighbours in memory the rest.
+Sixteen-bit values are compared and summed in float32, which is exact for selecting and wide enough for summing, and are
+rounded once.
 
 ``tl.maximum`` drops NaN unless told otherwise and needs more care by type, so comparisons are spelled out. The only
 scan with ``reverse=True``, which has had bugs upstream, combines by an operation that commutes.
@@ -27,6 +29,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,10 +55,12 @@ __all__ = [
     "plan_pool_forward",
     "pool_backward",
     "pool_forward",
+    "why_not",
     "why_unavailable",
 ]
 
-TILE = 4096  # elements that one program holds of each tensor
+TILE = 4096  # elements that one program holds of each tensor, at most
+THREADS = 256  # of a program with a full tile
 LONGEST = 256  # positions of a line in one block
 WIDEST = 1024  # columns in a tile of the fused forward; wider maps take two launches
 SEGMENT = 32  # bytes that neighbouring lines of channels_last should fill, at least: a sector of device memory
@@ -83,12 +88,20 @@ def why_unavailable() -> str | None:
     return None
 
 
+def why_not(device_type: str, auto: bool) -> str | None:
+    """Return why tensors on ``device_type`` cannot be served, or, with ``auto``, would not be; None when they can."""
+    if interpreted():
+        return "it runs in Triton's interpreter (TRITON_INTERPRET=1), which serves tests only" if auto else None
+    if device_type == "cpu":
+        return "it runs on the CPU only in Triton's interpreter, for tests: set TRITON_INTERPRET=1 before the import"
+    return None
+
+
 # -------------------------------------------------------------------------------------------------------------- kernels
 if triton is not None:
-
     # bfloat16 is converted by hand: the interpreter's conversions neither round to nearest nor keep subnormals
     @triton.jit
-    def _wide(x):  # type: ignore[no-untyped-def]
+    def _wide(x):
         """float64 stays, all else becomes float32."""
         if x.dtype == tl.float64:
             return x
@@ -98,7 +111,7 @@ if triton is not None:
             return x.to(tl.float32)
 
     @triton.jit
-    def _narrow(x, like):  # type: ignore[no-untyped-def]
+    def _narrow(x, like):
         """Round once, to nearest and ties to even, to the type that pointer `like` points to."""
         if like.dtype.element_ty == tl.bfloat16:
             bits = x.to(tl.uint32, bitcast=True)
@@ -108,24 +121,24 @@ if triton is not None:
             return x.to(like.dtype.element_ty)
 
     @triton.jit
-    def _constant(shape: tl.constexpr, value: tl.constexpr, like):  # type: ignore[no-untyped-def]
+    def _constant(shape: tl.constexpr, value: tl.constexpr, like):
         """`value` in the wide type of what pointer `like` points to."""
         return tl.full(shape, value, tl.float64 if like.dtype.element_ty == tl.float64 else tl.float32)
 
     @triton.jit
-    def _larger(best, new):  # type: ignore[no-untyped-def]
+    def _larger(best, new):
         """The maximum of two values, `best` met earlier in the scan; NaN wins and stays."""
         return tl.where((new > best) | (new != new), new, best)
 
     @triton.jit
-    def _first_larger(value, position, other, other_position):  # type: ignore[no-untyped-def]
+    def _first_larger(value, position, other, other_position):
         """The larger of two (value, position) pairs, of equal ones the one met first: commutes."""
         tie = (value == other) | ((value != value) & (other != other))
         take = (other > value) | ((other != other) & (value == value)) | (tie & (other_position < position))
         return tl.where(take, other, value), tl.where(take, other_position, position)
 
     @triton.jit
-    def _segment(sum_, state, next_sum, next_state):  # type: ignore[no-untyped-def]
+    def _segment(sum_, state, next_sum, next_state):
         """Sum up to a record, and begin anew after it. Of a stretch, `sum_` is the sum since its last record that is
         not its end; `state` is 1 where it ends in a record, plus 2 where a record lies before its end."""
         closed = ((state & 1) | (next_state >> 1)) != 0
@@ -133,20 +146,18 @@ if triton is not None:
         return tl.where(closed, next_sum, sum_ + next_sum), (next_state & 1) | (before << 1)
 
     @triton.jit
-    def _index(x, WIDE: tl.constexpr):  # type: ignore[no-untyped-def]
+    def _index(x, WIDE: tl.constexpr):
         """`x` in the type that addresses are computed in: 64 bits only where elements are that many (WIDE)."""
         return x.to(tl.int64 if WIDE else tl.int32)
 
     @triton.jit
-    def _line_offsets(  # type: ignore[no-untyped-def]
-        block, lines, lanes, outer_stride, lane_stride, WIDE: tl.constexpr, LINES: tl.constexpr
-    ):
+    def _line_offsets(block, lines, lanes, outer_stride, lane_stride, WIDE: tl.constexpr, LINES: tl.constexpr):
         """Where LINES neighbouring lines begin, and which of them exist: [LINES]."""
         line = _index(block, WIDE) * LINES + tl.arange(0, LINES)
         return (line // lanes) * outer_stride + (line % lanes) * lane_stride, line < lines
 
     @triton.jit
-    def _lines_forward(  # type: ignore[no-untyped-def]
+    def _lines_forward(
         x, addend, y, lines, lanes, length, outer_stride, lane_stride, stride,
         WIDE: tl.constexpr, REVERSED: tl.constexpr, ADD: tl.constexpr, POSITIONS: tl.constexpr, LINES: tl.constexpr,
     ):  # fmt: skip
@@ -165,7 +176,7 @@ if triton is not None:
             tl.store(y + offsets, _narrow(result, y), mask)
 
     @triton.jit
-    def _corner_forward(  # type: ignore[no-untyped-def]
+    def _corner_forward(
         vertical, horizontal, y, planes, lanes, height, width, outer_stride, lane_stride, row_stride, column_stride,
         WIDE: tl.constexpr, REVERSED: tl.constexpr, PLANES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
@@ -187,11 +198,11 @@ if triton is not None:
             tl.store(y + offsets, _narrow(total, y), mask)
 
     @triton.jit
-    def _backward_block(  # type: ignore[no-untyped-def]
+    def _backward_block(
         block, grad, x, out, maxima, lines, lanes, length, count, outer_stride, lane_stride, stride,
         WIDE: tl.constexpr, REVERSED: tl.constexpr, SINGLE: tl.constexpr, POSITIONS: tl.constexpr, LINES: tl.constexpr,
     ):  # fmt: skip
-        """The gradient of LINES lines, `count` blocks of positions each. `maxima` [blocks, count, LINES] keeps what each
+        """The gradient of LINES lines, `count` blocks of positions each. `maxima` [blocks, count, LINES] keeps what a
         block of positions begins with; not touched where one block holds all (SINGLE)."""
         start, exists = _line_offsets(block, lines, lanes, outer_stride, lane_stride, WIDE, LINES)
         own = _index(tl.arange(0, POSITIONS), WIDE)
@@ -234,7 +245,7 @@ if triton is not None:
             k -= POSITIONS
 
     @triton.jit
-    def _lines_backward(  # type: ignore[no-untyped-def]
+    def _lines_backward(
         grad, x, out, maxima, lines, lanes, length, count, outer_stride, lane_stride, stride,
         WIDE: tl.constexpr, REVERSED: tl.constexpr, SINGLE: tl.constexpr, POSITIONS: tl.constexpr, LINES: tl.constexpr,
     ):  # fmt: skip
@@ -244,7 +255,7 @@ if triton is not None:
         )  # fmt: skip
 
     @triton.jit
-    def _corner_backward(  # type: ignore[no-untyped-def]
+    def _corner_backward(
         grad, v, grad_v, maxima_v, v_lines, v_lanes, v_length, v_count, v_outer_stride, v_lane_stride, v_stride,
         h, grad_h, maxima_h, h_lines, h_lanes, h_length, h_count, h_outer_stride, h_lane_stride, h_stride,
         v_blocks, blocks, WIDE: tl.constexpr, REVERSED: tl.constexpr,
@@ -271,19 +282,19 @@ if triton is not None:
 # ------------------------------------------------------------------------------------------------------------- planning
 @dataclass(frozen=True)
 class Launch:
-    """One launch: the jitted kernel, programs, arguments by name, compile-time constants by name, warps a program."""
+    """One launch: the jitted kernel, programs, arguments by name, compile-time constants by name, compiler options."""
 
     kernel: Any
     programs: int
-    arguments: dict[str, Tensor | int]
-    constants: dict[str, int | bool]
-    warps: int
+    arguments: Mapping[str, Tensor | int]
+    constants: Mapping[str, int | bool]
+    options: Mapping[str, int]
 
     def run(self) -> None:
         """Launch on torch's current stream of the tensors' device."""
         device = next(value.device for value in self.arguments.values() if isinstance(value, Tensor))
         with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-            self.kernel[(self.programs,)](**self.arguments, **self.constants, num_warps=self.warps)
+            self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options)
 
 
 @dataclass(frozen=True)
@@ -312,8 +323,8 @@ class _Lines:
     def single(self) -> bool:
         return self.count == 1
 
-    def warps(self, share: int) -> int:
-        return _warps(self.positions * self.block, share)
+    def options(self, tile: int) -> dict[str, int]:
+        return _options(self.positions * self.block, tile, self.single)
 
     def arguments(self, prefix: str = "", *more: str) -> dict[str, int]:
         names = ("lines", "lanes", "length", "outer_stride", "lane_stride", "stride", *more)
@@ -328,14 +339,18 @@ def _power(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def _warps(elements: int, share: int) -> int:
-    """Return the warps for a tile, given the elements of each tensor that one thread is to hold."""
-    return max(1, min(16, elements // (32 * share)))
+def _tile(x: Tensor, backward: bool) -> int:
+    """Return the elements of a full tile: fewer for the backward and for float64, which need more registers each."""
+    return TILE // (4 if x.dtype == torch.float64 else 2 if backward else 1)
 
 
-def _share(x: Tensor, backward: bool) -> int:
-    """Return the elements that one thread holds of each tensor: half as many where registers would not do."""
-    return 8 if backward or x.dtype == torch.float64 else 16
+def _options(elements: int, tile: int, single: bool) -> dict[str, int]:
+    """Return warps, and the registers a thread may have.
+
+    Left to itself, ptxas spills a few bytes to fit one more program on a multiprocessor. 128 registers let two full
+    programs run side by side; the loops over long lines take what there is.
+    """
+    return {"num_warps": max(1, elements * THREADS // (32 * tile)), "maxnreg": 128 if single else 255}
 
 
 def _wide_index(x: Tensor) -> bool:
@@ -343,7 +358,7 @@ def _wide_index(x: Tensor) -> bool:
     return x.numel() + x.numel() // 2 >= 2**31
 
 
-def _lines_of(x: Tensor, axis: int) -> _Lines:
+def _lines_of(x: Tensor, axis: int, tile: int) -> _Lines:
     n, c, h, w = x.shape
     length = x.shape[axis]
     if memory_format_of(x) == torch.channels_last:
@@ -355,7 +370,7 @@ def _lines_of(x: Tensor, axis: int) -> _Lines:
         lanes, stride, outer_stride, lane_stride = 1, 1, w, 1
     lines = n * c * h * w // length
     positions = min(_power(length), LONGEST)
-    block = max(1, min(TILE // positions, _power(lines)))
+    block = max(1, min(tile // positions, _power(lines)))
     return _Lines(lines, lanes, length, outer_stride, lane_stride, stride, positions, block)
 
 
@@ -370,10 +385,12 @@ def _maxima(lines: _Lines, x: Tensor) -> Tensor:
 def plan_pool_forward(x: Tensor, addend: Tensor | None, y: Tensor, direction: str) -> Launch:
     """Plan one direction's running maximum of ``x`` [N, C, H, W] into ``y``, plus ``addend`` (which may be ``y``)."""
     axis, reversed_ = AXIS_AND_REVERSED[direction]
-    lines = _lines_of(x, axis)
-    arguments = {"x": x, "addend": y if addend is None else addend, "y": y, **lines.arguments()}
+    tile = _tile(x, backward=False)
+    lines = _lines_of(x, axis, tile)
+    tensors = {"x": x, "addend": y if addend is None else addend, "y": y}
+    arguments: dict[str, Tensor | int] = {**tensors, **lines.arguments()}
     constants = {"WIDE": _wide_index(x), "REVERSED": reversed_, "ADD": addend is not None, **lines.constants()}
-    return Launch(_lines_forward, lines.blocks, arguments, constants, lines.warps(_share(x, False)))
+    return Launch(_lines_forward, lines.blocks, arguments, constants, lines.options(tile))
 
 
 def plan_corner_forward(vertical: Tensor, horizontal: Tensor, y: Tensor, corner: str) -> list[Launch]:
@@ -381,6 +398,7 @@ def plan_corner_forward(vertical: Tensor, horizontal: Tensor, y: Tensor, corner:
     down, across = DIRECTIONS_OF[corner]
     n, c, h, w = vertical.shape
     columns = _power(w)
+    tile = _tile(vertical, backward=False)
     if columns > WIDEST:
         return [
             plan_pool_forward(horizontal, None, y, across),
@@ -388,13 +406,13 @@ def plan_corner_forward(vertical: Tensor, horizontal: Tensor, y: Tensor, corner:
         ]
     if memory_format_of(vertical) == torch.channels_last:
         lanes, outer_stride, lane_stride, row_stride, column_stride = c, h * w * c, 1, w * c, c
-        beside = min(_power(c), max(1, SEGMENT // vertical.dtype.itemsize), max(1, TILE // columns))
-        rows = min(_power(h), max(1, TILE // (columns * beside)))
+        beside = min(_power(c), max(1, SEGMENT // vertical.dtype.itemsize), max(1, tile // columns))
+        rows = min(_power(h), max(1, tile // (columns * beside)))
     else:
         lanes, outer_stride, lane_stride, row_stride, column_stride = 1, h * w, 1, w, 1
-        rows = min(_power(h), max(1, TILE // columns))
-        beside = min(_power(n * c), max(1, TILE // (columns * rows)))
-    arguments = {
+        rows = min(_power(h), max(1, tile // columns))
+        beside = min(_power(n * c), max(1, tile // (columns * rows)))
+    arguments: dict[str, Tensor | int] = {
         **{"vertical": vertical, "horizontal": horizontal, "y": y, "planes": n * c, "lanes": lanes},
         **{"height": h, "width": w, "outer_stride": outer_stride, "lane_stride": lane_stride},
         **{"row_stride": row_stride, "column_stride": column_stride},
@@ -404,39 +422,44 @@ def plan_corner_forward(vertical: Tensor, horizontal: Tensor, y: Tensor, corner:
         **{"WIDE": _wide_index(vertical), "REVERSED": reversed_},
         **{"PLANES": beside, "ROWS": rows, "COLUMNS": columns},
     }
-    warps = _warps(beside * rows * columns, _share(vertical, False))
-    return [Launch(_corner_forward, -(-n * c // beside), arguments, constants, warps)]
+    options = _options(beside * rows * columns, tile, True)
+    return [Launch(_corner_forward, -(-n * c // beside), arguments, constants, options)]
 
 
 def plan_pool_backward(grad: Tensor, x: Tensor, out: Tensor, direction: str) -> Launch:
     """Plan one direction's gradient of ``x`` [N, C, H, W] into ``out``."""
     axis, reversed_ = AXIS_AND_REVERSED[direction]
-    lines = _lines_of(x, axis)
-    arguments = {"grad": grad, "x": x, "out": out, "maxima": _maxima(lines, x), **lines.arguments("", "count")}
+    tile = _tile(x, backward=True)
+    lines = _lines_of(x, axis, tile)
+    tensors = {"grad": grad, "x": x, "out": out, "maxima": _maxima(lines, x)}
+    arguments: dict[str, Tensor | int] = {**tensors, **lines.arguments("", "count")}
     constants = {"WIDE": _wide_index(x), "REVERSED": reversed_, "SINGLE": lines.single, **lines.constants()}
-    return Launch(_lines_backward, lines.blocks, arguments, constants, lines.warps(_share(x, True)))
+    return Launch(_lines_backward, lines.blocks, arguments, constants, lines.options(tile))
 
 
 def plan_corner_backward(
     grad: Tensor, vertical: Tensor, horizontal: Tensor, grad_v: Tensor, grad_h: Tensor, corner: str
 ) -> Launch:
     """Plan both gradients [N, C, H, W] into ``grad_v`` and ``grad_h``."""
-    v, h = _lines_of(vertical, 2), _lines_of(horizontal, 3)
-    arguments = {
-        **{"grad": grad, "v": vertical, "grad_v": grad_v, "maxima_v": _maxima(v, vertical), **v.arguments("v_", "count")},
-        **{"h": horizontal, "grad_h": grad_h, "maxima_h": _maxima(h, horizontal), **h.arguments("h_", "count")},
+    tile = _tile(grad, backward=True)
+    v, h = _lines_of(vertical, 2, tile), _lines_of(horizontal, 3, tile)
+    arguments: dict[str, Tensor | int] = {
+        **{"grad": grad, "v": vertical, "grad_v": grad_v, "maxima_v": _maxima(v, vertical)},
+        **{"h": horizontal, "grad_h": grad_h, "maxima_h": _maxima(h, horizontal)},
+        **v.arguments("v_", "count"),
+        **h.arguments("h_", "count"),
         **{"v_blocks": v.blocks, "blocks": v.blocks + h.blocks},
     }
     constants = {
         **{"WIDE": _wide_index(grad), "REVERSED": AXIS_AND_REVERSED[DIRECTIONS_OF[corner][0]][1]},
         **{"V_SINGLE": v.single, **v.constants("V_"), "H_SINGLE": h.single, **h.constants("H_")},
     }
-    share = _share(grad, True)
-    warps = max(v.warps(share), h.warps(share))
-    return Launch(_corner_backward, v.blocks + h.blocks, arguments, constants, warps)
+    # of the two scans' options the larger, warps first
+    options = max(v.options(tile), h.options(tile), key=lambda each: tuple(each.values()))
+    return Launch(_corner_backward, v.blocks + h.blocks, arguments, constants, options)
 
 
-# ----------------------------------------------------------------------------------------------------- the four operations
+# -------------------------------------------------------------------------------------------------- the four operations
 def pool_forward(x: Tensor, direction: str) -> Tensor:
     """Return the running maximum of dense ``x`` [N, C, H, W] in ``direction``; see ``kernels.ops``."""
     y = torch.empty_like(x)
