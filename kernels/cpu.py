@@ -33,9 +33,7 @@ from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
 __all__ = [
     "corner_backward",
     "corner_forward",
-    "corner_pool",
     "corner_records",
-    "directional_max_pool",
     "pool_backward",
     "pool_forward",
     "pool_records",
@@ -59,17 +57,7 @@ def why_unavailable() -> str | None:
     return None
 
 
-def directional_max_pool(x: Tensor, direction: str) -> Tensor:
-    """Return the running maximum of ``x`` [N, C, H, W]; see ``kernels.directional_max_pool``."""
-    return ops.directional_max_pool("cpu", x, direction)
-
-
-def corner_pool(vertical: Tensor, horizontal: Tensor, corner: str) -> Tensor:
-    """Return the fused sum of the two pools [N, C, H, W]; see ``kernels.corner_pool``."""
-    return ops.corner_pool("cpu", vertical, horizontal, corner)
-
-
-# ---------------------------------------------------------------------------------------- what kernels.ops calls
+# ------------------------------------------------------------------------------------------- what kernels.ops calls
 def pool_forward(x: Tensor, direction: str) -> Tensor:
     """Return the pool of a dense ``x``."""
     axis, reverse = AXIS_AND_REVERSED[direction]

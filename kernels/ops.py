@@ -50,7 +50,7 @@ from torch import Tensor
 
 from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
 
-__all__ = ["NAMESPACE", "corner_pool", "directional_max_pool", "records_shape"]
+__all__ = ["NAMESPACE", "Operators", "records_shape"]
 
 NAMESPACE = "cornernet_kernels"
 
@@ -77,16 +77,21 @@ def _operator(name: str, op: str) -> Any:
     return _OPERATORS[name, op]
 
 
-def directional_max_pool(name: str, x: Tensor, direction: str) -> Tensor:
-    """Return the pool of ``x`` [N, C, H, W] by the operators called ``name``; see ``kernels.directional_max_pool``."""
-    result: Tensor = _operator(name, "pool")(x, direction)
-    return result
+class Operators:
+    """The operators of one implementation as the two functions that ``kernels.registry`` asks of every row."""
 
+    def __init__(self, name: str) -> None:
+        self._pool, self._corner = _operator(name, "pool"), _operator(name, "corner")
 
-def corner_pool(name: str, vertical: Tensor, horizontal: Tensor, corner: str) -> Tensor:
-    """Return the fused sum [N, C, H, W] by the operators called ``name``; see ``kernels.corner_pool``."""
-    result: Tensor = _operator(name, "corner")(vertical, horizontal, corner)
-    return result
+    def directional_max_pool(self, x: Tensor, direction: str) -> Tensor:
+        """Return the pool of ``x`` [N, C, H, W]; see ``kernels.directional_max_pool``."""
+        result: Tensor = self._pool(x, direction)
+        return result
+
+    def corner_pool(self, vertical: Tensor, horizontal: Tensor, corner: str) -> Tensor:
+        """Return the fused sum [N, C, H, W]; see ``kernels.corner_pool``."""
+        result: Tensor = self._corner(vertical, horizontal, corner)
+        return result
 
 
 # ---------------------------------------------------------------------------------------------- shapes and layouts
