@@ -13,10 +13,10 @@ Three ideas:
   for both gradients in one grid, whose blocks alternate so that the second reading of the gradient is met in the L2
   cache. Lines longer than one block cost one more reading of the input, for the maxima between blocks.
 
-Blocks by a rule, no autotune: tiles of :data:`TILE` elements for :data:`THREADS` threads, half that in the backward and
-a quarter in float64, so that registers do; a line takes up to :data:`LONGEST` positions, neighbours in memory the rest.
-Sixteen-bit values are compared and summed in float32, which is exact for selecting and wide enough for summing, and are
-rounded once.
+Blocks by a rule, no autotune: tiles of :data:`TILE` elements for :data:`THREADS` threads, a quarter of that in float64
+and half where a program holds two inputs at once, so that registers do; a line takes up to :data:`LONGEST` positions,
+neighbours in memory the rest. Sixteen-bit values are compared and summed in float32, which is exact for selecting and
+wide enough for summing, and are rounded once.
 
 ``tl.maximum`` drops NaN unless told otherwise and needs more care by type, so comparisons are spelled out. The only
 scan with ``reverse=True``, which has had bugs upstream, combines by an operation that commutes.
@@ -33,6 +33,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -293,7 +294,9 @@ class Launch:
     def run(self) -> None:
         """Launch on torch's current stream of the tensors' device."""
         device = next(value.device for value in self.arguments.values() if isinstance(value, Tensor))
-        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        # the interpreter computes with numpy, which would warn of infinity less infinity, as no GPU does
+        quiet = np.errstate(all="ignore") if interpreted() else contextlib.nullcontext()
+        with quiet, torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
             self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options)
 
 
@@ -339,9 +342,9 @@ def _power(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def _tile(x: Tensor, backward: bool) -> int:
-    """Return the elements of a full tile: fewer for the backward and for float64, which need more registers each."""
-    return TILE // (4 if x.dtype == torch.float64 else 2 if backward else 1)
+def _tile(x: Tensor, lean: bool) -> int:
+    """Return the elements of a full tile: fewer for float64, and for the kernels that hold more for each (lean)."""
+    return TILE // (4 if x.dtype == torch.float64 else 2 if lean else 1)
 
 
 def _options(elements: int, tile: int, single: bool) -> dict[str, int]:
@@ -385,7 +388,7 @@ def _maxima(lines: _Lines, x: Tensor) -> Tensor:
 def plan_pool_forward(x: Tensor, addend: Tensor | None, y: Tensor, direction: str) -> Launch:
     """Plan one direction's running maximum of ``x`` [N, C, H, W] into ``y``, plus ``addend`` (which may be ``y``)."""
     axis, reversed_ = AXIS_AND_REVERSED[direction]
-    tile = _tile(x, backward=False)
+    tile = _tile(x, lean=False)
     lines = _lines_of(x, axis, tile)
     tensors = {"x": x, "addend": y if addend is None else addend, "y": y}
     arguments: dict[str, Tensor | int] = {**tensors, **lines.arguments()}
@@ -398,7 +401,7 @@ def plan_corner_forward(vertical: Tensor, horizontal: Tensor, y: Tensor, corner:
     down, across = DIRECTIONS_OF[corner]
     n, c, h, w = vertical.shape
     columns = _power(w)
-    tile = _tile(vertical, backward=False)
+    tile = _tile(vertical, lean=True)
     if columns > WIDEST:
         return [
             plan_pool_forward(horizontal, None, y, across),
@@ -429,7 +432,7 @@ def plan_corner_forward(vertical: Tensor, horizontal: Tensor, y: Tensor, corner:
 def plan_pool_backward(grad: Tensor, x: Tensor, out: Tensor, direction: str) -> Launch:
     """Plan one direction's gradient of ``x`` [N, C, H, W] into ``out``."""
     axis, reversed_ = AXIS_AND_REVERSED[direction]
-    tile = _tile(x, backward=True)
+    tile = _tile(x, lean=True)
     lines = _lines_of(x, axis, tile)
     tensors = {"grad": grad, "x": x, "out": out, "maxima": _maxima(lines, x)}
     arguments: dict[str, Tensor | int] = {**tensors, **lines.arguments("", "count")}
@@ -441,7 +444,7 @@ def plan_corner_backward(
     grad: Tensor, vertical: Tensor, horizontal: Tensor, grad_v: Tensor, grad_h: Tensor, corner: str
 ) -> Launch:
     """Plan both gradients [N, C, H, W] into ``grad_v`` and ``grad_h``."""
-    tile = _tile(grad, backward=True)
+    tile = _tile(grad, lean=True)
     v, h = _lines_of(vertical, 2, tile), _lines_of(horizontal, 3, tile)
     arguments: dict[str, Tensor | int] = {
         **{"grad": grad, "v": vertical, "grad_v": grad_v, "maxima_v": _maxima(v, vertical)},
