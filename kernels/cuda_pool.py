@@ -374,7 +374,7 @@ def _why_no_compiler() -> str | None:
     try:
         nvrtc.nvrtcVersion()
     except RuntimeError as error:
-        return f"the compiler library NVRTC is missing ({error}); pip install nvidia-cuda-nvrtc"
+        return f"the compiler library NVRTC is missing ({' '.join(str(error).split())}); pip install nvidia-cuda-nvrtc"
     return None
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import eager
 from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF
 from kernels.cuda_pool import ENTRIES, Kernels
 from tests.emulation.build import Host, why_no_host
+from tests.strategies import shapes
 
 pytestmark = pytest.mark.skipif(why_no_host() is not None, reason=str(why_no_host()))
 
@@ -100,6 +103,27 @@ def test_the_text_pools_and_differentiates_each_corner_as_the_loop_does(host, dt
         wanted = expected_gradients(lambda v, h, at=corner: eager.corner_pool(v, h, at), [v, h], grad)
         for a, b in zip(found, wanted, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    shape=shapes(3000).filter(lambda shape: min(shape) > 0),
+    dtype=st.sampled_from(DTYPES),
+    layout=st.sampled_from(list(LAYOUTS)),
+    corner=st.sampled_from(list(DIRECTIONS_OF)),
+    processors=st.sampled_from([FEW, MANY]),
+    seed=st.integers(0, 99),
+    descending=st.booleans(),
+)
+def test_any_size_agrees_with_the_loop(host, shape, dtype, layout, corner, processors, seed, descending):
+    host.descending = descending
+    kernels = Kernels(host, lambda _: processors)
+    v, h = values(shape, dtype, layout, seed), values(shape, dtype, layout, seed + 2)
+    same(kernels.corner_forward(v, h, corner), eager.corner_pool(v, h, corner))
+    grad = gradient(shape, dtype, layout)
+    wanted = expected_gradients(lambda v, h: eager.corner_pool(v, h, corner), [v, h], grad)
+    for a, b in zip(kernels.corner_backward(grad, v, h, corner), wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
