@@ -134,7 +134,7 @@ __device__ inline void sums_after(Wide* cells, const unsigned char* marks, Wide*
 // access a position.
 template <int N>
 struct Strided {
-    static constexpr int LINES = VEC, RUN = N;
+    static constexpr int LINES = VEC, RUN = N, ACCESSES = N;
     i64 base, length, step;
     int slot, slots, line, lines, apart;
     bool live, active, reversed;
@@ -157,12 +157,14 @@ struct Strided {
 
     __device__ i64 address(i64 k) const { return base + (reversed ? length - 1 - k : k) * step; }
 
-    __device__ void load(const Stored* from, i64 chunk, Wide otherwise, Wide (&to)[LINES][RUN]) const {
-        Pack pack[RUN];
+    __device__ void fetch(const Stored* from, i64 chunk, Pack (&pack)[ACCESSES]) const {
 #pragma unroll
         for (int r = 0; r < RUN; ++r) {
             if (inside(0, r, chunk)) pack[r] = *(const Pack*)(from + address(position(r, chunk)));
         }
+    }
+
+    __device__ void decode(const Pack (&pack)[ACCESSES], i64 chunk, Wide otherwise, Wide (&to)[LINES][RUN]) const {
 #pragma unroll
         for (int r = 0; r < RUN; ++r) {
 #pragma unroll
@@ -185,7 +187,7 @@ struct Strided {
 // a multiple of VEC, so that a run is inside or outside as a whole.
 template <int N>
 struct Rows {
-    static constexpr int LINES = N, RUN = VEC;
+    static constexpr int LINES = N, RUN = VEC, ACCESSES = N;
     i64 first, rows, length;
     int slot, slots, line, lines, apart;
     bool active, reversed;
@@ -211,12 +213,14 @@ struct Rows {
         return (first + l * apart) * length + (reversed ? length - RUN - k : k);
     }
 
-    __device__ void load(const Stored* from, i64 chunk, Wide otherwise, Wide (&to)[LINES][RUN]) const {
-        Pack pack[LINES];
+    __device__ void fetch(const Stored* from, i64 chunk, Pack (&pack)[ACCESSES]) const {
 #pragma unroll
         for (int l = 0; l < LINES; ++l) {
             if (inside(l, 0, chunk)) pack[l] = *(const Pack*)(from + address(l, chunk));
         }
+    }
+
+    __device__ void decode(const Pack (&pack)[ACCESSES], i64 chunk, Wide otherwise, Wide (&to)[LINES][RUN]) const {
 #pragma unroll
         for (int l = 0; l < LINES; ++l) {
 #pragma unroll
@@ -254,9 +258,15 @@ template <class Job>
 __device__ inline void forward(const Job& job, const Stored* x, const Stored* addend, Stored* y) {
     Wide* cells = (Wide*)shared_bytes;
     Wide* carry = cells + job.slots * pitch(job);
+    // what the next chunk needs is requested before this one is worked on
+    Pack ahead[Job::ACCESSES];
+    job.fetch(x, 0, ahead);
     for (i64 chunk = 0; chunk < job.length; chunk += job.slots * Job::RUN) {
         Wide value[Job::LINES][Job::RUN];
-        job.load(x, chunk, lowest(), value);
+        job.decode(ahead, chunk, lowest(), value);
+        job.fetch(x, chunk + job.slots * Job::RUN, ahead);
+        Pack more[Job::ACCESSES];
+        if (addend) job.fetch(addend, chunk, more);
 #pragma unroll
         for (int l = 0; l < Job::LINES; ++l) {
 #pragma unroll
@@ -267,7 +277,7 @@ __device__ inline void forward(const Job& job, const Stored* x, const Stored* ad
         maxima_before(cells, carry, job.lines, job.slots, pitch(job), chunk == 0, threadIdx.x);
         __syncthreads();
         Wide other[Job::LINES][Job::RUN];
-        if (addend) job.load(addend, chunk, 0, other);
+        if (addend) job.decode(more, chunk, 0, other);
 #pragma unroll
         for (int l = 0; l < Job::LINES; ++l) {
             const Wide before = job.active ? cells[cell(job, l)] : lowest();
@@ -293,10 +303,16 @@ __device__ inline void backward(const Job& job, i64 block, const Stored* grad, c
     const i64 step = (i64)job.slots * Job::RUN, chunks = (job.length + step - 1) / step;
     records += block * chunks * blockDim.x + threadIdx.x;
 
+    // each chunk is requested before the one ahead of it is worked on; the first of the gradient before the scan
+    Pack ahead[Job::ACCESSES], share[Job::ACCESSES];
+    job.fetch(x, 0, ahead);
+    job.fetch(grad, (chunks - 1) * step, share);
+
     unsigned bits = 0;
     for (i64 c = 0; c < chunks; ++c) {
         Wide value[Job::LINES][Job::RUN];
-        job.load(x, c * step, lowest(), value);
+        job.decode(ahead, c * step, lowest(), value);
+        job.fetch(x, (c + 1) * step, ahead);
 #pragma unroll
         for (int l = 0; l < Job::LINES; ++l) {
             Wide best = value[l][0];
@@ -325,7 +341,8 @@ __device__ inline void backward(const Job& job, i64 block, const Stored* grad, c
     for (i64 c = chunks - 1; c >= 0; --c) {
         if (chunks > 1) bits = records[c * blockDim.x];
         Wide value[Job::LINES][Job::RUN];
-        job.load(grad, c * step, 0, value);
+        job.decode(share, c * step, 0, value);
+        if (c > 0) job.fetch(grad, (c - 1) * step, share);
 #pragma unroll
         for (int l = 0; l < Job::LINES; ++l) {
             Wide sum = 0;
@@ -442,7 +459,7 @@ __device__ inline void corner_forward(const Tile& tile, const Stored* vertical, 
         return tile.address(reversed ? height - 1 - i : i, tile.column * ACROSS + Tile::starts(access), reversed);
     };
 
-    // what the next chunk needs is requested before this one is worked on
+    // as above, one chunk ahead
     Pack v[ACCESSES], h[ACCESSES];
     const auto fetch = [&](i64 chunk) {
 #pragma unroll
