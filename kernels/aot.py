@@ -30,9 +30,10 @@ ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 
 # name: shape and layout. The paper's map in both layouts; sizes that no wide access fits; lines beyond one block
 CASES: dict[str, tuple[tuple[int, int, int, int], torch.memory_format]] = {
-    "paper": ((4, 128, 128, 128), torch.contiguous_format),
-    "paper, channels_last": ((4, 128, 128, 128), torch.channels_last),
-    "odd": ((4, 33, 127, 129), torch.contiguous_format),
+    "paper": ((8, 128, 128, 128), torch.contiguous_format),
+    "paper, channels_last": ((8, 128, 128, 128), torch.channels_last),
+    "odd": ((32, 33, 127, 129), torch.contiguous_format),
+    "odd, channels_last": ((32, 33, 127, 129), torch.channels_last),
     "long": ((2, 16, 700, 1600), torch.contiguous_format),
 }
 

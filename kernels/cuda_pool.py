@@ -77,7 +77,7 @@ class Variant:
     def held(self) -> int:
         """Accesses that one thread has under way for each tensor: what fits in 128 registers without a spill."""
         if self.vec == 1:
-            return 8
+            return 4 if self.dtype == torch.float64 else 8
         return 2 if self.dtype.itemsize == 2 else 4
 
     @property
