@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kernels import eager, triton_pool
 from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+from tests.emulation import fast_interpreter
 
 ROOT = Path(triton_pool.__file__).parents[1]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -25,6 +26,11 @@ pytestmark = pytest.mark.skipif(
     triton_pool.why_unavailable() is not None, reason=f"triton: {triton_pool.why_unavailable()}"
 )
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fast_interpreter():
+    fast_interpreter.install()
 
 
 @pytest.fixture
@@ -124,3 +130,24 @@ def test_the_interpreter_is_spoken_of_only_where_it_was_asked_for(interpret):
         assert "no CUDA device" in unavailable
         assert "interpreter" not in unavailable
         assert "TRITON_INTERPRET=1" in named
+
+
+@pytest.mark.skipif(not triton_pool.interpreted(), reason="kernels are compiled here, not interpreted")
+def test_the_interpreter_gives_the_same_by_slices_as_element_by_element(small_blocks):
+    x, grad = values((1, 1, 11, 2), "contiguous", 1), gradient((1, 1, 11, 2), "contiguous")
+
+    def results() -> list[Tensor]:
+        return [
+            triton_pool.pool_forward(x, "top"),
+            triton_pool.pool_backward(grad, x, "top"),
+            triton_pool.corner_forward(x, x, "bottom_right"),
+        ]
+
+    fast = results()
+    fast_interpreter.uninstall()
+    try:
+        slow = results()
+    finally:
+        fast_interpreter.install()
+    for a, b in zip(fast, slow, strict=True):
+        same(a, b)
