@@ -156,13 +156,22 @@ def _cuda_launches(case: str, dtype: str) -> dict[tuple[cuda_pool.Variant, str],
 def cuda_resources(arch: str, dtype: str) -> Iterator[Resources]:
     """Compile what ``kernels.cuda_pool`` launches on :data:`CASES` for ``arch``; yield what each entry point needs."""
     usages: dict[cuda_pool.Variant, dict[str, dict[str, int]]] = {}
+    left: set[tuple[cuda_pool.Variant, str]] = set()
+
+    def row(variant: cuda_pool.Variant, entry: str, case: str, shared: int) -> Resources:
+        usage = usages[variant][entry]
+        name = f"{entry}, {variant.vec} wide"
+        return Resources("cuda", name, case, dtype, arch, usage["REG"], shared + usage["SHARED"], _local(usage))
+
     for case in CASES:
         for (variant, entry), shared in _cuda_launches(case, dtype).items():
             if variant not in usages:
                 usages[variant] = _usage(cuda_pool.compile_cubin(variant, arch))
-            usage = usages[variant][entry]
-            name = f"{entry}, {variant.vec} wide"
-            yield Resources("cuda", name, case, dtype, arch, usage["REG"], shared + usage["SHARED"], _local(usage))
+                left |= {(variant, other) for other in usages[variant]}
+            left.discard((variant, entry))
+            yield row(variant, entry, case, shared)
+    for variant, entry in sorted(left, key=str):  # what no case launches must not spill either
+        yield row(variant, entry, "(no case)", 0)
 
 
 # ----------------------------------------------------------------------------------------------------------------- main
