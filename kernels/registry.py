@@ -137,15 +137,19 @@ def choose(impl: str, device_type: str, dtype: torch.dtype) -> ModuleType | ops.
     return _LOADED[_chosen_name(impl, device_type, dtype)]
 
 
-# While torch.compile traces, the choice is made once and is a constant of the graph
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _chosen_name(impl: str, device_type: str, dtype: torch.dtype) -> str:
     key = impl, device_type, dtype
     if key not in _CHOSEN:
         chosen = _search(impl, device_type, dtype)
-        _LOADED[chosen.name] = chosen.functions()
+        if chosen.name not in _LOADED:
+            _LOADED[chosen.name] = chosen.functions()
         _CHOSEN[key] = chosen.name
     return _CHOSEN[key]
+
+
+# While torch.compile traces, the choice is made once and is a constant of the graph. This is the mark that
+# torch.compiler.assume_constant_result sets; calling that imports torch._dynamo, a second of everyone's start-up
+_chosen_name._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def row(name: str) -> Implementation:

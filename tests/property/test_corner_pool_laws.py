@@ -42,7 +42,7 @@ def examples(test):
         def body(data: st.DataObject) -> None:
             test(data, target)
 
-        body.__name__ = body.__qualname__ = f"{test.__name__}[{target.name}]"  # the key of its examples on disk
+        body.__name__ = body.__qualname__ = f"{test.__name__}_{target.name}"  # the key of its examples on disk
         count = settings.default.max_examples
         settings(max_examples=max(3, count // 4) if target.is_interpreted else count)(given(data=st.data())(body))()
 
