@@ -34,7 +34,7 @@ def gradients(function, vertical: Tensor, horizontal: Tensor, grad: Tensor) -> t
 @operators
 @layouts
 def test_the_operators_pass_torchs_own_checks(target, layout):
-    vertical, horizontal, grad = maps(target, layout)
+    vertical, horizontal, grad = maps(target, layout, (1, 2, 3, 4) if target.is_interpreted else SHAPE)
     vertical.requires_grad_()
     horizontal.requires_grad_()
     namespace = torch.ops.cornernet_kernels
