@@ -11,16 +11,17 @@ The contract (CornerNet, section 3.3, made exact):
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from kernels import registry
+from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, FLOATS, Corner, Direction
 
 __all__ = ["Corner", "Direction", "corner_pool", "directional_max_pool", "implementations"]
 
-Direction: TypeAlias = Literal["top", "bottom", "left", "right"]
-Corner: TypeAlias = Literal["top_left", "bottom_right"]
+_DTYPES = tuple(getattr(torch, name) for name in FLOATS)
 
 
 def _check(name: str, x: Tensor) -> None:
@@ -28,8 +29,8 @@ def _check(name: str, x: Tensor) -> None:
         raise TypeError(f"{name} must be a tensor, not {type(x).__name__}")
     if x.dim() != 4:
         raise ValueError(f"{name} must have 4 dimensions [N, C, H, W], not shape {list(x.shape)}")
-    if str(x.dtype).removeprefix("torch.") not in registry.FLOATS:
-        raise TypeError(f"{name} must be one of {', '.join(registry.FLOATS)}, not {x.dtype}")
+    if x.dtype not in _DTYPES:
+        raise TypeError(f"{name} must be one of {', '.join(FLOATS)}, not {str(x.dtype).removeprefix('torch.')}")
 
 
 def directional_max_pool(x: Tensor, direction: Direction, impl: str = "auto") -> Tensor:
@@ -41,9 +42,9 @@ def directional_max_pool(x: Tensor, direction: Direction, impl: str = "auto") ->
     and ``UnavailableError`` when a named implementation cannot run here. CornerNet, section 3.3.
     """
     _check("x", x)
-    if direction not in get_args(Direction):
-        raise ValueError(f"direction must be one of {', '.join(get_args(Direction))}, not {direction!r}")
-    result: Tensor = registry.choose(impl, x).directional_max_pool(x, direction)
+    if direction not in AXIS_AND_REVERSED:
+        raise ValueError(f"direction must be one of {', '.join(AXIS_AND_REVERSED)}, not {direction!r}")
+    result: Tensor = registry.choose(impl, x.device.type, x.dtype).directional_max_pool(x, direction)
     return result
 
 
@@ -51,18 +52,23 @@ def corner_pool(vertical: Tensor, horizontal: Tensor, corner: Corner, impl: str 
     """Return corner pooling: the vertical pool of one map plus the horizontal pool of another [N, C, H, W].
 
     ``corner`` is top_left (top of ``vertical`` + left of ``horizontal``) or bottom_right (bottom + right).
-    Both inputs share shape, dtype and device. ``impl`` and errors as in :func:`directional_max_pool`.
+    Both inputs share shape, dtype and device (under autocast, which mixes dtypes, the wider dtype is taken); the
+    layout of the result follows ``vertical``. ``impl`` and errors as in :func:`directional_max_pool`.
     CornerNet, section 3.3, equations 6 and 7 and figure 6.
     """
     _check("vertical", vertical)
     _check("horizontal", horizontal)
-    if corner not in get_args(Corner):
-        raise ValueError(f"corner must be one of {', '.join(get_args(Corner))}, not {corner!r}")
+    if corner not in DIRECTIONS_OF:
+        raise ValueError(f"corner must be one of {', '.join(DIRECTIONS_OF)}, not {corner!r}")
+    if vertical.dtype != horizontal.dtype and torch.is_autocast_enabled(vertical.device.type):
+        wider = torch.promote_types(vertical.dtype, horizontal.dtype)
+        vertical, horizontal = vertical.to(wider), horizontal.to(wider)
     for what in ("shape", "dtype", "device"):
         a, b = getattr(vertical, what), getattr(horizontal, what)
         if a != b:
             raise ValueError(f"vertical and horizontal must share their {what}: {a} and {b} differ")
-    result: Tensor = registry.choose(impl, vertical).corner_pool(vertical, horizontal, corner)
+    chosen = registry.choose(impl, vertical.device.type, vertical.dtype)
+    result: Tensor = chosen.corner_pool(vertical, horizontal, corner)
     return result
 
 

@@ -1,7 +1,7 @@
 """Corner pooling as a loop over slices of plain differentiable torch: runs wherever torch runs.
 
 The scan goes as in the authors' code, from the side where the running maximum starts; a later value replaces the
-maximum only when it is strictly greater, so that the first among equals keeps the gradient.
+maximum only when it is greater, so that the first among equals keeps the gradient.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["corner_pool", "directional_max_pool", "why_unavailable"]
+from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of, widened
 
-_AXIS_AND_REVERSED = {"top": (2, True), "bottom": (2, False), "left": (3, True), "right": (3, False)}
+__all__ = ["corner_pool", "directional_max_pool", "why_unavailable"]
 
 
 def why_unavailable() -> str | None:
@@ -21,8 +21,8 @@ def why_unavailable() -> str | None:
 
 def directional_max_pool(x: Tensor, direction: str) -> Tensor:
     """Return the running maximum of ``x`` [N, C, H, W]; see ``kernels.directional_max_pool``."""
-    axis, reverse = _AXIS_AND_REVERSED[direction]
-    slices = list(x.unbind(axis))
+    axis, reverse = AXIS_AND_REVERSED[direction]
+    slices = list(widened(x).unbind(axis))
     if reverse:
         slices.reverse()
     for i in range(1, len(slices)):
@@ -31,20 +31,13 @@ def directional_max_pool(x: Tensor, direction: str) -> Tensor:
         slices[i] = torch.where((best >= new) | best.isnan(), best, new)
     if reverse:
         slices.reverse()
-    memory_format = _memory_format(x)
     if not slices:
-        return x.clone(memory_format=memory_format)
-    return torch.stack(slices, axis).contiguous(memory_format=memory_format)
+        return x.clone(memory_format=memory_format_of(x))
+    return torch.stack(slices, axis).to(x.dtype).contiguous(memory_format=memory_format_of(x))
 
 
 def corner_pool(vertical: Tensor, horizontal: Tensor, corner: str) -> Tensor:
     """Return the sum of the two pools [N, C, H, W]; see ``kernels.corner_pool``."""
-    down, across = ("top", "left") if corner == "top_left" else ("bottom", "right")
-    return directional_max_pool(vertical, down) + directional_max_pool(horizontal, across)
-
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    """channels_last where only channels_last describes ``x``, else contiguous."""
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        return torch.channels_last
-    return torch.contiguous_format
+    down, across = DIRECTIONS_OF[corner]
+    result = directional_max_pool(vertical, down) + directional_max_pool(horizontal, across)
+    return result.contiguous(memory_format=memory_format_of(vertical))

@@ -1,0 +1,13 @@
+"""Let ``pytest benchmarks`` collect ``bench_*.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    if file_path.match("bench_*.py"):
+        return pytest.Module.from_parent(parent, path=file_path)
+    return None

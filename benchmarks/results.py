@@ -1,0 +1,67 @@
+"""Reading what ``pytest benchmarks --benchmark-json=out.json`` wrote, and publishing it.
+
+``python -m benchmarks.results out.json reports/benchmarks`` writes reports/benchmarks/<device>.json: the same, with the
+plugin's statistics reduced to a few figures and one row a line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import FIELDS
+
+STATUSES = ("ok", "error", "unavailable", "not measured")
+_FIGURES = ("bytes_moved", "gigabytes_per_second", "ratio", "ratio_lower", "ratio_upper", "milliseconds")
+_COMMON = ("device", "threads", "versions")  # the same in every row of a run: stored once
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file, raw or published; raises ``ValueError``, naming file and row, for a malformed one."""
+    content = json.loads(path.read_text())
+    common = content.get("common", {})
+    rows = [{**common, **each["extra_info"]} for each in content["benchmarks"] if "status" in each["extra_info"]]
+    for row in rows:
+        what = f"{path}: row {row.get('implementation')} {row.get('mode')} {row.get('shape')}"
+        missing = set(FIELDS) - set(row)
+        if missing:
+            raise ValueError(f"{what}: the fields {sorted(missing)} are missing; run the benchmarks again")
+        if row["status"] not in STATUSES:
+            raise ValueError(f"{what}: status must be one of {', '.join(STATUSES)}, not {row['status']!r}")
+        if (row["status"] == "ok") != all(row[field] is not None for field in _FIGURES):
+            raise ValueError(f"{what}: status {row['status']!r} and its figures contradict each other")
+        if row["status"] != "ok" and not row["reason"]:
+            raise ValueError(f"{what}: no figures, and no reason given")
+    return rows
+
+
+def publish(source: Path, folder: Path) -> Path:
+    """Write the rows of ``source`` to ``folder``/<device>.json, one row a line, and return the path."""
+    rows = read_rows(source)
+    if not rows:
+        raise ValueError(f"{source}: no rows; run pytest benchmarks --benchmark-json={source}")
+    content = json.loads(source.read_text())
+    common = {field: rows[0][field] for field in _COMMON}
+    lines = []
+    for each in content["benchmarks"]:
+        info = {
+            field: value for field, value in each["extra_info"].items() if field not in _COMMON and value is not None
+        }
+        info = {**dict.fromkeys((f for f in FIELDS if f not in _COMMON), None), **info}
+        stats = {field: round(each["stats"][field], 9) for field in ("min", "median", "rounds")}
+        lines.append(json.dumps({"name": each["name"], "extra_info": info, "stats": stats}, separators=(",", ":")))
+    head = {"datetime": content["datetime"], "common": common}
+    text = json.dumps(head, indent=1)[:-2] + ',\n "benchmarks": [\n' + ",\n".join(lines) + "\n ]\n}\n"
+    path = folder / (re.sub(r"[^a-z0-9]+", "-", common["device"].lower()).strip("-") + ".json")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit("usage: python -m benchmarks.results out.json reports/benchmarks")
+    print(publish(Path(sys.argv[1]), Path(sys.argv[2])))

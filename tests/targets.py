@@ -1,0 +1,55 @@
+"""What the tests of the kernels run over: every implementation on every device that it can serve here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from kernels import registry
+
+
+@dataclass(frozen=True)
+class Target:
+    """An implementation on a device."""
+
+    row: registry.Implementation
+    device: str
+
+    @property
+    def name(self) -> str:
+        """The name to pass as ``impl``."""
+        return self.row.name
+
+    @property
+    def dtypes(self) -> tuple[torch.dtype, ...]:
+        """The dtypes that the implementation serves."""
+        return tuple(getattr(torch, dtype) for dtype in self.row.dtypes)
+
+    @property
+    def is_interpreted(self) -> bool:
+        """Whether this is Triton's interpreter, thousands of times slower than a GPU."""
+        return self.name == "triton" and self.device == "cpu"
+
+
+def _devices(row: registry.Implementation) -> tuple[str, ...]:
+    here = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    devices = here if row.devices == ("any",) else tuple(device for device in row.devices if device in here)
+    return devices or row.devices[:1]  # nothing to run on: one test that skips with the reason
+
+
+def targets(*leave_out: str) -> list[pytest.param]:
+    """Return a parameter for each implementation and device; those that cannot run skip, saying why."""
+    params = []
+    for row in registry.ROWS:
+        if row.name in leave_out:
+            continue
+        for device in _devices(row):
+            reasons = {row.why_not(device, dtype) for dtype in Target(row, device).dtypes}
+            reason = " and ".join(sorted(filter(None, reasons)))
+            marks = [pytest.mark.gpu] if device == "cuda" else []
+            if reason:
+                marks.append(pytest.mark.skip(reason=f"{row.name}: {reason}"))
+            params.append(pytest.param(Target(row, device), id=f"{row.name}-{device}", marks=marks))
+    return params

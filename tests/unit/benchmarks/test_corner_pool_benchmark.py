@@ -1,0 +1,96 @@
+"""The benchmark of corner pooling: its rows can be read back, and a wrong kernel gets no time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import kernels
+from benchmarks.measure import blank_row, measure
+from benchmarks.results import publish, read_rows
+from benchmarks.workloads import MODES, Workload
+
+ROOT = Path(__file__).parents[3]
+TINY = Workload("tiny", (2, 3, 8, 9), "float32", "channels_last")
+
+
+def eager(vertical, horizontal, corner):
+    return kernels.corner_pool(vertical, horizontal, corner, impl="eager")
+
+
+@pytest.mark.slow
+def test_a_run_writes_a_row_for_every_implementation_and_mode_and_reads_them_back_as_published(tmp_path):
+    out = tmp_path / "out.json"
+    command = [sys.executable, "-m", "pytest", "benchmarks", f"--benchmark-json={out}", "-q", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "BENCHMARK_PROFILE": "smoke"}
+    environment.pop("TRITON_INTERPRET", None)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = read_rows(out)
+    expected = {(row["name"], mode) for row in kernels.implementations() for mode in MODES}
+    assert {(row["implementation"], row["mode"]) for row in rows} == expected
+    for row in rows:
+        if row["status"] == "ok":
+            assert row["ratio_lower"] <= row["ratio"] <= row["ratio_upper"]
+            assert row["peak_bytes"] >= 4 * torch.Size(row["shape"]).numel()
+    assert {row["status"] for row in rows if row["implementation"] == "eager"} == {"ok"}
+    assert read_rows(publish(out, tmp_path / "published")) == rows
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_wrong_kernel_gets_an_error_and_no_time(mode):
+    def wrong(vertical, horizontal, corner):
+        return eager(vertical, horizontal.flip(3), corner)
+
+    row = measure(blank_row("wrong", TINY, mode, "cpu"), wrong, eager, TINY, mode, "cpu")
+    assert row["status"] == "error"
+    assert "differs in" in row["reason"]
+    assert row["ratio"] is None
+    assert row["milliseconds"] is None
+
+
+def test_a_kernel_with_a_wrong_gradient_gets_an_error_and_no_time():
+    def splits_ties(vertical, horizontal, corner):
+        return kernels.corner_pool(vertical, horizontal, corner, impl="cummax")
+
+    row = measure(blank_row("cummax", TINY, "both", "cpu"), splits_ties, eager, TINY, "both", "cpu")
+    assert row["status"] == "error"
+    assert "gradient" in row["reason"]
+
+
+def test_a_kernel_that_raises_gets_an_error_with_its_words():
+    def raises(vertical, horizontal, corner):
+        raise RuntimeError("out of registers")
+
+    row = measure(blank_row("broken", TINY, "forward", "cpu"), raises, eager, TINY, "forward", "cpu")
+    assert row["status"] == "error"
+    assert row["reason"] == "RuntimeError: out of registers"
+
+
+def test_held_memory_is_what_autograd_keeps():
+    row = measure(blank_row("eager", TINY, "both", "cpu"), eager, eager, TINY, "both", "cpu", seconds=0)
+    assert row["held_bytes"] > 0
+    forward = measure(blank_row("eager", TINY, "forward", "cpu"), eager, eager, TINY, "forward", "cpu", seconds=0)
+    assert forward["held_bytes"] == 0
+
+
+def test_a_malformed_row_is_refused_by_name(tmp_path):
+    path = tmp_path / "bad.json"
+    row = blank_row("cpu", TINY, "forward", "cpu")
+    for change, message in (({"status": "fine"}, "status must be one of"), ({"status": "ok"}, "contradict")):
+        path.write_text(json.dumps({"benchmarks": [{"extra_info": {**row, **change}}]}))
+        with pytest.raises(ValueError, match=message):
+            read_rows(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "reports" / "benchmarks").glob("*.json")), ids=lambda path: path.stem)
+def test_published_rows_read_back_and_none_is_an_error(path):
+    rows = read_rows(path)
+    assert rows
+    assert not [row for row in rows if row["status"] == "error"]

@@ -1,0 +1,194 @@
+"""The CPU loops among processes and threads, and where their machine code is kept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import kernels
+from tests.targets import targets
+
+pytestmark = pytest.mark.skipif(
+    not all(row["available"] for row in kernels.implementations() if row["name"] == "cpu"),
+    reason="the CPU loops need numba",
+)
+
+SHAPE = (2, 32, 48, 40)  # large enough to be shared among threads
+
+
+def inputs(seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(-99, 99, SHAPE, generator=generator).float() for _ in range(3)]
+
+
+def pooled(vertical: torch.Tensor, horizontal: torch.Tensor, grad: torch.Tensor) -> list[torch.Tensor]:
+    leaves = vertical.detach().requires_grad_(), horizontal.detach().requires_grad_()
+    result = kernels.corner_pool(*leaves, "top_left", impl="cpu")
+    return [result.detach(), *torch.autograd.grad(result, leaves, grad)]
+
+
+def equal(actual: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+
+
+@pytest.fixture
+def several_threads(monkeypatch):
+    """Share even small tensors among three threads, more than pieces divide evenly into."""
+    monkeypatch.setattr("kernels.cpu._SHARED_FROM", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(1, 1, 40, 40), (1, 2, 40, 40), (1, 33, 9, 7), (3, 70, 5, 6), SHAPE])
+def test_any_number_of_threads_gives_the_same_bits(several_threads, layout, shape):
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(shape, generator=generator).contiguous(memory_format=layout) for _ in range(3)]
+    results = []
+    for threads in (1, 2, 3, 7):
+        torch.set_num_threads(threads)
+        results.append(pooled(*tensors))
+    assert all(equal(result, results[0]) for result in results)
+
+
+def test_one_thread_starts_no_helper():
+    code = """
+import threading, torch, kernels
+torch.set_num_threads(1)
+x = torch.randn(1, 64, 64, 64)
+kernels.corner_pool(x, x, "top_left", impl="cpu")
+print([t.name for t in threading.enumerate() if "corner" in t.name])
+"""
+    assert _python(code).strip() == "[]"
+
+
+def test_two_python_threads_may_call_at_once(several_threads):
+    expected = {seed: pooled(*inputs(seed)) for seed in range(4)}
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        wrong.extend(seed for _ in range(25) if not equal(pooled(*inputs(seed)), expected[seed]))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not wrong
+
+
+def test_a_backward_that_autograd_runs_on_another_thread_gives_the_same(several_threads):
+    vertical, horizontal, grad = inputs()
+    expected = pooled(vertical, horizontal, grad)
+    leaves = vertical.requires_grad_(), horizontal.requires_grad_()
+    result = kernels.corner_pool(*leaves, "top_left", impl="cpu")
+    thread = threading.Thread(target=lambda: result.backward(grad))
+    thread.start()
+    thread.join(60)
+    assert equal([leaf.grad for leaf in leaves], expected[1:])
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_pools_with_threads_of_its_own(several_threads):
+    tensors = inputs()
+    expected = pooled(*tensors)  # the helpers exist now, in the parent only
+    child = os.fork()
+    if child == 0:  # no pytest in the child, which reports by its exit status; and no OpenMP, which hangs there
+        results = zip(pooled(*tensors), expected, strict=True)
+        os._exit(0 if all(np.array_equal(actual, wanted) for actual, wanted in results) else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert equal(pooled(*tensors), expected)
+
+
+def test_a_data_loader_worker_may_pool():
+    class Maps(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            return kernels.directional_max_pool(torch.arange(12.0).view(1, 1, 3, 4) * (index + 1), "bottom", impl="cpu")
+
+    loaded = list(torch.utils.data.DataLoader(Maps(), num_workers=2, multiprocessing_context="fork"))
+    assert [batch.max().item() for batch in loaded] == [11.0, 22.0]
+
+
+_ONE_PROCESS = """
+import torch, kernels
+torch.set_num_threads(1)
+x = torch.arange(2.0 * 8 * 32 * 32).view(2, 8, 32, 32).requires_grad_()
+for _ in range(20):
+    result = kernels.corner_pool(x, x, "bottom_right", impl="cpu")
+    (grad,) = torch.autograd.grad(result.sum(), x)
+print(result.double().sum().item(), grad.double().sum().item())
+"""
+
+
+def _python(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_two_single_threaded_processes_side_by_side_agree():
+    command = [sys.executable, "-c", _ONE_PROCESS]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = {process.communicate(timeout=120)[0] for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(answers) == 1
+    assert answers.pop().strip()
+
+
+@pytest.mark.slow
+def test_machine_code_is_kept_on_disk_and_read_back(tmp_path):
+    first = _python(_ONE_PROCESS, NUMBA_CACHE_DIR=str(tmp_path))
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
+    assert kept
+    assert _python(_ONE_PROCESS, NUMBA_CACHE_DIR=str(tmp_path)) == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")} == kept
+
+
+@pytest.mark.slow
+def test_where_no_cache_folder_can_be_written_the_loops_are_compiled_in_memory(tmp_path):
+    """Root may write anywhere, so the folders are made impossible: each would have to be made inside a file."""
+    package = tmp_path / "kernels"
+    package.mkdir()
+    for file in Path(kernels.__file__).parent.glob("*.py"):
+        (package / file.name).write_text(file.read_text())
+    (package / "__pycache__").write_text("a file where numba would make its folder")
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.dont_write_bytecode = True\n" + _ONE_PROCESS
+    code += "import kernels.cpu_kernels as loops; print(type(loops.rows_forward._cache).__name__, loops.__file__)"
+    environment = {"HOME": str(blocked), "XDG_CACHE_HOME": str(blocked / "x"), "NUMBA_CACHE_DIR": str(blocked / "x")}
+    *_, last = _python(code, **environment).splitlines()
+    assert last == f"NullCache {package / 'cpu_kernels.py'}"
+
+
+@pytest.mark.parametrize("target", [p for p in targets() if p.values[0].name == "cpu"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_fused_sum_of_sixteen_bit_values_is_rounded_once(target, dtype):
+    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
+    every = bits.view(getattr(torch, dtype)).view(1, 1, 256, 256).permute(3, 2, 1, 0).contiguous()  # lines of one
+    for shift in (1, 4097, 20011):
+        other = every.flatten().roll(shift).view(every.shape)
+        result = kernels.corner_pool(every, other, "top_left", impl=target.name)
+        expected = kernels.corner_pool(every, other, "top_left", impl="eager")
+        torch.testing.assert_close(result, expected, rtol=0, atol=0, equal_nan=True)
