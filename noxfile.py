@@ -17,8 +17,14 @@ ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
 
-def install(session: nox.Session, *groups: str, project: str | None = ".") -> None:
-    """Install the project and dependency groups at the versions of constraints.txt."""
+WORKERS = str(os.cpu_count() or 1)
+
+
+def install(session: nox.Session, *groups: str, project: str | None = ".[cuda]") -> None:
+    """Install the project and dependency groups at the versions of constraints.txt.
+
+    The extra ``cuda`` compiles CUDA without a GPU, so that every machine can test that its kernels compile.
+    """
     packages = nox.project.dependency_groups(PYPROJECT, *groups) if groups else ()
     editable = ("-e", project) if project else ()
     session.install("-c", str(ROOT / "constraints.txt"), *editable, *packages)
@@ -30,8 +36,7 @@ def tests(session: nox.Session) -> None:
     install(session, "tests")
     # one thread a worker: the machine's cores are taken by the workers
     session.env["OMP_NUM_THREADS"] = "1"
-    workers = str(max(os.cpu_count() or 1, 1))
-    session.run("pytest", "-n", workers, "--dist", "loadgroup", *session.posargs)
+    session.run("pytest", "-n", WORKERS, "--dist", "loadgroup", *session.posargs)
 
 
 @nox.session
@@ -83,10 +88,18 @@ def report(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def property(session: nox.Session) -> None:
-    """Run the property tests with thousands of examples each."""
+    """Run the property tests with thousands of examples each; HYPOTHESIS_PROFILE=ci in the environment takes fewer."""
     install(session, "tests")
-    session.env["HYPOTHESIS_PROFILE"] = "thorough"
-    session.run("pytest", "-n", str(max(os.cpu_count() or 1, 1)), "tests/property", *session.posargs)
+    session.env["HYPOTHESIS_PROFILE"] = os.environ.get("HYPOTHESIS_PROFILE", "thorough")
+    session.env["OMP_NUM_THREADS"] = "1"
+    session.run("pytest", "-n", WORKERS, "tests/property", *session.posargs)
+
+
+@nox.session(default=False)
+def aot(session: nox.Session) -> None:
+    """Compile the Triton and CUDA kernels for sm_80, sm_90 and sm_100; registers and spills; a spill fails."""
+    install(session)
+    session.run("python", "-m", "kernels.aot", *session.posargs)
 
 
 @nox.session(default=False)
@@ -98,6 +111,6 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def gpu(session: nox.Session) -> None:
-    """Run the tests that need a CUDA device; arguments go to pytest."""
+    """Run the tests that need a CUDA device, which skip where there is none; arguments go to pytest."""
     install(session, "tests")
     session.run("pytest", "-m", "gpu", *session.posargs)
