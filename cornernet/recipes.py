@@ -41,7 +41,7 @@ def hourglass_52() -> Config:
 
 
 def small() -> Config:
-    """Return a detector of half a million parameters for photographs on a CPU, at 255x191 pixels."""
+    """Return a detector of half a million parameters for photographs, at 255x191 pixels: ten minutes on two cores."""
     return Config(
         model=ModelConfig(
             backbone=HourglassConfig(stacks=1, stem_channels=32, channels=(32, 32, 48, 64), blocks=(1, 1, 1, 1)),
@@ -57,7 +57,7 @@ def small() -> Config:
             ),
         ),
         training=TrainingConfig(
-            iterations=900,
+            iterations=2400,
             batch_size=8,
             learning_rate=2e-3,
             schedule="cosine",
