@@ -17,11 +17,15 @@ SHAPE = (2, 3, 5, 18)
 
 
 def maps(
-    target: Target, layout: torch.memory_format, dtype: torch.dtype = torch.float32, seed: int = 0
+    target: Target,
+    layout: torch.memory_format,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    shape: tuple[int, ...] = SHAPE,
 ) -> list[Tensor]:
     """Return a vertical and a horizontal map and a gradient, whole numbers so that sums are exact."""
     generator = torch.Generator().manual_seed(seed)
-    made = (torch.randint(-9, 9, SHAPE, generator=generator).to(target.device, dtype) for _ in range(3))
+    made = (torch.randint(-9, 9, shape, generator=generator).to(target.device, dtype) for _ in range(3))
     return [tensor.contiguous(memory_format=layout) for tensor in made]
 
 
@@ -34,7 +38,7 @@ def gradients(function, vertical: Tensor, horizontal: Tensor, grad: Tensor) -> t
 @operators
 @layouts
 def test_the_operators_pass_torchs_own_checks(target, layout):
-    vertical, horizontal, grad = maps(target, layout, (1, 2, 3, 4) if target.is_interpreted else SHAPE)
+    vertical, horizontal, grad = maps(target, layout, shape=(1, 2, 3, 4) if target.is_interpreted else SHAPE)
     vertical.requires_grad_()
     horizontal.requires_grad_()
     namespace = torch.ops.cornernet_kernels
