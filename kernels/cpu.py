@@ -1,9 +1,9 @@
 """Corner pooling on the CPU: one pass over memory, on as many threads as torch uses, and no compiler to install.
 
-The loops are in ``cpu_kernels`` (numba). This file cuts the work into pieces and shares them out: numba's own parallel
-layers abort in a forked child or on concurrent calls and do not know torch's thread count, so a few Python threads
-call the serial loops, which release the GIL. The calling thread takes pieces too and never waits for a helper that has
-not started: handing over costs it about 20 microseconds, and any number of threads may call at once.
+The loops are in ``cpu_kernels`` (numba). This file shares the work out: numba's own parallel layers abort in a forked
+child or on concurrent calls and do not know torch's thread count, so a few Python threads call the serial loops, which
+release the GIL and take piece after piece from a common counter until none is left. The calling thread takes pieces
+too and waits for no helper that has not started, so any number of threads may call at once.
 
 Backward follows records, two bits per element noted during forward, and needs no input. Measured on two cores
 (Sapphire Rapids, float32, one thread, forward + backward, in units of three additions; the interquartile range is
@@ -15,12 +15,11 @@ inputs instead of the inputs. (An int8 or int16 index map would be four to eight
 from __future__ import annotations
 
 import functools
-import itertools
 import os
+import queue
 import threading
-from collections import deque
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -157,13 +156,16 @@ def _run(loops: tuple[Any, Any], like: Tensor, arrays: tuple[Any, ...], options:
         scratch_size = -(-width // _LANES) * _LANES
     wide = np.float64 if like.dtype == torch.float64 else np.float32
 
-    def work(start: int, stop: int) -> None:
-        loop(*arrays, np.empty(scratch_size, wide), start, stop, *sizes, *options)
+    # more pieces than threads: a thread that was delayed takes fewer
+    pieces = min(units, 6 * threads) if threads > 1 else 1
+    tickets = np.zeros(2, np.int64)
 
-    if threads == 1 or units == 1:
-        work(0, units)
-    else:
-        _share(work, units, threads)
+    def take_part() -> None:
+        loop(*arrays, np.empty(scratch_size, wide), tickets, pieces, units, *sizes, *options)
+
+    _helpers.call(take_part, min(threads, pieces) - 1)
+    take_part()
+    _wait(tickets, pieces)
 
 
 # --------------------------------------------------------------------------------------------------------- threads
@@ -176,38 +178,32 @@ class _Helpers:
 
     def forget(self) -> None:
         self.lock, self.count = threading.Lock(), 0
-        self.executor: ThreadPoolExecutor | None = None
+        self.calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
-    def submit(self, task: Callable[[], None], times: int) -> list[Future[None]]:
-        with self.lock:
-            if self.executor is None or self.count < times:
-                if self.executor is not None:
-                    self.executor.shutdown(wait=False)
-                self.executor, self.count = ThreadPoolExecutor(times, "corner-pool"), times
-            return [self.executor.submit(task) for _ in range(times)]
+    def call(self, take_part: Callable[[], None], times: int) -> None:
+        if self.count < times:
+            with self.lock:
+                while self.count < times:
+                    name = f"corner-pool-{self.count}"
+                    threading.Thread(target=self._serve, args=(self.calls,), name=name, daemon=True).start()
+                    self.count += 1
+        for _ in range(times):
+            self.calls.put(take_part)
+
+    @staticmethod
+    def _serve(calls: queue.SimpleQueue[Callable[[], None]]) -> None:
+        while True:
+            calls.get()()
 
 
 _helpers = _Helpers()
 
 
-def _share(work: Callable[[int, int], None], units: int, threads: int) -> None:
-    """Call ``work(start, stop)`` over all units from ``threads`` threads, this one among them."""
-    pieces = min(units, 4 * threads)  # more pieces than threads: a thread that was delayed takes fewer
-    bounds = [units * i // pieces for i in range(pieces + 1)]
-    queue = deque(itertools.pairwise(bounds))
+def _wait(tickets: Any, pieces: int) -> None:
+    """Wait for the pieces that helpers still work on, at most one each."""
+    from kernels import cpu_kernels
 
-    def drain() -> None:
-        while True:
-            try:
-                start, stop = queue.popleft()
-            except IndexError:
-                return
-            work(start, stop)
-
-    helping = _helpers.submit(drain, min(threads, pieces) - 1)
-    try:
-        drain()
-    finally:
-        for helper in helping:
-            if not helper.cancel():  # it has started: wait for its last piece
-                helper.result()
+    # looking sees the end at once, where waking up costs 40 to 90 microseconds; but not for ever: on a busy machine a
+    # helper may have lost its core to someone, perhaps to this very loop
+    while not cpu_kernels.all_done(tickets, pieces, 20_000):
+        time.sleep(50e-6)
