@@ -43,7 +43,11 @@ _LANES = 16
 _VERTICAL, _HORIZONTAL, _BOTH = 1, 2, 3
 
 # fewer elements than this are pooled by the calling thread alone: waking a helper takes longer than their half
-_SHARED_FROM = 1 << 16
+_SHARED_FROM = 1 << 19
+
+# How often to look whether the others are done, a nanosecond each: the caller for as long as a piece may take, before
+# it sleeps; a helper until the caller has gone on
+_CALLER_LOOKS, _HELPER_LOOKS = 1_000_000, 20_000
 
 
 @functools.cache
@@ -101,15 +105,15 @@ def _is_reversed(corner: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------ calling the loops
-def _flat(x: Tensor) -> Any:
+def _flat(x: Tensor, channels_last: bool) -> Any:
     """Return the memory of a dense tensor as a flat array; 16-bit floats as the integers cpu_kernels knows them by."""
     if x.dtype == torch.float16:
         x = x.view(torch.int16)
     elif x.dtype == torch.bfloat16:
         x = x.view(torch.uint16)
-    if memory_format_of(x) == torch.channels_last:
+    if channels_last:
         x = x.permute(0, 2, 3, 1)
-    return x.reshape(-1).numpy()
+    return x.view(-1).numpy()
 
 
 _NO_WORDS = np.empty(1, np.uint16)
@@ -118,16 +122,16 @@ _NO_WORDS = np.empty(1, np.uint16)
 def _words(records: tuple[Tensor, Tensor] | None) -> tuple[Any, Any]:
     if records is None:
         return _NO_WORDS, _NO_WORDS
-    return tuple(record.reshape(-1).numpy().view(np.uint16) for record in records)  # type: ignore[return-value]
+    down, across = (record.view(torch.uint16).view(-1).numpy() for record in records)
+    return down, across
 
 
 def _forward(inputs: tuple[Tensor, Tensor], reverse: bool, parts: int, records: tuple[Tensor, Tensor] | None) -> Tensor:
     from kernels import cpu_kernels
 
     result = torch.empty_like(inputs[0])
-    arrays = (*map(_flat, (*inputs, result)), *_words(records))
     loops = cpu_kernels.rows_forward, cpu_kernels.channels_forward
-    _run(loops, result, arrays, (reverse, parts, records is not None))
+    _run(loops, (*inputs, result), records, (reverse, parts, records is not None))
     return result
 
 
@@ -136,16 +140,23 @@ def _backward(
 ) -> None:
     from kernels import cpu_kernels
 
-    arrays = (*map(_flat, (grad, *grads)), *_words(records))
-    _run((cpu_kernels.rows_backward, cpu_kernels.channels_backward), grad, arrays, (reverse, parts))
+    _run((cpu_kernels.rows_backward, cpu_kernels.channels_backward), (grad, *grads), records, (reverse, parts))
 
 
-def _run(loops: tuple[Any, Any], like: Tensor, arrays: tuple[Any, ...], options: tuple[Any, ...]) -> None:
+def _run(
+    loops: tuple[Any, Any],
+    tensors: tuple[Tensor, Tensor, Tensor],
+    records: tuple[Tensor, Tensor] | None,
+    options: tuple[Any, ...],
+) -> None:
     """Run one of the loops, for contiguous tensors or for channels_last ones, over all of its units of work."""
+    like = tensors[0]
     images, channels, height, width = like.shape
     threads = torch.get_num_threads() if like.numel() >= _SHARED_FROM else 1
+    channels_last = memory_format_of(like) == torch.channels_last
+    arrays = *(_flat(tensor, channels_last) for tensor in tensors), *_words(records)
     sizes: tuple[int, ...]
-    if memory_format_of(like) == torch.channels_last:
+    if channels_last:
         loop, lanes = loops[1], -(-channels // _LANES)
         # blocks of channels, only as many as keep every thread busy: long runs of memory are read faster
         blocks = min(lanes, -(-threads // images))
@@ -160,11 +171,11 @@ def _run(loops: tuple[Any, Any], like: Tensor, arrays: tuple[Any, ...], options:
     pieces = min(units, 6 * threads) if threads > 1 else 1
     tickets = np.zeros(2, np.int64)
 
-    def take_part() -> None:
-        loop(*arrays, np.empty(scratch_size, wide), tickets, pieces, units, *sizes, *options)
+    def take_part(looks: int) -> None:
+        loop(*arrays, np.empty(scratch_size, wide), tickets, pieces, looks, units, *sizes, *options)
 
     _helpers.call(take_part, min(threads, pieces) - 1)
-    take_part()
+    take_part(0)
     _wait(tickets, pieces)
 
 
@@ -178,9 +189,9 @@ class _Helpers:
 
     def forget(self) -> None:
         self.lock, self.count = threading.Lock(), 0
-        self.calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.calls: queue.SimpleQueue[Callable[[int], None]] = queue.SimpleQueue()
 
-    def call(self, take_part: Callable[[], None], times: int) -> None:
+    def call(self, take_part: Callable[[int], None], times: int) -> None:
         if self.count < times:
             with self.lock:
                 while self.count < times:
@@ -191,9 +202,9 @@ class _Helpers:
             self.calls.put(take_part)
 
     @staticmethod
-    def _serve(calls: queue.SimpleQueue[Callable[[], None]]) -> None:
+    def _serve(calls: queue.SimpleQueue[Callable[[int], None]]) -> None:
         while True:
-            calls.get()()
+            calls.get()(_HELPER_LOOKS)
 
 
 _helpers = _Helpers()
@@ -205,5 +216,5 @@ def _wait(tickets: Any, pieces: int) -> None:
 
     # looking sees the end at once, where waking up costs 40 to 90 microseconds; but not for ever: on a busy machine a
     # helper may have lost its core to someone, perhaps to this very loop
-    while not cpu_kernels.all_done(tickets, pieces, 20_000):
+    while not cpu_kernels.all_done(tickets, pieces, _CALLER_LOOKS):
         time.sleep(50e-6)

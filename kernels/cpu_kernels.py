@@ -280,6 +280,20 @@ def pieces_done(typing_context: Any, tickets: Any) -> Any:
     return types.int64(tickets), generate
 
 
+@_inlined
+def stand_by(tickets: Any, pieces: int, looks: int) -> None:
+    """Stay out of Python until all pieces are done and a little longer, at most twice ``looks`` looks.
+
+    The caller waits for nothing but the last piece. A helper that came back to Python at that moment would hold the
+    GIL when the caller wants it, and a thread that once sleeps on a lock wakes up 100 microseconds later.
+    """
+    left = looks
+    while pieces_done(tickets) < pieces and left > 0:
+        left -= 1
+    for _ in range(looks):
+        pieces_done(tickets)
+
+
 @_kernel
 def all_done(tickets: Any, pieces: int, looks: int) -> bool:
     """Return whether all pieces are done, after looking up to ``looks`` times without giving up the core."""
@@ -564,12 +578,13 @@ _backward_left, _backward_right = _backward_cell(_sums_left, _last_left), _backw
 @_kernel
 def rows_forward(
     vertical: Any, horizontal: Any, result: Any, words_down: Any, words_across: Any, scratch: Any,
-    tickets: Any, pieces: int, units: int, height: int, width: int, reverse: bool, parts: int, keep: bool,
+    tickets: Any, pieces: int, looks: int, units: int, height: int, width: int, reverse: bool, parts: int, keep: bool,
 ) -> None:  # fmt: skip
     """Pool ``units`` planes of contiguous tensors [planes, height, width], given as flat arrays.
 
     The planes are cut into ``pieces``; ``tickets``, two int64 that start at zero and are shared by all threads that
-    call this with the same tensors, say how many pieces are taken and how many are done.
+    call this with the same tensors, say how many pieces are taken and how many are done. ``looks`` is for
+    :func:`stand_by`, 0 in the calling thread.
     ``parts`` is 1 for the vertical pool, 2 for the horizontal one, 3 for their sum. ``reverse``: from the bottom row
     up and from the right column leftwards. ``keep``: write the records. ``scratch`` holds ceil(width / 16) * 16 wide
     values.
@@ -611,12 +626,13 @@ def rows_forward(
                         )
         hand_in_piece(shared)
         piece = take_piece(shared)
+    stand_by(shared, pieces, looks)
 
 
 @_kernel
 def rows_backward(
     grad_result: Any, grad_vertical: Any, grad_horizontal: Any, words_down: Any, words_across: Any, scratch: Any,
-    tickets: Any, pieces: int, units: int, height: int, width: int, reverse: bool, parts: int,
+    tickets: Any, pieces: int, looks: int, units: int, height: int, width: int, reverse: bool, parts: int,
 ) -> None:  # fmt: skip
     """Spread the gradient of :func:`rows_forward` over its inputs, following the records; arguments as there."""
     tensors = pointer(grad_result), pointer(grad_vertical), pointer(grad_horizontal)
@@ -648,6 +664,7 @@ def rows_backward(
                         carried = _backward_left(tensors, words, sums, carried, index, k, word + k, parts, LANES)
         hand_in_piece(shared)
         piece = take_piece(shared)
+    stand_by(shared, pieces, looks)
 
 
 # ----------------------------------------------------------------------------------------------------- channels_last
@@ -682,7 +699,7 @@ def _backward_channels(
 @_kernel
 def channels_forward(
     vertical: Any, horizontal: Any, result: Any, words_down: Any, words_across: Any, scratch: Any,
-    tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, blocks: int,
+    tickets: Any, pieces: int, looks: int, units: int, height: int, width: int, channels: int, blocks: int,
     reverse: bool, parts: int, keep: bool,
 ) -> None:  # fmt: skip
     """Pool blocks of channels of channels_last tensors, in memory [images, height, width, channels].
@@ -724,12 +741,13 @@ def channels_forward(
                         )  # fmt: skip
         hand_in_piece(shared)
         piece = take_piece(shared)
+    stand_by(shared, pieces, looks)
 
 
 @_kernel
 def channels_backward(
     grad_result: Any, grad_vertical: Any, grad_horizontal: Any, words_down: Any, words_across: Any, scratch: Any,
-    tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, blocks: int,
+    tickets: Any, pieces: int, looks: int, units: int, height: int, width: int, channels: int, blocks: int,
     reverse: bool, parts: int,
 ) -> None:  # fmt: skip
     """Spread the gradient of :func:`channels_forward` over its inputs, following the records; arguments as there."""
@@ -767,3 +785,4 @@ def channels_backward(
                         )  # fmt: skip
         hand_in_piece(shared)
         piece = take_piece(shared)
+    stand_by(shared, pieces, looks)
