@@ -1,9 +1,9 @@
 """Corner pooling on the CPU: one pass over memory, on as many threads as torch uses, and no compiler to install.
 
-The loops are in ``cpu_kernels`` (numba). This file cuts the work into pieces and shares them out: numba's own parallel
-layers abort in a forked child or on concurrent calls and do not know torch's thread count, so a few Python threads
-call the serial loops, which release the GIL. The calling thread takes pieces too and never waits for a helper that has
-not started: handing over costs it about 20 microseconds, and any number of threads may call at once.
+The loops are in ``cpu_kernels`` (numba). This file shares the work out: numba's own parallel layers abort in a forked
+child or on concurrent calls and do not know torch's thread count, so a few Python threads call the serial loops, which
+release the GIL and take piece after piece from a common counter until none is left. The calling thread takes pieces
+too and waits for no helper that has not started, so any number of threads may call at once.
 
 Backward follows records, two bits per element noted during forward, and needs no input. Measured on two cores
 (Sapphire Rapids, float32, one thread, forward + backward, in units of three additions; the interquartile range is
@@ -15,12 +15,11 @@ inputs instead of the inputs. (An int8 or int16 index map would be four to eight
 from __future__ import annotations
 
 import functools
-import itertools
 import os
+import queue
 import threading
-from collections import deque
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,11 @@ _LANES = 16
 _VERTICAL, _HORIZONTAL, _BOTH = 1, 2, 3
 
 # fewer elements than this are pooled by the calling thread alone: waking a helper takes longer than their half
-_SHARED_FROM = 1 << 16
+_SHARED_FROM = 1 << 19
+
+# How often to look whether the others are done, a nanosecond each: the caller for as long as a piece may take, before
+# it sleeps; a helper until the caller has gone on
+_CALLER_LOOKS, _HELPER_LOOKS = 1_000_000, 20_000
 
 
 @functools.cache
@@ -102,15 +105,15 @@ def _is_reversed(corner: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------ calling the loops
-def _flat(x: Tensor) -> Any:
+def _flat(x: Tensor, channels_last: bool) -> Any:
     """Return the memory of a dense tensor as a flat array; 16-bit floats as the integers cpu_kernels knows them by."""
     if x.dtype == torch.float16:
         x = x.view(torch.int16)
     elif x.dtype == torch.bfloat16:
         x = x.view(torch.uint16)
-    if memory_format_of(x) == torch.channels_last:
+    if channels_last:
         x = x.permute(0, 2, 3, 1)
-    return x.reshape(-1).numpy()
+    return x.view(-1).numpy()
 
 
 _NO_WORDS = np.empty(1, np.uint16)
@@ -119,16 +122,16 @@ _NO_WORDS = np.empty(1, np.uint16)
 def _words(records: tuple[Tensor, Tensor] | None) -> tuple[Any, Any]:
     if records is None:
         return _NO_WORDS, _NO_WORDS
-    return tuple(record.reshape(-1).numpy().view(np.uint16) for record in records)  # type: ignore[return-value]
+    down, across = (record.view(torch.uint16).view(-1).numpy() for record in records)
+    return down, across
 
 
 def _forward(inputs: tuple[Tensor, Tensor], reverse: bool, parts: int, records: tuple[Tensor, Tensor] | None) -> Tensor:
     from kernels import cpu_kernels
 
     result = torch.empty_like(inputs[0])
-    arrays = (*map(_flat, (*inputs, result)), *_words(records))
     loops = cpu_kernels.rows_forward, cpu_kernels.channels_forward
-    _run(loops, result, arrays, (reverse, parts, records is not None))
+    _run(loops, (*inputs, result), records, (reverse, parts, records is not None))
     return result
 
 
@@ -137,16 +140,23 @@ def _backward(
 ) -> None:
     from kernels import cpu_kernels
 
-    arrays = (*map(_flat, (grad, *grads)), *_words(records))
-    _run((cpu_kernels.rows_backward, cpu_kernels.channels_backward), grad, arrays, (reverse, parts))
+    _run((cpu_kernels.rows_backward, cpu_kernels.channels_backward), (grad, *grads), records, (reverse, parts))
 
 
-def _run(loops: tuple[Any, Any], like: Tensor, arrays: tuple[Any, ...], options: tuple[Any, ...]) -> None:
+def _run(
+    loops: tuple[Any, Any],
+    tensors: tuple[Tensor, Tensor, Tensor],
+    records: tuple[Tensor, Tensor] | None,
+    options: tuple[Any, ...],
+) -> None:
     """Run one of the loops, for contiguous tensors or for channels_last ones, over all of its units of work."""
+    like = tensors[0]
     images, channels, height, width = like.shape
     threads = torch.get_num_threads() if like.numel() >= _SHARED_FROM else 1
+    channels_last = memory_format_of(like) == torch.channels_last
+    arrays = *(_flat(tensor, channels_last) for tensor in tensors), *_words(records)
     sizes: tuple[int, ...]
-    if memory_format_of(like) == torch.channels_last:
+    if channels_last:
         loop, lanes = loops[1], -(-channels // _LANES)
         # blocks of channels, only as many as keep every thread busy: long runs of memory are read faster
         blocks = min(lanes, -(-threads // images))
@@ -157,13 +167,16 @@ def _run(loops: tuple[Any, Any], like: Tensor, arrays: tuple[Any, ...], options:
         scratch_size = -(-width // _LANES) * _LANES
     wide = np.float64 if like.dtype == torch.float64 else np.float32
 
-    def work(start: int, stop: int) -> None:
-        loop(*arrays, np.empty(scratch_size, wide), start, stop, *sizes, *options)
+    # more pieces than threads: a thread that was delayed takes fewer
+    pieces = min(units, 6 * threads) if threads > 1 else 1
+    tickets = np.zeros(2, np.int64)
 
-    if threads == 1 or units == 1:
-        work(0, units)
-    else:
-        _share(work, units, threads)
+    def take_part(looks: int) -> None:
+        loop(*arrays, np.empty(scratch_size, wide), tickets, pieces, looks, units, *sizes, *options)
+
+    _helpers.call(take_part, min(threads, pieces) - 1)
+    take_part(0)
+    _wait(tickets, pieces)
 
 
 # --------------------------------------------------------------------------------------------------------- threads
@@ -176,38 +189,32 @@ class _Helpers:
 
     def forget(self) -> None:
         self.lock, self.count = threading.Lock(), 0
-        self.executor: ThreadPoolExecutor | None = None
+        self.calls: queue.SimpleQueue[Callable[[int], None]] = queue.SimpleQueue()
 
-    def submit(self, task: Callable[[], None], times: int) -> list[Future[None]]:
-        with self.lock:
-            if self.executor is None or self.count < times:
-                if self.executor is not None:
-                    self.executor.shutdown(wait=False)
-                self.executor, self.count = ThreadPoolExecutor(times, "corner-pool"), times
-            return [self.executor.submit(task) for _ in range(times)]
+    def call(self, take_part: Callable[[int], None], times: int) -> None:
+        if self.count < times:
+            with self.lock:
+                while self.count < times:
+                    name = f"corner-pool-{self.count}"
+                    threading.Thread(target=self._serve, args=(self.calls,), name=name, daemon=True).start()
+                    self.count += 1
+        for _ in range(times):
+            self.calls.put(take_part)
+
+    @staticmethod
+    def _serve(calls: queue.SimpleQueue[Callable[[int], None]]) -> None:
+        while True:
+            calls.get()(_HELPER_LOOKS)
 
 
 _helpers = _Helpers()
 
 
-def _share(work: Callable[[int, int], None], units: int, threads: int) -> None:
-    """Call ``work(start, stop)`` over all units from ``threads`` threads, this one among them."""
-    pieces = min(units, 4 * threads)  # more pieces than threads: a thread that was delayed takes fewer
-    bounds = [units * i // pieces for i in range(pieces + 1)]
-    queue = deque(itertools.pairwise(bounds))
+def _wait(tickets: Any, pieces: int) -> None:
+    """Wait for the pieces that helpers still work on, at most one each."""
+    from kernels import cpu_kernels
 
-    def drain() -> None:
-        while True:
-            try:
-                start, stop = queue.popleft()
-            except IndexError:
-                return
-            work(start, stop)
-
-    helping = _helpers.submit(drain, min(threads, pieces) - 1)
-    try:
-        drain()
-    finally:
-        for helper in helping:
-            if not helper.cancel():  # it has started: wait for its last piece
-                helper.result()
+    # looking sees the end at once, where waking up costs 40 to 90 microseconds; but not for ever: on a busy machine a
+    # helper may have lost its core to someone, perhaps to this very loop
+    while not cpu_kernels.all_done(tickets, pieces, _CALLER_LOOKS):
+        time.sleep(50e-6)

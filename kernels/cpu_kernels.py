@@ -3,7 +3,8 @@
 numba vectorises loops, but not a running maximum along the row, so the vectors are spelled out: a small numba type for
 16 lanes and intrinsics that emit LLVM's vector instructions, which LLVM lowers to what the processor has (AVX-512,
 AVX2, NEON). 16-bit values are widened to float32 on load and rounded once on store, so a selected value comes back
-unchanged. The loops hold no Python object and release the GIL; threads are the business of ``kernels.cpu``.
+unchanged. The loops hold no Python object and release the GIL; threads are the business of ``kernels.cpu``, but which
+piece of the work is next, the loops settle among themselves (``take_piece``), since asking Python costs a wake-up.
 
 Two kinds of scan:
 
@@ -32,7 +33,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["LANES", "channels_backward", "channels_forward", "rows_backward", "rows_forward"]
+__all__ = ["LANES", "all_done", "channels_backward", "channels_forward", "rows_backward", "rows_forward"]
 
 LANES = 16
 
@@ -243,6 +244,65 @@ def put_word(typing_context: Any, words: Any, index: Any, bits: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(words, types.intp, bits), generate
+
+
+# ----------------------------------------------------------------------------------------------------------- threads
+@_emitted
+def take_piece(typing_context: Any, tickets: Any) -> Any:
+    """Return the number of the next piece that nobody has taken."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", args[0], ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(tickets), generate
+
+
+@_emitted
+def hand_in_piece(typing_context: Any, tickets: Any) -> Any:
+    """Say that a piece is done; what was written is visible to whoever sees it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        done = builder.gep(args[0], [ir.Constant(ir.IntType(64), 1)])
+        builder.atomic_rmw("add", done, ir.Constant(ir.IntType(64), 1), "release")
+        return context.get_dummy_value()
+
+    return types.void(tickets), generate
+
+
+@_emitted
+def pieces_done(typing_context: Any, tickets: Any) -> Any:
+    """Return how many pieces are done."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        done = builder.gep(args[0], [ir.Constant(ir.IntType(64), 1)])
+        return builder.load_atomic(done, "acquire", 8)
+
+    return types.int64(tickets), generate
+
+
+@_inlined
+def stand_by(tickets: Any, pieces: int, looks: int) -> None:
+    """Stay out of Python until all pieces are done and a little longer, at most twice ``looks`` looks.
+
+    The caller waits for nothing but the last piece. A helper that came back to Python at that moment would hold the
+    GIL when the caller wants it, and a thread that once sleeps on a lock wakes up 100 microseconds later.
+    """
+    left = looks
+    while pieces_done(tickets) < pieces and left > 0:
+        left -= 1
+    for _ in range(looks):
+        pieces_done(tickets)
+
+
+@_kernel
+def all_done(tickets: Any, pieces: int, looks: int) -> bool:
+    """Return whether all pieces are done, after looking up to ``looks`` times without giving up the core."""
+    shared = pointer(tickets)
+    while pieces_done(shared) < pieces:
+        looks -= 1
+        if looks < 0:
+            return False
+    return True
 
 
 # -------------------------------------------------------------------------------------------------------- arithmetic
@@ -518,78 +578,93 @@ _backward_left, _backward_right = _backward_cell(_sums_left, _last_left), _backw
 @_kernel
 def rows_forward(
     vertical: Any, horizontal: Any, result: Any, words_down: Any, words_across: Any, scratch: Any,
-    start: int, stop: int, height: int, width: int, reverse: bool, parts: int, keep: bool,
+    tickets: Any, pieces: int, looks: int, units: int, height: int, width: int, reverse: bool, parts: int, keep: bool,
 ) -> None:  # fmt: skip
-    """Pool the planes ``start`` to ``stop`` of contiguous tensors [planes, height, width], given as flat arrays.
+    """Pool ``units`` planes of contiguous tensors [planes, height, width], given as flat arrays.
 
+    The planes are cut into ``pieces``; ``tickets``, two int64 that start at zero and are shared by all threads that
+    call this with the same tensors, say how many pieces are taken and how many are done. ``looks`` is for
+    :func:`stand_by`, 0 in the calling thread.
     ``parts`` is 1 for the vertical pool, 2 for the horizontal one, 3 for their sum. ``reverse``: from the bottom row
     up and from the right column leftwards. ``keep``: write the records. ``scratch`` holds ceil(width / 16) * 16 wide
     values.
     """
     tensors = pointer(vertical), pointer(horizontal), pointer(result)
     words, best = (pointer(words_down), pointer(words_across)), pointer(scratch)
+    shared = pointer(tickets)
     full, rest = width // LANES, width % LANES
     count = full + (rest > 0)
-    for plane in range(start, stop):
-        for k in range(count):
-            _store(best, k * LANES, lowest(best))
-        for step in range(height):
-            row = plane * height + (height - 1 - step if reverse else step)
-            at, word, top, carried = row * width, row * count, step == 0, lowest(best)
-            if reverse:
-                if rest:
-                    index = at + full * LANES
-                    carried = _forward_left(
-                        tensors, words, best, carried, index, full, word + full, top, True, parts, keep, rest
-                    )
-                for k in range(full - 1, -1, -1):
-                    index, edge = at + k * LANES, k == count - 1
-                    carried = _forward_left(
-                        tensors, words, best, carried, index, k, word + k, top, edge, parts, keep, LANES
-                    )
-            else:
-                for k in range(full):
-                    index, edge = at + k * LANES, k == 0
-                    carried = _forward_right(
-                        tensors, words, best, carried, index, k, word + k, top, edge, parts, keep, LANES
-                    )
-                if rest:
-                    index, edge = at + full * LANES, full == 0
-                    _forward_right(
-                        tensors, words, best, carried, index, full, word + full, top, edge, parts, keep, rest
-                    )
+    piece = take_piece(shared)
+    while piece < pieces:
+        for plane in range(units * piece // pieces, units * (piece + 1) // pieces):
+            for k in range(count):
+                _store(best, k * LANES, lowest(best))
+            for step in range(height):
+                row = plane * height + (height - 1 - step if reverse else step)
+                at, word, top, carried = row * width, row * count, step == 0, lowest(best)
+                if reverse:
+                    if rest:
+                        index = at + full * LANES
+                        carried = _forward_left(
+                            tensors, words, best, carried, index, full, word + full, top, True, parts, keep, rest
+                        )
+                    for k in range(full - 1, -1, -1):
+                        index, edge = at + k * LANES, k == count - 1
+                        carried = _forward_left(
+                            tensors, words, best, carried, index, k, word + k, top, edge, parts, keep, LANES
+                        )
+                else:
+                    for k in range(full):
+                        index, edge = at + k * LANES, k == 0
+                        carried = _forward_right(
+                            tensors, words, best, carried, index, k, word + k, top, edge, parts, keep, LANES
+                        )
+                    if rest:
+                        index, edge = at + full * LANES, full == 0
+                        _forward_right(
+                            tensors, words, best, carried, index, full, word + full, top, edge, parts, keep, rest
+                        )
+        hand_in_piece(shared)
+        piece = take_piece(shared)
+    stand_by(shared, pieces, looks)
 
 
 @_kernel
 def rows_backward(
     grad_result: Any, grad_vertical: Any, grad_horizontal: Any, words_down: Any, words_across: Any, scratch: Any,
-    start: int, stop: int, height: int, width: int, reverse: bool, parts: int,
+    tickets: Any, pieces: int, looks: int, units: int, height: int, width: int, reverse: bool, parts: int,
 ) -> None:  # fmt: skip
     """Spread the gradient of :func:`rows_forward` over its inputs, following the records; arguments as there."""
     tensors = pointer(grad_result), pointer(grad_vertical), pointer(grad_horizontal)
     words, sums = (pointer(words_down), pointer(words_across)), pointer(scratch)
+    shared = pointer(tickets)
     full, rest = width // LANES, width % LANES
     count = full + (rest > 0)
-    for plane in range(start, stop):
-        for k in range(count):
-            _store(sums, k * LANES, zero(sums))
-        for step in range(height):
-            row = plane * height + (step if reverse else height - 1 - step)
-            at, word, carried = row * width, row * count, zero(sums)
-            if reverse:
-                for k in range(full):
-                    index = at + k * LANES
-                    carried = _backward_right(tensors, words, sums, carried, index, k, word + k, parts, LANES)
-                if rest:
-                    index = at + full * LANES
-                    _backward_right(tensors, words, sums, carried, index, full, word + full, parts, rest)
-            else:
-                if rest:
-                    index = at + full * LANES
-                    carried = _backward_left(tensors, words, sums, carried, index, full, word + full, parts, rest)
-                for k in range(full - 1, -1, -1):
-                    index = at + k * LANES
-                    carried = _backward_left(tensors, words, sums, carried, index, k, word + k, parts, LANES)
+    piece = take_piece(shared)
+    while piece < pieces:
+        for plane in range(units * piece // pieces, units * (piece + 1) // pieces):
+            for k in range(count):
+                _store(sums, k * LANES, zero(sums))
+            for step in range(height):
+                row = plane * height + (step if reverse else height - 1 - step)
+                at, word, carried = row * width, row * count, zero(sums)
+                if reverse:
+                    for k in range(full):
+                        index = at + k * LANES
+                        carried = _backward_right(tensors, words, sums, carried, index, k, word + k, parts, LANES)
+                    if rest:
+                        index = at + full * LANES
+                        _backward_right(tensors, words, sums, carried, index, full, word + full, parts, rest)
+                else:
+                    if rest:
+                        index = at + full * LANES
+                        carried = _backward_left(tensors, words, sums, carried, index, full, word + full, parts, rest)
+                    for k in range(full - 1, -1, -1):
+                        index = at + k * LANES
+                        carried = _backward_left(tensors, words, sums, carried, index, k, word + k, parts, LANES)
+        hand_in_piece(shared)
+        piece = take_piece(shared)
+    stand_by(shared, pieces, looks)
 
 
 # ----------------------------------------------------------------------------------------------------- channels_last
@@ -624,77 +699,90 @@ def _backward_channels(
 @_kernel
 def channels_forward(
     vertical: Any, horizontal: Any, result: Any, words_down: Any, words_across: Any, scratch: Any,
-    start: int, stop: int, height: int, width: int, channels: int, blocks: int,
+    tickets: Any, pieces: int, looks: int, units: int, height: int, width: int, channels: int, blocks: int,
     reverse: bool, parts: int, keep: bool,
 ) -> None:  # fmt: skip
     """Pool blocks of channels of channels_last tensors, in memory [images, height, width, channels].
 
-    The work is cut into images * ``blocks`` units, ``start`` to ``stop`` of them are done here. ``scratch`` holds
-    (width + 1) * the channels of a block, rounded up to 16, wide values. Other arguments as in :func:`rows_forward`.
+    ``units`` are images * ``blocks``. ``scratch`` holds (width + 1) * the channels of a block, rounded up to 16, wide
+    values. Other arguments as in :func:`rows_forward`.
     """
     tensors = pointer(vertical), pointer(horizontal), pointer(result)
     words, best = (pointer(words_down), pointer(words_across)), pointer(scratch)
+    shared = pointer(tickets)
     count = (channels + LANES - 1) // LANES
     size = (count + blocks - 1) // blocks
     beside, rest = width * size * LANES, channels % LANES
-    for unit in range(start, stop):
-        low = unit % blocks * size
-        high = min(low + size, count)
-        whole = high - 1 if high == count and rest else high
-        for k in range(width * size):
-            _store(best, k * LANES, lowest(best))
-        for step in range(height):
-            row = unit // blocks * height + (height - 1 - step if reverse else step)
-            for k in range(size):
-                _store(best, beside + k * LANES, lowest(best))
-            for turn in range(width):
-                column = width - 1 - turn if reverse else turn
-                position, top, edge = row * width + column, step == 0, turn == 0
-                index, at, word = position * channels, (column * size - low) * LANES, position * count
-                for k in range(low, whole):
-                    _forward_channels(
-                        tensors, words, best, index + k * LANES, at + k * LANES, beside + (k - low) * LANES, word + k,
-                        top, edge, parts, keep, LANES,
-                    )  # fmt: skip
-                for k in range(max(low, whole), high):
-                    _forward_channels(
-                        tensors, words, best, index + k * LANES, at + k * LANES, beside + (k - low) * LANES, word + k,
-                        top, edge, parts, keep, rest,
-                    )  # fmt: skip
+    piece = take_piece(shared)
+    while piece < pieces:
+        for unit in range(units * piece // pieces, units * (piece + 1) // pieces):
+            low = unit % blocks * size
+            high = min(low + size, count)
+            whole = high - 1 if high == count and rest else high
+            for k in range(width * size):
+                _store(best, k * LANES, lowest(best))
+            for step in range(height):
+                row = unit // blocks * height + (height - 1 - step if reverse else step)
+                for k in range(size):
+                    _store(best, beside + k * LANES, lowest(best))
+                for turn in range(width):
+                    column = width - 1 - turn if reverse else turn
+                    position, top, edge = row * width + column, step == 0, turn == 0
+                    index, at, word = position * channels, (column * size - low) * LANES, position * count
+                    for k in range(low, whole):
+                        _forward_channels(
+                            tensors, words, best, index + k * LANES, at + k * LANES, beside + (k - low) * LANES,
+                            word + k, top, edge, parts, keep, LANES,
+                        )  # fmt: skip
+                    for k in range(max(low, whole), high):
+                        _forward_channels(
+                            tensors, words, best, index + k * LANES, at + k * LANES, beside + (k - low) * LANES,
+                            word + k, top, edge, parts, keep, rest,
+                        )  # fmt: skip
+        hand_in_piece(shared)
+        piece = take_piece(shared)
+    stand_by(shared, pieces, looks)
 
 
 @_kernel
 def channels_backward(
     grad_result: Any, grad_vertical: Any, grad_horizontal: Any, words_down: Any, words_across: Any, scratch: Any,
-    start: int, stop: int, height: int, width: int, channels: int, blocks: int, reverse: bool, parts: int,
+    tickets: Any, pieces: int, looks: int, units: int, height: int, width: int, channels: int, blocks: int,
+    reverse: bool, parts: int,
 ) -> None:  # fmt: skip
     """Spread the gradient of :func:`channels_forward` over its inputs, following the records; arguments as there."""
     tensors = pointer(grad_result), pointer(grad_vertical), pointer(grad_horizontal)
     words, sums = (pointer(words_down), pointer(words_across)), pointer(scratch)
+    shared = pointer(tickets)
     count = (channels + LANES - 1) // LANES
     size = (count + blocks - 1) // blocks
     beside, rest = width * size * LANES, channels % LANES
-    for unit in range(start, stop):
-        low = unit % blocks * size
-        high = min(low + size, count)
-        whole = high - 1 if high == count and rest else high
-        for k in range(width * size):
-            _store(sums, k * LANES, zero(sums))
-        for step in range(height):
-            row = unit // blocks * height + (step if reverse else height - 1 - step)
-            for k in range(size):
-                _store(sums, beside + k * LANES, zero(sums))
-            for turn in range(width):
-                column = turn if reverse else width - 1 - turn
-                position = row * width + column
-                index, at, word = position * channels, (column * size - low) * LANES, position * count
-                for k in range(low, whole):
-                    _backward_channels(
-                        tensors, words, sums, index + k * LANES, at + k * LANES, beside + (k - low) * LANES, word + k,
-                        parts, LANES,
-                    )  # fmt: skip
-                for k in range(max(low, whole), high):
-                    _backward_channels(
-                        tensors, words, sums, index + k * LANES, at + k * LANES, beside + (k - low) * LANES, word + k,
-                        parts, rest,
-                    )  # fmt: skip
+    piece = take_piece(shared)
+    while piece < pieces:
+        for unit in range(units * piece // pieces, units * (piece + 1) // pieces):
+            low = unit % blocks * size
+            high = min(low + size, count)
+            whole = high - 1 if high == count and rest else high
+            for k in range(width * size):
+                _store(sums, k * LANES, zero(sums))
+            for step in range(height):
+                row = unit // blocks * height + (step if reverse else height - 1 - step)
+                for k in range(size):
+                    _store(sums, beside + k * LANES, zero(sums))
+                for turn in range(width):
+                    column = turn if reverse else width - 1 - turn
+                    position = row * width + column
+                    index, at, word = position * channels, (column * size - low) * LANES, position * count
+                    for k in range(low, whole):
+                        _backward_channels(
+                            tensors, words, sums, index + k * LANES, at + k * LANES, beside + (k - low) * LANES,
+                            word + k, parts, LANES,
+                        )  # fmt: skip
+                    for k in range(max(low, whole), high):
+                        _backward_channels(
+                            tensors, words, sums, index + k * LANES, at + k * LANES, beside + (k - low) * LANES,
+                            word + k, parts, rest,
+                        )  # fmt: skip
+        hand_in_piece(shared)
+        piece = take_piece(shared)
+    stand_by(shared, pieces, looks)

@@ -16,16 +16,10 @@ layouts = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.chan
 SHAPE = (2, 3, 5, 18)
 
 
-def maps(
-    target: Target,
-    layout: torch.memory_format,
-    dtype: torch.dtype = torch.float32,
-    seed: int = 0,
-    shape: tuple[int, ...] = SHAPE,
-) -> list[Tensor]:
+def maps(target: Target, layout: torch.memory_format, shape: tuple[int, ...] = SHAPE) -> list[Tensor]:
     """Return a vertical and a horizontal map and a gradient, whole numbers so that sums are exact."""
-    generator = torch.Generator().manual_seed(seed)
-    made = (torch.randint(-9, 9, shape, generator=generator).to(target.device, dtype) for _ in range(3))
+    generator = torch.Generator().manual_seed(0)
+    made = (torch.randint(-9, 9, shape, generator=generator).to(target.device, torch.float32) for _ in range(3))
     return [tensor.contiguous(memory_format=layout) for tensor in made]
 
 
@@ -38,7 +32,7 @@ def gradients(function, vertical: Tensor, horizontal: Tensor, grad: Tensor) -> t
 @operators
 @layouts
 def test_the_operators_pass_torchs_own_checks(target, layout):
-    vertical, horizontal, grad = maps(target, layout, shape=(1, 2, 3, 4) if target.is_interpreted else SHAPE)
+    vertical, horizontal, grad = maps(target, layout, (1, 2, 3, 4) if target.is_interpreted else SHAPE)
     vertical.requires_grad_()
     horizontal.requires_grad_()
     namespace = torch.ops.cornernet_kernels
@@ -174,13 +168,7 @@ def test_every_element_is_written_and_nothing_beside_the_output_is(target, layou
         buffers.append((buffer, like.numel()))
         return buffer.as_strided(like.shape, like.stride(), margin)
 
-    generator = torch.Generator().manual_seed(2)
-    vertical, horizontal, grad = (
-        torch.randint(-9, 9, shape, generator=generator)
-        .to(target.device, torch.float32)
-        .contiguous(memory_format=layout)
-        for _ in range(3)
-    )
+    vertical, horizontal, grad = maps(target, layout, shape)
     wanted = gradients(lambda v, h: kernels.corner_pool(v, h, "top_left", "eager"), vertical, horizontal, grad)
     monkeypatch.setattr(torch, "empty_like", guarded)
     actual = gradients(lambda v, h: kernels.corner_pool(v, h, "top_left", target.name), vertical, horizontal, grad)
