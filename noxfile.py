@@ -105,7 +105,7 @@ def aot(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments go to pytest, such as --benchmark-json=out.json."""
-    install(session, "tests")
+    install(session, "tests", "bench")
     session.run("pytest", "benchmarks", *session.posargs)
 
 
