@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ablations.claims import Claim
 from ablations.paper import paper_table
 from cornernet.config import Config, ShapesSource
 
@@ -61,6 +62,7 @@ class Study:
     paper_names: tuple[tuple[str, str], ...] = ()
     paper_transposed: bool = False
     latency: bool = False
+    claims: tuple[Claim, ...] = ()
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]
