@@ -26,6 +26,7 @@ from ablations.provenance import provenance
 from ablations.store import Store
 from cornernet.checkpoints import load_detector
 from cornernet.config import Config
+from cornernet.corner_evaluation import corner_counts
 from cornernet.data import DetectionDataset, open_dataset
 from cornernet.detector import Detector
 from cornernet.evaluation import evaluate
@@ -85,6 +86,7 @@ def _evaluated(
     began = time.monotonic()
     evaluation = evaluate(detector, val_set, job.config)
     assert evaluation.latency is not None
+    matches = evaluation.corner_matches
     return {
         "training_key": job.training_key,
         "evaluation_key": job.evaluation_key,
@@ -93,6 +95,7 @@ def _evaluated(
         "area_bands": list(evaluation.area_bands),
         "metrics": finite(evaluation.metrics),
         "per_class": {name: finite(values) for name, values in evaluation.per_class.items()},
+        "true_corners": None if matches is None else corner_counts(matches),
         # apart from metrics: it differs from run to run
         "latency": {"milliseconds": evaluation.latency},
         "seconds": {"training": training, "evaluation": time.monotonic() - began},

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from cornernet.postprocess import CornersInView
 
-__all__ = ["CORNER_METRICS", "CornerMatches", "corner_metrics", "match_corners"]
+__all__ = ["CORNER_METRICS", "CornerMatches", "corner_counts", "corner_metrics", "match_corners"]
 
 KINDS = ("top_left", "bottom_right")
 QUADRANTS = ("top_left", "bottom_right")
@@ -75,6 +75,10 @@ class CornerMatches:
                 values.append(_average_precision(self.positive[rows], counts, float(number)))
         return float(np.mean(values)) if values else math.nan
 
+    def true_corners(self, quadrant: int | None = None) -> int:
+        """Return the number of true corners in one quadrant or, with None, everywhere."""
+        return len(self.true_label) if quadrant is None else int((self.true_quadrant == quadrant).sum())
+
 
 def _average_precision(positive: npt.NDArray[np.bool_], counts: npt.NDArray[np.float64], number: float) -> float:
     """Return COCO's AP, precision at 101 recalls, of predictions from the best down against ``number`` true ones."""
@@ -97,6 +101,12 @@ def corner_metrics(matches: tuple[CornerMatches, CornerMatches], classes: int) -
     """Return the metrics of :data:`CORNER_METRICS` as fractions, NaN where there is no true corner."""
     values = [kind.mean_average_precision(classes, quadrant) for kind in matches for quadrant in (None, 0, 1)]
     return dict(zip(CORNER_METRICS, values, strict=True))
+
+
+def corner_counts(matches: tuple[CornerMatches, CornerMatches]) -> dict[str, int]:
+    """Return how many true corners each of :data:`CORNER_METRICS` is measured on."""
+    counts = [kind.true_corners(quadrant) for kind in matches for quadrant in (None, 0, 1)]
+    return dict(zip(CORNER_METRICS, counts, strict=True))
 
 
 def _match_kind(views: Sequence[CornersInView], which: int, radius: float) -> CornerMatches:

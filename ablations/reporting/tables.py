@@ -48,6 +48,8 @@ class StudyTable:
     study: Study
     context: Context
     rows: list[dict[str, Any]]
+    true_corners: dict[str, int] | None = None
+    """How many true corners each corner metric is measured on, where there are any."""
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table in long form: a line for each row, metric and seed, and for the paper's figures."""
@@ -94,6 +96,9 @@ class StudyTable:
             "differences with the paper's, not levels.",
             "Objects evaluated on: {} small, {} medium, {} large.".format(*self.context.areas),
         ]
+        if self.true_corners is not None:
+            counts = ", ".join(f"{self.true_corners[m]} for {m}" for m in self.study.metrics if m in self.true_corners)
+            lines.append(f"Corners evaluated on: {counts}.")
         for row in self.rows:
             if row["kind"] == "difference":
                 primary = self.study.metrics[0]
@@ -151,7 +156,9 @@ def study_table(study: Study, records: Records, context: Context) -> StudyTable:
                 else None,
             }
         )
-    return StudyTable(study, context, rows)
+    # the same in every record: all are evaluated on the same data
+    counts = (r.get("true_corners") for (name, _, _), r in records.items() if name == study.name and r is not None)
+    return StudyTable(study, context, rows, next((each for each in counts if each is not None), None))
 
 
 def _sides(contrast: Any) -> tuple[str, str]:

@@ -313,6 +313,7 @@ def test_the_smoke_profile_runs_every_study_and_shares_their_trainings(tmp_path,
             assert row["seeds"] == [0]
             assert all(seed == "0" for values in row["values"].values() for seed in values)
             assert row["latency"].keys() == {"0"}
+    areas = results["context"]["areas"]
     runs = {(run["study"], run["variant"]): run for run in results["runs"]}
     for (study, variant), run in runs.items():
         declared = next(v for v in STUDIES[study].variants if v.name == variant)
@@ -327,6 +328,9 @@ def test_the_smoke_profile_runs_every_study_and_shares_their_trainings(tmp_path,
     all_truth = runs["table6", "w/ gt heatmaps + offsets + embeddings"]
     assert all_truth["metrics"]["AP"] > 0.999
     assert runs["table2", "fixed radius"]["config"]["data"]["input_size"] == [191, 191]
+    assert "Corners evaluated on: " in (out / "tables" / "table3.md").read_text()
+    assert "Corners evaluated on: " not in (out / "tables" / "table1.md").read_text()
+    assert sum(areas) == runs["table3", "w/ corner pooling"]["true_corners"]["corner_AP/top_left"]
     assert "17 large" in (out / "tables" / "table2.md").read_text(), "objects are counted on the study's own data"
 
 

@@ -12,7 +12,7 @@ import torch
 
 from cornernet import Corners, build_detector, recipe
 from cornernet.config import ShapesSource, TestingConfig
-from cornernet.corner_evaluation import CORNER_METRICS, corner_metrics, match_corners
+from cornernet.corner_evaluation import CORNER_METRICS, corner_counts, corner_metrics, match_corners
 from cornernet.data import open_dataset
 from cornernet.evaluation import METRICS, evaluate
 from cornernet.heads.candidates import CornerPoints
@@ -100,6 +100,13 @@ def test_the_middle_itself_is_on_its_far_side() -> None:
     found = measured(view([], [(10, 10, 0)]))
     assert math.isnan(found[TL_QUADRANT])
     assert found[BR_QUADRANT] == 0
+
+
+def test_true_corners_are_counted_where_they_lie() -> None:
+    views = [view([], [(3, 3, 0), (15, 3, 0), (13, 13, 1)]), view([(3, 3, 0.9, 0)], [(4, 4, 1)])]
+    counts = corner_counts(match_corners(views, 1.5))
+    # their bottom-right corners are all at (19, 19)
+    assert list(counts.values()) == [4, 2, 1, 4, 0, 4]
 
 
 def test_no_true_corner_is_no_measurement() -> None:
