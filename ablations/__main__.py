@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +18,16 @@ from ablations.reporting.tables import Context
 from ablations.runner import JobFailed, run_jobs
 from ablations.store import Store, StoreError
 from ablations.studies import STUDIES, find_study
-from cornernet.config import Config, ConfigError
-from cornernet.data import DataError, open_dataset, require_same_classes, shared_images, shared_images_warning
+from ablations.study import Study
+from cornernet.config import Config, ConfigError, SourceConfig
+from cornernet.data import (
+    DataError,
+    DetectionDataset,
+    open_dataset,
+    require_same_classes,
+    shared_images,
+    shared_images_warning,
+)
 from cornernet.training import resolve_device
 
 __all__ = ["main"]
@@ -35,8 +43,8 @@ class Arguments:
 
     profile: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PROFILES) + "}")] = "quick"
     """How much it may cost."""
-    studies: Annotated[tuple[str, ...], tyro.conf.arg(metavar="{" + ",".join(STUDIES) + "} ...")] = tuple(STUDIES)
-    """Which tables."""
+    studies: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="{" + ",".join(STUDIES) + "} ...")] = None
+    """Which tables. Default: the profile's."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A folder in COCO format with a train and a val split; without it the generated data set `shapes`."""
     train_split: str | None = None
@@ -71,29 +79,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Arguments) -> int:
     profile = find_profile(arguments.profile)
-    studies = [find_study(name) for name in arguments.studies]
+    studies = [find_study(name) for name in (profile.studies if arguments.studies is None else arguments.studies)]
     seeds = profile.seeds if arguments.seeds is None else arguments.seeds
     if len(set(seeds)) != len(seeds) or not seeds:
         raise ConfigError(f"--seeds needs one or more different numbers, not {' '.join(map(str, seeds))}")
     if arguments.workers < 1:
         raise ConfigError(f"--workers is {arguments.workers}; use 1 or more")
     base = _base(arguments)
-    train_set, val_set = open_dataset(base.data.source, "train"), open_dataset(base.data.source, "val")
-    require_same_classes(train_set, val_set)
-    shared = shared_images(train_set, val_set)
-    if shared:
-        print(f"warning: {shared_images_warning(shared, val_set)}", file=sys.stderr)
-    print(train_set.summary(), val_set.summary(), sep="\n")
-    base = base.with_("model.num_classes", len(train_set.classes))
+    sources = _Sources()
+    base = base.with_("model.num_classes", len(sources.open(base.data.source)[0].classes))
 
     data = "shapes" if arguments.data is None else arguments.data.resolve().name
-    jobs = plan(studies, base, seeds, Fingerprints(train_set.fingerprint, val_set.fingerprint))
+    jobs = plan(studies, base, seeds, sources.fingerprints)
     store = Store(arguments.store)
-    distinct = {job.training_key for job in jobs.values()}
-    finished = {job.training_key for job in jobs.values() if store.record(job) is not None}
+    trainings = {job.training_key for job in jobs.values()}
+    evaluations = {job.evaluation_key: job for job in jobs.values()}
+    finished = sum(store.record(job) is not None for job in evaluations.values())
     print(
-        f"profile {profile.name} on {data}: {len(distinct)} trainings of {base.training.iterations} iterations, "
-        f"{len(finished)} of them finished, {arguments.workers} at a time",
+        f"profile {profile.name} on {data}: {len(trainings)} trainings of {base.training.iterations} iterations, "
+        f"{len(evaluations)} evaluations, {finished} of them finished, {arguments.workers} at a time",
         flush=True,
     )
     failure = None
@@ -103,10 +107,19 @@ def _run(arguments: Arguments) -> int:
     except JobFailed as error:
         failure = error
 
-    command = _command(arguments, seeds)
-    context = Context(profile=profile.name, data=data, command=command, seeds=tuple(seeds), areas=val_set.area_counts())
+    context = Context(
+        profile=profile.name,
+        data=data,
+        command=_command(arguments, studies, seeds),
+        seeds=tuple(seeds),
+        areas=sources.open(base.data.source)[1].area_counts(),
+    )
     records = {key: store.record(job) for key, job in jobs.items()}
-    tables = [study_table(study, records, context) for study in studies]
+    tables = []
+    for study in studies:
+        source = study.configure(base, study.variants[0]).data.source
+        areas = sources.open(source)[1].area_counts()
+        tables.append(study_table(study, records, replace(context, areas=areas)))
     out = Path("reports") / f"{profile.name}-{data}" if arguments.out is None else arguments.out
     write_reports(out, tables, records, context)
     for table in tables:
@@ -116,6 +129,31 @@ def _run(arguments: Arguments) -> int:
         print(f"ablations: error: {failure}", file=sys.stderr)
         return 1
     return 0
+
+
+class _Sources:
+    """The data of each source that studies need, opened and checked once."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, tuple[DetectionDataset, DetectionDataset]] = {}
+
+    def open(self, source: SourceConfig) -> tuple[DetectionDataset, DetectionDataset]:
+        """Return train and val. The first time, say what is in them and warn of images that they share."""
+        key = repr(source)
+        if key not in self._opened:
+            train_set, val_set = open_dataset(source, "train"), open_dataset(source, "val")
+            require_same_classes(train_set, val_set)
+            shared = shared_images(train_set, val_set)
+            if shared:
+                print(f"warning: {shared_images_warning(shared, val_set)}", file=sys.stderr)
+            print(train_set.summary(), val_set.summary(), sep="\n")
+            self._opened[key] = train_set, val_set
+        return self._opened[key]
+
+    def fingerprints(self, source: SourceConfig) -> Fingerprints:
+        """Return the fingerprints of train and val."""
+        train_set, val_set = self.open(source)
+        return Fingerprints(train_set.fingerprint, val_set.fingerprint)
 
 
 def _base(arguments: Arguments) -> Config:
@@ -130,9 +168,9 @@ def _base(arguments: Arguments) -> Config:
     return base.with_("training.device", resolve_device(base.training.device).type)
 
 
-def _command(arguments: Arguments, seeds: Sequence[int]) -> str:
+def _command(arguments: Arguments, studies: Sequence[Study], seeds: Sequence[int]) -> str:
     """Return the command that gives these tables, from a folder beside the data: where things lie is not published."""
-    parts = ["python", "-m", "ablations", "--profile", arguments.profile, "--studies", *arguments.studies]
+    parts = ["python", "-m", "ablations", "--profile", arguments.profile, "--studies", *(s.name for s in studies)]
     parts += ["--seeds", *map(str, seeds)]
     if arguments.data is not None:
         parts += ["--data", arguments.data.resolve().name]

@@ -27,6 +27,11 @@ class PaperTable:
             raise KeyError(f"table {self.number} has no row {name!r}; it has {', '.join(self.rows)}")
         return self.rows[name]
 
+    def transposed(self) -> PaperTable:
+        """Return the table with its rows as metrics and its metrics as rows."""
+        rows = {metric: {name: row[metric] for name, row in self.rows.items()} for metric in self.metrics}
+        return PaperTable(self.number, self.title, tuple(self.rows), rows, self.note)
+
 
 @functools.cache
 def paper_table(number: int) -> PaperTable:

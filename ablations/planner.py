@@ -7,14 +7,15 @@ the same training share it.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ablations.study import Study
-from cornernet.config import Config
+from cornernet.config import Config, SourceConfig, TestingConfig
 
 __all__ = ["EVALUATION_REVISION", "TRAINING_REVISION", "Fingerprints", "Job", "plan"]
 
@@ -25,7 +26,7 @@ EVALUATION_REVISION = 1
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Of the data a profile is run on."""
+    """Of the data a job is run on."""
 
     train: str
     val: str
@@ -44,18 +45,26 @@ class Job:
         """The seed of the training."""
         return self.config.training.seed
 
+    @property
+    def training_config(self) -> Config:
+        """What the training is run with, whichever of the evaluations that share it asks for it."""
+        return dataclasses.replace(self.config, testing=TestingConfig())
+
 
 def plan(
-    studies: Iterable[Study], base: Config, seeds: Sequence[int], data: Fingerprints
+    studies: Iterable[Study], base: Config, seeds: Sequence[int], data: Callable[[SourceConfig], Fingerprints]
 ) -> dict[tuple[str, str, int], Job]:
-    """Return the job of each (study, variant, seed). Equal jobs have equal keys: a set of keys is the work to do."""
+    """Return the job of each (study, variant, seed). Equal jobs have equal keys: a set of keys is the work to do.
+
+    ``data`` gives the fingerprints of a source: a study may generate data of its own.
+    """
     jobs = {}
     for study in studies:
         # all arms of a seed before the next seed: an early stop leaves whole pairs
         for seed in seeds:
             for variant in study.variants:
-                config = variant.apply(base).with_("training.seed", seed)
-                jobs[study.name, variant.name, seed] = make_job(config, data)
+                config = study.configure(base, variant).with_("training.seed", seed)
+                jobs[study.name, variant.name, seed] = make_job(config, data(config.data.source))
     return jobs
 
 

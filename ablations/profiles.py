@@ -18,11 +18,15 @@ __all__ = ["PROFILES", "Profile", "find_profile"]
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A budget: seeds, and the base configuration on the generated data and on a folder of photographs."""
+    """A budget: seeds, the studies that are run unless others are named, and the base configuration.
+
+    The latter on the generated data and on a folder of photographs.
+    """
 
     name: str
     purpose: str
     seeds: tuple[int, ...]
+    studies: tuple[str, ...]
     on_shapes: Callable[[], Config]
     on_photographs: Callable[[], Config]
 
@@ -40,7 +44,7 @@ class Profile:
 
 def _smoke_shapes() -> Config:
     config = tiny().with_("training.iterations", 8).with_("training.warmup", 2).with_("training.checkpoint_every", 4)
-    config = config.with_("training.log_every", 1)
+    config = config.with_("training.log_every", 1).with_("training.batch_size", 2)
     return config.with_("data.source.train_images", 16).with_("data.source.val_images", 8)
 
 
@@ -64,6 +68,7 @@ PROFILES: dict[str, Profile] = {
             name="smoke",
             purpose="every code path in seconds; its numbers mean nothing",
             seeds=(0, 1),
+            studies=("table1", "table2", "table3", "table6", "table7"),
             on_shapes=_smoke_shapes,
             on_photographs=_smoke_photographs,
         ),
@@ -71,6 +76,7 @@ PROFILES: dict[str, Profile] = {
             name="quick",
             purpose="a first look within minutes on two CPU cores; two seeds, no verdicts",
             seeds=(0, 1),
+            studies=("table1",),
             on_shapes=_quick_shapes,
             on_photographs=_quick_photographs,
         ),

@@ -1,4 +1,4 @@
-"""Runs jobs, several side by side, each in a process of its own with one CPU thread.
+"""Runs jobs, several side by side: a process with one CPU thread for each training and the evaluations that share it.
 
 A job that is finished is not run again; one that was interrupted goes on from its checkpoint; one that fails leaves
 its traceback in its log, and the others go on.
@@ -7,64 +7,100 @@ its traceback in its log, and the others go on.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+import cv2
+import torch
 
 from ablations.planner import Fingerprints, Job, make_job
 from ablations.provenance import provenance
 from ablations.store import Store
 from cornernet.checkpoints import load_detector
 from cornernet.config import Config
-from cornernet.data import open_dataset
+from cornernet.corner_evaluation import corner_counts
+from cornernet.data import DetectionDataset, open_dataset
+from cornernet.detector import Detector
 from cornernet.evaluation import evaluate
 from cornernet.progress import Progress
 from cornernet.training import finite, resolve_device, train
 
-__all__ = ["JobFailed", "run_job", "run_jobs"]
+__all__ = ["JobFailed", "run_group", "run_jobs"]
 
 
 class JobFailed(RuntimeError):
     """Jobs that failed. The message names each and its log."""
 
 
-def run_job(store: Store, config: Config) -> None:
-    """Train and evaluate one job in this process, from where it stands, and write its record."""
+def run_group(store: Store, configs: Sequence[Config]) -> int:
+    """Train once and evaluate with each configuration in this process, from where it stands; write a record each.
+
+    The configurations differ in their testing part alone. An evaluation that fails prints its traceback and the others
+    go on; returns how many did.
+    """
+    config = configs[0]
     train_set = open_dataset(config.data.source, "train")
     val_set = open_dataset(config.data.source, "val")
-    job = make_job(config, Fingerprints(train_set.fingerprint, val_set.fingerprint))
-    with store.lock(job):
-        if store.record(job) is not None:
-            return
+    jobs = [make_job(each, Fingerprints(train_set.fingerprint, val_set.fingerprint)) for each in configs]
+    if len({job.training_key for job in jobs}) > 1:
+        raise ValueError("the configurations of a group must share one training")
+    failed = 0
+    with store.lock(jobs[0]):
+        jobs = [job for job in jobs if store.record(job) is None]
+        if not jobs:
+            return 0
         began = time.monotonic()
-        folder = store.training(job)
+        folder = store.training(jobs[0])
         begun = (folder / "metrics.jsonl").exists()
         if not (folder / "model.safetensors").exists():
-            train(config, folder, resume=True, final_evaluation=False)
+            train(jobs[0].training_config, folder, resume=True, final_evaluation=False)
+        if config.training.threads:
+            torch.set_num_threads(config.training.threads)
+            cv2.setNumThreads(config.training.threads)
         device = resolve_device(config.training.device)
         detector = load_detector(folder, device=device)
-        trained = time.monotonic()
-        evaluation = evaluate(detector, val_set, config)
-        store.write_record(
-            job,
-            {
-                "training_key": job.training_key,
-                "evaluation_key": job.evaluation_key,
-                "config": _without_places(detector.config),
-                "data": {"train": train_set.fingerprint, "val": val_set.fingerprint, "images": evaluation.images},
-                "area_bands": list(evaluation.area_bands),
-                "metrics": finite(evaluation.metrics),
-                "per_class": {name: finite(values) for name, values in evaluation.per_class.items()},
-                # a training that was stopped in between has no time of its own
-                "seconds": {"training": None if begun else trained - began, "evaluation": time.monotonic() - trained},
-                "provenance": provenance(device),
-            },
-        )
+        # a training that was stopped in between has no time of its own
+        spent = None if begun else time.monotonic() - began
+        for job in jobs:
+            try:
+                store.write_record(job, _evaluated(job, detector, train_set, val_set, spent))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+                traceback.print_exc()
+                print(f"evaluation {job.evaluation_key}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                failed += 1
+    return failed
+
+
+def _evaluated(
+    job: Job, detector: Detector, train_set: DetectionDataset, val_set: DetectionDataset, training: float | None
+) -> dict[str, Any]:
+    """Evaluate a job's detector and return its record; ``training`` took so many seconds."""
+    began = time.monotonic()
+    evaluation = evaluate(detector, val_set, job.config)
+    assert evaluation.latency is not None
+    matches = evaluation.corner_matches
+    return {
+        "training_key": job.training_key,
+        "evaluation_key": job.evaluation_key,
+        "config": _without_places(job.config),
+        "data": {"train": train_set.fingerprint, "val": val_set.fingerprint, "images": evaluation.images},
+        "area_bands": list(evaluation.area_bands),
+        "metrics": finite(evaluation.metrics),
+        "per_class": {name: finite(values) for name, values in evaluation.per_class.items()},
+        "true_corners": None if matches is None else corner_counts(matches),
+        # apart from metrics: it differs from run to run
+        "latency": {"milliseconds": evaluation.latency},
+        "seconds": {"training": training, "evaluation": time.monotonic() - began},
+        "provenance": provenance(next(detector.parameters()).device),
+    }
 
 
 def _without_places(config: Config) -> dict[str, Any]:
@@ -79,44 +115,43 @@ def _without_places(config: Config) -> dict[str, Any]:
 def run_jobs(store: Store, jobs: Sequence[Job], workers: int, quiet: bool = False) -> None:
     """Run the jobs that are not finished, ``workers`` at a time. Raises :class:`JobFailed` after all were tried.
 
-    Jobs that share a training wait for each other. When this process is interrupted or terminated the jobs are asked to
+    Jobs that share a training share its process. When this process is interrupted or terminated the jobs are asked to
     stop; they write a checkpoint first.
     """
     waiting = list({job.evaluation_key: job for job in jobs if store.record(job) is None}.values())
     if not waiting:
         return
-    running: dict[str, tuple[Job, subprocess.Popen[bytes], IO[bytes]]] = {}
-    started: list[Job] = list(waiting)
+    groups: dict[str, list[Job]] = {}
+    for job in waiting:
+        groups.setdefault(job.training_key, []).append(job)
+    queue = list(groups.values())
+    running: dict[str, tuple[list[Job], subprocess.Popen[bytes], IO[bytes]]] = {}
     failed: list[Job] = []
-    trainings = list({job.training_key: job for job in waiting}.values())
+    trainings = [group[0] for group in queue]
     total = sum(job.config.training.iterations for job in trainings)
     progress = Progress("ablate", total, start=sum(map(store.iterations_done, trainings)), quiet=quiet)
     with contextlib.closing(progress), _terminate_on_exit(running):
-        while waiting or running:
-            busy = {job.training_key for job, _, _ in running.values()}
-            ready = [job for job in waiting if job.training_key not in busy]
-            if ready and len(running) < workers:
-                job = ready[0]
-                waiting.remove(job)
-                running[job.evaluation_key] = (job, *_start(store, job))
+        while queue or running:
+            if queue and len(running) < workers:
+                group = queue.pop(0)
+                running[group[0].training_key] = (group, *_start(store, group))
                 continue
             time.sleep(0.5)
-            for key, (job, process, log) in list(running.items()):
+            for key, (group, process, log) in list(running.items()):
                 if process.poll() is not None:
                     log.close()
                     del running[key]
-                    if process.returncode != 0 or store.record(job) is None:
-                        failed.append(job)
+                    failed += [job for job in group if store.record(job) is None]
             done = sum(map(store.iterations_done, trainings))
-            progress.update(done, f"{len(running)} running, {len(waiting)} waiting, {len(failed)} failed")
+            progress.update(done, f"{len(running)} running, {len(queue)} waiting, {len(failed)} failed")
     if failed:
-        logs = "\n".join(f"  {store.log_path(job)}: {_last_line(store, job)}" for job in failed)
-        raise JobFailed(f"{len(failed)} of {len(started)} jobs failed; the others are kept:\n{logs}")
+        logs = "\n".join(f"  {path}: {_last_line(path)}" for path in dict.fromkeys(map(store.log_path, failed)))
+        raise JobFailed(f"{len(failed)} of {len(waiting)} jobs failed; the others are kept:\n{logs}")
 
 
-def _start(store: Store, job: Job) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
-    """Start a process for a job; its output goes to the log beside the training."""
-    path = store.log_path(job)
+def _start(store: Store, group: Sequence[Job]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    """Start a process for jobs that share a training; its output goes to their log."""
+    path = store.log_path(group[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     log = path.open("ab")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -131,13 +166,13 @@ def _start(store: Store, job: Job) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
         start_new_session=True,
     )
     assert process.stdin is not None
-    process.stdin.write(job.config.to_json().encode())
+    process.stdin.write(json.dumps([job.config.to_dict() for job in group]).encode())
     process.stdin.close()
     return process, log
 
 
 @contextlib.contextmanager
-def _terminate_on_exit(running: dict[str, tuple[Job, subprocess.Popen[bytes], IO[bytes]]]) -> Iterator[None]:
+def _terminate_on_exit(running: dict[str, tuple[list[Job], subprocess.Popen[bytes], IO[bytes]]]) -> Iterator[None]:
     """Ask the processes that still run to stop when this one leaves early; they write a checkpoint first."""
     previous = None
     with contextlib.suppress(ValueError):  # signals can be handled in the main thread alone
@@ -154,6 +189,6 @@ def _terminate_on_exit(running: dict[str, tuple[Job, subprocess.Popen[bytes], IO
             log.close()
 
 
-def _last_line(store: Store, job: Job) -> str:
-    lines = store.log_path(job).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else "no output"

@@ -4,7 +4,7 @@
 
     STORE/trainings/KEY/        as cornernet.training writes it
     STORE/evaluations/KEY.json  the record: config, provenance, metrics
-    STORE/evaluations/KEY.log   what the process said that made it
+    STORE/logs/KEY.log          what the processes said that made a training and its evaluations
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Store:
         return self.root / "evaluations" / f"{job.evaluation_key}.json"
 
     def log_path(self, job: Job) -> Path:
-        """Return the file of what a job's process says."""
-        return self.record_path(job).with_suffix(".log")
+        """Return the file of what the process of a job's training and its evaluations says."""
+        return self.root / "logs" / f"{job.training_key}.log"
 
     def record(self, job: Job) -> dict[str, Any] | None:
         """Return a job's record, or None while it is not finished."""

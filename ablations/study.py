@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cornernet.config import Config
+from ablations.claims import Claim
+from ablations.paper import paper_table
+from cornernet.config import Config, ShapesSource
 
 __all__ = ["Contrast", "Study", "Variant"]
 
@@ -38,6 +40,14 @@ class Study:
     """One table: its variants, contrasts and columns. Everything else follows from the machinery.
 
     ``table`` is the paper's number of it; ``question`` what it asks, in a sentence that stands above the table.
+
+    A study that the profile's data cannot answer edits the base configuration for all its variants: ``base_edits``
+    (path, value) on any data, and after them ``shapes_edits`` on the generated data alone. Only these may touch
+    ``data.source``: photographs are what they are. Such a study shares no training with others.
+
+    ``paper_names`` are pairs of a metric and what the paper's table calls it, where that is another name;
+    ``paper_transposed`` says that the paper prints our metrics as rows and our variants as columns. ``latency`` shows
+    the time of an image beside the metrics.
     """
 
     name: str
@@ -47,12 +57,45 @@ class Study:
     variants: tuple[Variant, ...]
     contrasts: tuple[Contrast, ...]
     metrics: tuple[str, ...]
+    base_edits: tuple[tuple[str, Any], ...] = ()
+    shapes_edits: tuple[tuple[str, Any], ...] = ()
+    paper_names: tuple[tuple[str, str], ...] = ()
+    paper_transposed: bool = False
+    latency: bool = False
+    claims: tuple[Claim, ...] = ()
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]
+        for path, _ in self.base_edits:
+            if path == "data" or path.startswith("data.source"):
+                raise ValueError(f"study {self.name}: {path} is for shapes_edits, base_edits apply to photographs too")
         if len(set(names)) != len(names):
             raise ValueError(f"study {self.name}: two variants share a name among {names}")
         for contrast in self.contrasts:
             for side in (contrast.variant, contrast.base):
                 if side not in names:
                     raise ValueError(f"study {self.name}: a contrast names {side!r}, which is none of {names}")
+
+    def configure(self, base: Config, variant: Variant) -> Config:
+        """Return the configuration of a variant: the profile's base, edited for this study, then for the variant.
+
+        Raises ``ConfigError`` for an edit that does not fit.
+        """
+        edits = self.base_edits
+        if isinstance(base.data.source, ShapesSource):
+            edits += self.shapes_edits
+        for path, value in edits:
+            base = base.with_(path, value)
+        return variant.apply(base)
+
+    def paper_figures(self, variant: Variant) -> dict[str, float] | None:
+        """Return the paper's figures of the variant's row in percent, by our metrics; None where it has no such row.
+
+        Metrics that the paper does not print are left out.
+        """
+        if self.table is None or variant.paper_row is None:
+            return None
+        table = paper_table(self.table)
+        row = (table.transposed() if self.paper_transposed else table).row(variant.paper_row)
+        names = {metric: metric for metric in self.metrics} | dict(self.paper_names)
+        return {metric: row[names[metric]] for metric in self.metrics if names[metric] in row}

@@ -111,6 +111,9 @@ class CornerHeadConfig:
     """Radius in heatmap cells under penalty_reduction 'fixed'."""
     min_iou: float = 0.3
     """A pair of corners within the radius keeps at least this IoU with the box."""
+    radius_formula: Literal["corrected", "original"] = "corrected"
+    """Radius of penalty_reduction 'object': the authors' formula since 2018, or the one before their fix, which gives
+    larger radii than min_iou allows."""
     focal_alpha: float = 2.0
     """Exponent on the distance of the prediction from its target (paper equation 1)."""
     focal_beta: float = 4.0
@@ -353,6 +356,12 @@ class TestingConfig:
     """Boxes reported for a photograph, over all classes."""
     authors_compatible: bool = False
     """Reproduce the two defects of the authors' test path (see cornernet.postprocess)."""
+    substitute: tuple[Literal["heatmaps", "offsets", "embeddings"], ...] = ()
+    """Outputs replaced by the ground truth (paper section 4.5.4, table 6). Needs the truth: evaluation alone has it."""
+    corner_metrics: bool = False
+    """Evaluate corners by themselves too, by quadrant of the photograph (paper table 3)."""
+    corner_radius: float = 1.5
+    """Distance in heatmap cells within which a predicted corner counts as the true one under corner_metrics."""
 
     def __post_init__(self) -> None:
         _require(len(self.scales) > 0 and min(self.scales) > 0, "testing.scales must be positive, one or more")
@@ -362,6 +371,11 @@ class TestingConfig:
             "testing.top_k, .num_candidates and .max_detections must be 1 or more",
         )
         _require(self.nms_sigma > 0, "testing.nms_sigma must be positive")
+        _require(
+            len(set(self.substitute)) == len(self.substitute),
+            f"testing.substitute names an output twice: {' '.join(self.substitute)}",
+        )
+        _require(self.corner_radius >= 0, "testing.corner_radius must not be negative")
 
 
 # --------------------------------------------------------------------------------------------- whole

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from cornernet.backbones import build_backbone
-from cornernet.config import Config, TestingConfig
+from cornernet.config import Config, ConfigError, TestingConfig
 from cornernet.heads import Candidates, build_head
 
 __all__ = ["Detector", "build_detector"]
@@ -61,6 +62,30 @@ class Detector(nn.Module):
         """Return the candidates of each image from :meth:`forward`'s result."""
         candidates: list[Candidates] = self.head.decode(predictions[-1], testing)
         return candidates
+
+    def corners(self, predictions: list[Any], testing: TestingConfig) -> list[Any]:
+        """Return the ``Corners`` of ``CornerPoints`` of each image from :meth:`forward`'s result, before pairing.
+
+        Raises ``ConfigError`` for a head that finds no corners.
+        """
+        corners: list[Any] = self._method("corners", "testing.corner_metrics")(predictions[-1], testing)
+        return corners
+
+    def substitute(
+        self, predictions: list[Any], boxes: Sequence[Tensor], labels: Sequence[Tensor], testing: TestingConfig
+    ) -> list[Any]:
+        """Return the last predictions with the outputs that ``testing.substitute`` names replaced by the truth.
+
+        ``boxes`` [N, 4] of each input are x1 y1 x2 y2 in cells of its heatmaps, ``labels`` [N]. Raises ``ConfigError``
+        for a head that cannot.
+        """
+        return [self._method("substitute", "testing.substitute")(predictions[-1], boxes, labels, testing)]
+
+    def _method(self, name: str, field: str) -> Any:
+        method = getattr(self.head, name, None)
+        if method is None:
+            raise ConfigError(f"{field} is for heads that find corners; this detector's head finds none")
+        return method
 
 
 def build_detector(config: Config) -> Detector:

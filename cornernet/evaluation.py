@@ -1,12 +1,18 @@
-"""COCO evaluation of detections: average precision and recall over a data set (paper section 4.2)."""
+"""COCO evaluation of detections: average precision and recall over a data set (paper section 4.2).
+
+``testing.corner_metrics`` adds those of corners by themselves (``cornernet.corner_evaluation``); with
+``testing.substitute`` the ground truth stands in for outputs of the network (table 6).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,9 +20,10 @@ import numpy.typing as npt
 from tabulate import tabulate
 
 from cornernet.config import Config
+from cornernet.corner_evaluation import CornerMatches, corner_metrics, match_corners
 from cornernet.data.images import DataError
 from cornernet.detector import Detector
-from cornernet.postprocess import detect
+from cornernet.postprocess import Examined, Truth, examine, testing_mode
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
@@ -37,8 +44,10 @@ METRICS = (
 class Evaluation:
     """What an evaluation found, as fractions; NaN where the data holds nothing to measure a metric on.
 
-    ``metrics`` has the names of :data:`METRICS`; ``per_class`` AP, AP50 and AP75 by class name; ``results`` the
-    detections in COCO's result format.
+    ``metrics`` has the names of :data:`METRICS`, and those of ``CORNER_METRICS`` where ``testing.corner_metrics`` asks
+    for them; ``per_class`` AP, AP50 and AP75 by class name; ``results`` the detections in COCO's result format.
+    ``latency`` is the median time of the test path, from a photograph in memory to its boxes, in milliseconds;
+    ``corner_matches`` what the corner metrics are computed from.
     """
 
     metrics: dict[str, float]
@@ -46,10 +55,12 @@ class Evaluation:
     images: int
     area_bands: tuple[float, float]
     results: list[dict[str, Any]] = field(repr=False)
+    latency: float | None = None
+    corner_matches: tuple[CornerMatches, CornerMatches] | None = field(default=None, repr=False)
 
     def to_text(self) -> str:
         """Return a table of all metrics in percent, then of the classes."""
-        rows = [[name, _percent(self.metrics[name])] for name in METRICS]
+        rows = [[name, _percent(value)] for name, value in self.metrics.items()]
         classes = [[name, *map(_percent, values.values())] for name, values in self.per_class.items()]
         small, medium = (math.sqrt(area) for area in self.area_bands)
         return "\n\n".join(
@@ -89,25 +100,45 @@ def evaluate(
             f"the detector knows {classes} classes and {dataset.name} ({dataset.split}) has {len(dataset.classes)}: "
             "these weights were trained on other data"
         )
-    results = []
-    for index, detections in enumerate(detect_all(detector, dataset, config)):
-        results.extend(detections.to_coco(dataset.records[index].image_id))
+    results, seconds, views = [], [], []
+    for index in range(len(dataset)):
+        found, spent = _examine(detector, dataset, index, config)
+        results.extend(found.detections.to_coco(dataset.image_id(index)))
+        seconds.append(spent)
+        if found.corners is not None:
+            views.append(found.corners)
         if progress is not None:
             progress(index + 1, len(dataset))
-    return coco_evaluation(dataset, results, backend)
+    evaluation = coco_evaluation(dataset, results, backend)
+    evaluation = replace(evaluation, latency=1000 * statistics.median(seconds))
+    if not config.testing.corner_metrics:
+        return evaluation
+    matches = match_corners(views, config.testing.corner_radius)
+    metrics = {**evaluation.metrics, **corner_metrics(matches, len(dataset.classes))}
+    return replace(evaluation, metrics=metrics, corner_matches=matches)
 
 
 def _names(classes: Sequence[str]) -> str:
     return ", ".join(classes[:6]) + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
 
 
-def detect_all(detector: Detector, dataset: DetectionDataset, config: Config) -> Any:
+def detect_all(detector: Detector, dataset: DetectionDataset, config: Config) -> Iterator[Detections]:
     """Yield the ``Detections`` of each image of ``dataset``, in order."""
     for index in range(len(dataset)):
-        found: list[Detections] = detect(
-            detector, [dataset.read(index)], config, classes=dataset.classes, category_ids=dataset.category_ids
-        )
-        yield found[0]
+        yield _examine(detector, dataset, index, config)[0].detections
+
+
+def _examine(detector: Detector, dataset: DetectionDataset, index: int, config: Config) -> tuple[Examined, float]:
+    """Return what is found in a picture of the data set, and the seconds it took after the picture was read."""
+    image, record = dataset.read(index), dataset.records[index]
+    with testing_mode(detector):
+        began = time.perf_counter()
+        found = examine(detector, image, config, Truth(record.boxes, record.labels))
+        seconds = time.perf_counter() - began
+    detections = replace(
+        found.detections, classes=dataset.classes, category_ids=dataset.category_ids, size=image.shape[:2]
+    )
+    return replace(found, detections=detections), seconds
 
 
 def coco_evaluation(

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -29,14 +29,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cornernet.config import Config, DataConfig, Size, TestingConfig
+from cornernet.config import Config, ConfigError, DataConfig, Size, TestingConfig
 from cornernet.data.images import read_image
 from cornernet.data.transforms import crop_window, fit_image, normalise, to_float
 from cornernet.detections import Detections
 from cornernet.detector import Detector
 from cornernet.heads import Candidates
 
-__all__ = ["Placement", "decode", "detect", "network", "place", "prepare", "restore", "soft_nms", "suppress"]
+__all__ = [
+    "CornersInView",
+    "Examined",
+    "Placement",
+    "Truth",
+    "decode",
+    "detect",
+    "examine",
+    "lay",
+    "network",
+    "place",
+    "prepare",
+    "restore",
+    "soft_nms",
+    "suppress",
+    "testing_mode",
+]
 
 Image: TypeAlias = NDArray[np.uint8]
 Photograph: TypeAlias = Image | str | Path
@@ -145,6 +161,19 @@ def restore(candidates: Candidates, placement: Placement, mirrored: bool = False
     height, width = placement.scaled
     boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
     return candidates._replace(boxes=boxes / placement.scale)
+
+
+def lay(boxes: Tensor, placement: Placement, mirrored: bool = False) -> Tensor:
+    """Return boxes [N, 4] moved from pixels of the photograph before scaling to heatmap cells: undoes :func:`restore`.
+
+    A corner on the photograph's edge may come to lie on the edge of the heatmap, and so in no cell.
+    """
+    boxes = boxes * placement.scale + boxes.new_tensor(placement.offset * 2)
+    boxes = boxes * boxes.new_tensor(placement.ratio * 2)
+    if mirrored:
+        out_width = placement.output[1]
+        boxes = torch.stack([out_width - boxes[:, 2], boxes[:, 1], out_width - boxes[:, 0], boxes[:, 3]], dim=1)
+    return boxes
 
 
 # ---------------------------------------------------------------------------------------- suppression
@@ -374,14 +403,14 @@ def detect(
     names = detector.classes if classes is None else tuple(classes)
     numbers = detector.category_ids if category_ids is None else tuple(category_ids)
     results = []
-    with _testing(detector):
+    with testing_mode(detector):
         for photograph in images:
             image = _read(photograph)
             height, width = image.shape[:2]
-            found = _detect_one(detector, image, config)
+            found = examine(detector, image, config)
             results.append(
                 replace(
-                    found,
+                    found.detections,
                     classes=names,
                     category_ids=numbers,
                     image_id=str(photograph) if isinstance(photograph, str | Path) else None,
@@ -391,25 +420,78 @@ def detect(
     return results
 
 
-def _detect_one(detector: Detector, image: Image, config: Config) -> Detections:
+class Truth(NamedTuple):
+    """What is in a photograph: ``boxes`` [N, 4] float64 in pixels of the original, ``labels`` [N] int64."""
+
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CornersInView:
+    """The corners found in a photograph and the true ones, in heatmap cells of one input."""
+
+    found: Any
+    """``Corners`` of ``CornerPoints``, on the CPU."""
+    true_boxes: NDArray[np.float64]
+    """[N, 4]: top-left, then bottom-right corners."""
+    true_labels: NDArray[np.int64]
+    centre: tuple[float, float]
+    """The middle of the photograph (x, y)."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What the test path found in a photograph; ``corners`` where ``testing.corner_metrics`` asks for them."""
+
+    detections: Detections
+    corners: CornersInView | None = None
+
+
+def examine(detector: Detector, image: Image, config: Config, truth: Truth | None = None) -> Examined:
+    """Run the test path on one photograph, uint8 [H, W, 3] BGR, with a detector in evaluation mode.
+
+    ``truth`` is needed where ``testing.substitute`` puts it in the place of outputs, on the canvas of every scale and
+    mirrored for mirrored inputs, and where ``testing.corner_metrics`` asks for corners. These are found in the first
+    of ``testing.scales``, not mirrored. Raises ``ConfigError`` where the truth is needed and not given.
+    """
     testing = config.testing
+    if truth is None and (testing.substitute or testing.corner_metrics):
+        raise ConfigError("testing.substitute and .corner_metrics need the ground truth: they are for evaluation alone")
     fitted, (sx, sy) = fit_image(image, config.data.fit)
-    restored = []
+    true_boxes, true_labels = torch.empty(0, 4, dtype=torch.float64), torch.empty(0, dtype=torch.int64)
+    if truth is not None:
+        true_boxes = torch.from_numpy(truth.boxes.reshape(-1, 4) * np.array([sx, sy, sx, sy]))
+        true_labels = torch.from_numpy(truth.labels)
+    restored, corners = [], None
     for scale in testing.scales:
         batch, placement = prepare(
             fitted, config.data, scale, testing.flip, detector.total_stride, detector.output_stride
         )
         predictions = network(detector, batch, config.training.channels_last)
+        if testing.substitute:
+            laid = [lay(true_boxes, placement, mirrored=index == 1) for index in range(len(batch))]
+            predictions = detector.substitute(predictions, laid, [true_labels] * len(batch), testing)
+        if testing.corner_metrics and corners is None:
+            found = detector.corners(predictions, testing)[0]
+            left, top, right, bottom = placement.window
+            corners = CornersInView(
+                type(found)(*(type(points)(*(column.cpu() for column in points)) for points in found)),
+                lay(true_boxes, placement).numpy(),
+                true_labels.numpy(),
+                ((left + right) / 2, (top + bottom) / 2),
+            )
         for index, candidates in enumerate(decode(detector, predictions, testing)):
             restored.append(restore(candidates, placement, mirrored=index == 1))
-    found = suppress(restored, testing)
+    kept = suppress(restored, testing)
     height, width = image.shape[:2]
-    boxes = found.boxes / np.array([sx, sy, sx, sy], np.float32)
-    return replace(found, boxes=np.clip(boxes, 0, np.array([width, height, width, height], np.float32)))
+    boxes = kept.boxes / np.array([sx, sy, sx, sy], np.float32)
+    kept = replace(kept, boxes=np.clip(boxes, 0, np.array([width, height, width, height], np.float32)))
+    return Examined(kept, corners)
 
 
 @contextmanager
-def _testing(detector: Detector) -> Iterator[None]:
+def testing_mode(detector: Detector) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards every part is in the mode it was in."""
     modes = {module: module.training for module in detector.modules()}
     detector.eval()

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.paper import paper_table
 from ablations.statistics import MIN_SEEDS_FOR_VERDICT, Summary, paired_differences, summarise
 from ablations.study import Study
 from cornernet.files import atomic_write
@@ -42,12 +41,15 @@ class StudyTable:
     """One study's results: a row for each variant and contrast, values in percent.
 
     ``rows`` are plain data, as in the JSON: ``label``, ``kind`` (variant or difference), ``values`` (metric to the
-    value under each seed) and ``paper`` (metric to the printed figure, or None).
+    value under each seed), ``latency`` (milliseconds an image under each seed) and ``paper`` (metric to the printed
+    figure, or None).
     """
 
     study: Study
     context: Context
     rows: list[dict[str, Any]]
+    true_corners: dict[str, int] | None = None
+    """How many true corners each corner metric is measured on, where there are any."""
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table in long form: a line for each row, metric and seed, and for the paper's figures."""
@@ -56,13 +58,13 @@ class StudyTable:
             for metric in self.study.metrics:
                 for seed, value in row["values"][metric].items():
                     lines.append((row["label"], row["kind"], metric, "ours", seed, value))
-                if row["paper"] is not None:
+                if row["paper"] is not None and metric in row["paper"]:
                     lines.append((row["label"], row["kind"], metric, "paper", "", row["paper"][metric]))
         return pd.DataFrame(lines, columns=["row", "kind", "metric", "source", "seed", "percent"])
 
     def to_markdown(self) -> str:
         """Return the table with its heading and what may be concluded from it."""
-        header = ["", *self.study.metrics, "seeds"]
+        header = ["", *self.study.metrics, *(["ms an image"] if self.study.latency else []), "seeds"]
         body = []
         for row in self.rows:
             name = row["label"] if row["kind"] == "variant" else f"*difference: {row['label']}*"
@@ -70,10 +72,12 @@ class StudyTable:
             summaries = [summarise(list(row["values"][metric].values())) for metric in self.study.metrics]
             ran = [seed for seed in self.context.seeds if seed in row["seeds"]]
             cells = [_cell(s, signed) if ran else NOT_RUN for s in summaries]
-            body.append([name, *cells, str(len(ran))])
+            latency = [_cell(summarise(list(row["latency"].values())), signed)] if self.study.latency else []
+            body.append([name, *cells, *latency, str(len(ran))])
             if row["paper"] is not None:
-                printed = [f"{row['paper'][metric]:{'+' if signed else ''}.1f}" for metric in self.study.metrics]
-                body.append(["&emsp;the paper, COCO", *printed, ""])
+                sign = "+" if signed else ""
+                printed = [f"{row['paper'][m]:{sign}.1f}" if m in row["paper"] else "" for m in self.study.metrics]
+                body.append(["&emsp;the paper, COCO", *printed, *("" for _ in latency), ""])
         frame = pd.DataFrame(body, columns=header)
         number = "" if self.study.table is None else f"Table {self.study.table}. "
         return "\n\n".join(
@@ -92,11 +96,15 @@ class StudyTable:
             "differences with the paper's, not levels.",
             "Objects evaluated on: {} small, {} medium, {} large.".format(*self.context.areas),
         ]
+        if self.true_corners is not None:
+            counts = ", ".join(f"{self.true_corners[m]} for {m}" for m in self.study.metrics if m in self.true_corners)
+            lines.append(f"Corners evaluated on: {counts}.")
         for row in self.rows:
             if row["kind"] == "difference":
-                per_seed = row["values"]["AP"]
+                primary = self.study.metrics[0]
+                per_seed = row["values"][primary]
                 each = ", ".join(f"seed {seed}: {value:+.1f}" for seed, value in per_seed.items()) or NOT_RUN
-                lines.append(f"AP, {row['label']}: {each}.")
+                lines.append(f"{primary}, {row['label']}: {each}.")
         fewest = min(len(row["seeds"]) for row in self.rows)
         if fewest < MIN_SEEDS_FOR_VERDICT:
             lines.append(f"Too few seeds for a verdict ({fewest}; {MIN_SEEDS_FOR_VERDICT} are needed).")
@@ -105,17 +113,20 @@ class StudyTable:
 
 def study_table(study: Study, records: Records, context: Context) -> StudyTable:
     """Return a study's table from the records of its jobs."""
-    printed = None if study.table is None else paper_table(study.table)
     values: dict[str, dict[str, dict[int, float | None]]] = {}
     rows: list[dict[str, Any]] = []
     papers: dict[str, dict[str, float] | None] = {}
+    latencies: dict[str, dict[int, float | None]] = {}
     for variant in study.variants:
         found = {seed: records.get((study.name, variant.name, seed)) for seed in context.seeds}
         values[variant.name] = {
             metric: {seed: _percent(r["metrics"][metric]) for seed, r in found.items() if r is not None}
             for metric in study.metrics
         }
-        papers[variant.name] = printed.row(variant.paper_row) if printed and variant.paper_row else None
+        latencies[variant.name] = {
+            seed: r["latency"]["milliseconds"] for seed, r in found.items() if r is not None and "latency" in r
+        }
+        papers[variant.name] = study.paper_figures(variant)
         seeds = [seed for seed, record in found.items() if record is not None]
         rows.append(
             {
@@ -123,6 +134,7 @@ def study_table(study: Study, records: Records, context: Context) -> StudyTable:
                 "kind": "variant",
                 "seeds": seeds,
                 "values": values[variant.name],
+                "latency": latencies[variant.name],
                 "paper": papers[variant.name],
             }
         )
@@ -137,13 +149,16 @@ def study_table(study: Study, records: Records, context: Context) -> StudyTable:
                 "kind": "difference",
                 "seeds": paired,
                 "values": differences,
+                "latency": paired_differences(latencies[contrast.variant], latencies[contrast.base]),
                 # of the printed rows: the paper's own improvement row does not equal them
-                "paper": {m: round(theirs[m] - theirs_base[m], 1) for m in study.metrics}
+                "paper": {m: round(theirs[m] - theirs_base[m], 1) for m in theirs}
                 if theirs is not None and theirs_base is not None
                 else None,
             }
         )
-    return StudyTable(study, context, rows)
+    # the same in every record: all are evaluated on the same data
+    counts = (r.get("true_corners") for (name, _, _), r in records.items() if name == study.name and r is not None)
+    return StudyTable(study, context, rows, next((each for each in counts if each is not None), None))
 
 
 def _sides(contrast: Any) -> tuple[str, str]:
@@ -181,7 +196,7 @@ def write_reports(folder: Path, tables: Sequence[StudyTable], records: Records, 
                 "table": table.study.table,
                 "title": table.study.title,
                 "unit": "percent",
-                "rows": [{**row, "values": _with_text_keys(row["values"])} for row in table.rows],
+                "rows": [{**row, **_with_text_keys(row)} for row in table.rows],
             }
             for table in tables
         ],
@@ -197,21 +212,24 @@ def write_reports(folder: Path, tables: Sequence[StudyTable], records: Records, 
     atomic_write(folder / "README.md", "\n\n".join(body) + "\n")
 
 
-def _with_text_keys(values: Mapping[str, Mapping[int, float | None]]) -> dict[str, dict[str, float | None]]:
-    return {metric: {str(seed): value for seed, value in per_seed.items()} for metric, per_seed in values.items()}
+def _with_text_keys(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row holds by seed, with the seeds as text, as JSON has them."""
+    values = {metric: {str(seed): value for seed, value in each.items()} for metric, each in row["values"].items()}
+    return {"values": values, "latency": {str(seed): value for seed, value in row["latency"].items()}}
 
 
 def _made_with(records: Records) -> str:
     """Return a table of where and how fast the runs were."""
     lines = []
-    for (_, variant, seed), record in records.items():
+    for (study, variant, seed), record in records.items():
         if record is None:
-            lines.append([variant, seed, NOT_RUN, "", "", "", ""])
+            lines.append([study, variant, seed, NOT_RUN, "", "", "", ""])
             continue
         made = record["provenance"]
         training = record["config"]["training"]
         lines.append(
             [
+                study,
                 variant,
                 seed,
                 training["iterations"],
@@ -221,5 +239,5 @@ def _made_with(records: Records) -> str:
                 made["revision"],
             ]
         )
-    columns = ["variant", "seed", "iterations", "seconds", "processor", "torch", "revision"]
+    columns = ["study", "variant", "seed", "iterations", "seconds", "processor", "torch", "revision"]
     return str(pd.DataFrame(lines, columns=columns).to_markdown(index=False, disable_numparse=True))

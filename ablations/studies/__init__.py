@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import difflib
 
-from ablations.studies import table1_corner_pooling
+from ablations.studies import (
+    table1_corner_pooling,
+    table2_penalty_reduction,
+    table3_corner_quadrants,
+    table6_error_analysis,
+    table7_test_time,
+)
 from ablations.study import Study
 
 __all__ = ["STUDIES", "find_study"]
 
-STUDIES: dict[str, Study] = {study.name: study for study in (table1_corner_pooling.STUDY,)}
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        table1_corner_pooling.STUDY,
+        table2_penalty_reduction.STUDY,
+        table3_corner_quadrants.STUDY,
+        table6_error_analysis.STUDY,
+        table7_test_time.STUDY,
+    )
+}
 
 
 def find_study(name: str) -> Study:

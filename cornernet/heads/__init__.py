@@ -7,6 +7,11 @@ A head is an ``nn.Module`` that owns its method; training, postprocess and evalu
   that losses are normalised by, ``to(device)`` and ``pin_memory()``;
 * ``loss(outputs, targets, counts)``: named components, ``total`` among them;
 * ``decode(predictions, testing)``: :class:`Candidates`, one an image.
+
+A head that finds corners may also have, for studies of them:
+
+* ``corners(predictions, testing)``: the corners of each image, before they are paired;
+* ``substitute(predictions, boxes, labels, testing)``: the predictions with ``testing.substitute`` replaced by truth.
 """
 
 from __future__ import annotations
@@ -17,10 +22,10 @@ from typing import Any
 from torch import nn
 
 from cornernet.config import ModelConfig
-from cornernet.heads.candidates import Candidates
+from cornernet.heads.candidates import Candidates, CornerPoints
 from cornernet.heads.corner.head import CornerHead
 
-__all__ = ["HEADS", "Candidates", "build_head"]
+__all__ = ["HEADS", "Candidates", "CornerPoints", "build_head"]
 
 HEADS: dict[str, Callable[..., nn.Module]] = {
     "corner": CornerHead,

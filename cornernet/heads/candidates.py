@@ -1,4 +1,4 @@
-"""What every head decodes to."""
+"""What every head decodes to, and the corners of those that find corners."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Candidates"]
+__all__ = ["Candidates", "CornerPoints"]
 
 
 class Candidates(NamedTuple):
@@ -19,4 +19,15 @@ class Candidates(NamedTuple):
     boxes: Tensor
     scores: Tensor
     corner_scores: Tensor
+    labels: Tensor
+
+
+class CornerPoints(NamedTuple):
+    """Corners of one kind in one input, in cells of the heatmap at stride 4, best first.
+
+    ``xy`` [N, 2]; ``scores`` [N]; ``labels`` [N] int64.
+    """
+
+    xy: Tensor
+    scores: Tensor
     labels: Tensor

@@ -23,10 +23,25 @@ from ablations.reporting.tables import Context
 from ablations.statistics import paired_differences, summarise
 from ablations.studies import STUDIES
 from ablations.study import Contrast, Study, Variant
-from cornernet import ConfigError, recipe
+from cornernet import Config, ConfigError, recipe
+from cornernet.config import CocoSource, ShapesSource, SourceConfig, TestingConfig
+from cornernet.corner_evaluation import CORNER_METRICS
+from cornernet.evaluation import METRICS
+from cornernet.heads.corner.targets import TargetBuilder
+from cornernet.training import train
 
 DATA = Fingerprints("train", "val")
 STUDY = STUDIES["table1"]
+# studies that only look at the trainings of table 1 in other ways
+SHARING = [STUDIES[name] for name in ("table3", "table6", "table7")]
+
+
+def fingerprints(source: SourceConfig) -> Fingerprints:
+    return Fingerprints(f"train of {source}", f"val of {source}")
+
+
+def photographs() -> Config:
+    return recipe("small").with_("data.source", CocoSource(root="photographs"))
 
 
 def test_the_paper_s_first_table() -> None:
@@ -37,14 +52,50 @@ def test_the_paper_s_first_table() -> None:
         table.row("with")
 
 
+def test_a_table_transposed_has_its_rows_as_metrics() -> None:
+    table = paper_table(3).transposed()
+    assert table.row("mAP w/ pooling")["top-left corners, top-left quadrant"] == 69.2
+    assert table.transposed() == paper_table(3)
+
+
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
 def test_every_study_names_rows_of_its_table_and_edits_that_fit(study: Study) -> None:
-    base = recipe("tiny")
+    printed = 0
     for variant in study.variants:
-        variant.apply(base)
+        for base in (recipe("tiny"), photographs()):
+            study.configure(base, variant)
+        figures = study.paper_figures(variant)
         if variant.paper_row is not None:
-            assert study.table is not None
-            assert set(study.metrics) <= set(paper_table(study.table).row(variant.paper_row))
+            assert figures is not None
+            assert list(figures) == list(study.metrics)
+            printed += 1
+    assert study.table is not None
+    table = paper_table(study.table)
+    assert printed == len(table.transposed().rows if study.paper_transposed else table.rows), "a row is left out"
+
+
+def test_the_paper_s_figures_stand_beside_the_metric_that_they_are_of() -> None:
+    without, with_pooling = map(STUDIES["table3"].paper_figures, STUDIES["table3"].variants)
+    assert without is not None
+    assert with_pooling is not None
+    assert without["corner_AP/bottom_right/top_left_quadrant"] == 53.4
+    assert with_pooling["corner_AP/top_left/bottom_right_quadrant"] == 63.5
+
+
+def test_every_study_asks_for_metrics_that_an_evaluation_has() -> None:
+    for study in STUDIES.values():
+        for variant in study.variants:
+            testing = study.configure(recipe("tiny"), variant).testing
+            assert set(study.metrics) <= {*METRICS, *(CORNER_METRICS if testing.corner_metrics else ())}
+
+
+def test_the_multi_scale_study_has_the_paper_s_scales_and_merges() -> None:
+    study = STUDIES["table7"]
+    several = {v.name: study.configure(recipe("tiny"), v).testing for v in study.variants}
+    assert several["multi scale"].scales == (0.5, 0.75, 1.0, 1.25, 1.5)
+    assert several["multi scale"].merge
+    assert several["single scale"] == TestingConfig()
+    assert {testing.nms for testing in several.values()} == {"hard", "linear", "gaussian"}
 
 
 def test_an_edit_that_does_not_fit_is_an_error() -> None:
@@ -67,9 +118,74 @@ def test_a_contrast_names_variants_of_its_study() -> None:
 
 def test_a_plan_shares_a_training_between_studies_that_need_the_same() -> None:
     other = Study(**{**STUDY.__dict__, "name": "again"})
-    jobs = plan([STUDY, other], recipe("tiny"), (0, 1), DATA)
+    jobs = plan([STUDY, other], recipe("tiny"), (0, 1), fingerprints)
     assert len(jobs) == 8
     assert len({job.training_key for job in jobs.values()}) == 4
+
+
+@pytest.mark.parametrize("study", SHARING, ids=lambda study: study.name)
+@pytest.mark.parametrize("base", [recipe("tiny"), photographs()], ids=["shapes", "photographs"])
+def test_studies_of_testing_train_nothing_that_table_1_does_not(study: Study, base: Config) -> None:
+    first = {job.training_key for job in plan([STUDY], base, (0, 1), fingerprints).values()}
+    jobs = plan([study], base, (0, 1), fingerprints)
+    assert {job.training_key for job in jobs.values()} <= first
+    assert len({job.evaluation_key for job in jobs.values()}) == len(jobs), "two variants are the same"
+    assert len({job.training_config.to_json() for job in jobs.values()}) == len({j.training_key for j in jobs.values()})
+
+
+def test_the_plan_of_all_studies_shares_what_it_can() -> None:
+    jobs = plan(STUDIES.values(), recipe("tiny"), (0,), fingerprints)
+    # two of table 1, five of table 2 on data of its own
+    assert len({job.training_key for job in jobs.values()}) == 2 + 5
+    # tables 1, 6 and 7 have the plain evaluation in common
+    assert len({job.evaluation_key for job in jobs.values()}) == 2 + 5 + 2 + 5 + 6
+    assert jobs["table1", "w/ corner pooling", 0] == jobs["table6", "CornerNet", 0] == jobs["table7", "single scale", 0]
+
+
+def test_the_penalty_study_draws_large_objects_on_large_maps_and_leaves_photographs_alone() -> None:
+    study = STUDIES["table2"]
+    for variant in study.variants:
+        config = study.configure(recipe("tiny"), variant)
+        assert min(config.data.input_size) + 1 >= 4 * 48
+        assert isinstance(config.data.source, ShapesSource)
+        assert config.data.source.image_size == config.data.input_size
+        assert config.data.source.object_size[0] * 48 > 4 * 2.5
+        assert study.configure(photographs(), variant).data == photographs().data
+    jobs = plan([study], recipe("tiny"), (0,), fingerprints)
+    assert len({job.training_key for job in jobs.values()}) == 5
+    radii = [TargetBuilder(config=job.config.model.head, num_classes=3).radius(30, 30) for job in jobs.values()]
+    assert len(set(radii)) == 5
+
+
+def test_a_study_edits_the_base_of_all_its_variants_and_photographs_keep_their_source() -> None:
+    study = Study(
+        **{
+            **STUDY.__dict__,
+            "base_edits": (("training.iterations", 7), ("data.input_size", (127, 127))),
+            "shapes_edits": (("data.source.max_objects", 1), ("training.iterations", 9)),
+        }
+    )
+    for variant in study.variants:
+        generated, real = study.configure(recipe("tiny"), variant), study.configure(photographs(), variant)
+        assert (generated.training.iterations, real.training.iterations) == (9, 7)
+        assert generated.data.input_size == real.data.input_size == (127, 127)
+        assert isinstance(generated.data.source, ShapesSource)
+        assert generated.data.source.max_objects == 1
+        assert real.data.source == photographs().data.source
+        assert generated.model.head.pooling == dict(variant.edits)["model.head.pooling"]
+
+
+@pytest.mark.parametrize("path", ["data.source.seed", "data.source", "data"])
+def test_a_study_does_not_edit_the_source_of_any_data(path: str) -> None:
+    with pytest.raises(ValueError, match=f"study table1: {path} is for shapes_edits"):
+        Study(**{**STUDY.__dict__, "base_edits": ((path, 1),)})
+
+
+def test_data_of_its_own_has_fingerprints_of_its_own() -> None:
+    first, second = (plan([STUDIES[name]], recipe("tiny"), (0,), fingerprints) for name in ("table1", "table2"))
+    plain = second["table2", "object-dependent radius", 0]
+    assert plain.training_key not in {job.training_key for job in first.values()}
+    assert plain == make_job(plain.config, fingerprints(plain.config.data.source))
 
 
 def test_keys_follow_what_changes_results_and_nothing_else() -> None:
@@ -97,7 +213,7 @@ def test_statistics() -> None:
 
 
 def record(value: float) -> dict:
-    return {"metrics": dict.fromkeys(STUDY.metrics, value) | {"APs": None}}
+    return {"metrics": dict.fromkeys(STUDY.metrics, value) | {"APs": None}, "latency": {"milliseconds": 100 * value}}
 
 
 def table(seeds=(0, 1), missing=()):
@@ -134,13 +250,34 @@ def test_a_missing_run_is_shown_as_not_run_and_leaves_no_pair() -> None:
     assert list(half.rows[-1]["values"]["AP"]) == [0]
 
 
+def test_a_table_of_times_shows_milliseconds_and_has_no_others_than_its_own_metrics() -> None:
+    study = Study(**{**STUDY.__dict__, "latency": True, "metrics": ("APl", "AR1")})
+    names = [variant.name for variant in study.variants]
+    records = {
+        ("table1", name, seed): {"metrics": {"APl": 0.5, "AR1": 0.25}, "latency": {"milliseconds": 40.0 + 8 * i}}
+        for i, name in enumerate(names)
+        for seed in (0, 1)
+    }
+    context = Context(profile="p", data="d", command="c", seeds=(0, 1), areas=(1, 2, 3))
+    made = study_table(study, records, context)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.to_markdown().splitlines()]
+    rows = {line[0]: line[1:] for line in lines if line}
+    assert rows[""] == ["APl", "AR1", "ms an image", "seeds"]
+    assert rows[names[1]] == ["50.0 ± 0.0", "25.0 ± 0.0", "48.0 ± 0.0", "2"]
+    assert rows[f"*difference: {names[1]} less {names[0]}*"][2] == "+8.0 ± 0.0"
+    # table 1 prints no AR1
+    assert next(line[1:4] for line in lines if line and "the paper" in line[0]) == ["49.4", "", ""]
+    assert set(made.to_frame().query("source == 'paper'").metric) == {"APl"}
+
+
 def test_three_seeds_are_not_too_few() -> None:
     assert "Too few seeds" not in table(seeds=(0, 1, 2)).to_markdown()
 
 
 @pytest.mark.slow
 def test_the_smoke_profile_end_to_end_and_never_twice(tmp_path, capsys) -> None:
-    argv = ["--profile", "smoke", "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
+    argv = ["--profile", "smoke", "--studies", "table1"]
+    argv += ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
     assert main([*argv, "--only-report"]) == 0
     assert "not run" in capsys.readouterr().out
     assert main(argv) == 0
@@ -158,6 +295,91 @@ def test_the_smoke_profile_end_to_end_and_never_twice(tmp_path, capsys) -> None:
         rows = list(csv.DictReader(file))
     assert {row["source"] for row in rows} == {"ours", "paper"}
     assert "the paper, COCO" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_smoke_profile_runs_every_study_and_shares_their_trainings(tmp_path, capsys) -> None:
+    out, store = tmp_path / "out", tmp_path / "store"
+    argv = ["--profile", "smoke", "--seeds", "0", "--store", str(store), "--out", str(out)]
+    assert main(argv) == 0
+    printed = capsys.readouterr().out
+    assert "7 trainings of 8 iterations, 20 evaluations" in printed
+    assert len(list((store / "trainings").iterdir())) == 7
+    assert len(list((store / "evaluations").iterdir())) == 20
+    results = json.loads((out / "results.json").read_text())
+    assert [table["study"] for table in results["tables"]] == list(STUDIES)
+    for table in results["tables"]:
+        for row in table["rows"]:
+            assert row["seeds"] == [0]
+            assert all(seed == "0" for values in row["values"].values() for seed in values)
+            assert row["latency"].keys() == {"0"}
+    areas = results["context"]["areas"]
+    runs = {(run["study"], run["variant"]): run for run in results["runs"]}
+    for (study, variant), run in runs.items():
+        declared = next(v for v in STUDIES[study].variants if v.name == variant)
+        for path, value in dict(declared.edits).items():
+            part, *fields = path.split(".")
+            found = run["config"][part]
+            for field in fields:
+                found = found[field]
+            assert found == (list(value) if isinstance(value, tuple) else value)
+        assert run["latency"]["milliseconds"] > 0
+        assert (CORNER_METRICS[0] in run["metrics"]) == (study == "table3")
+    all_truth = runs["table6", "w/ gt heatmaps + offsets + embeddings"]
+    assert all_truth["metrics"]["AP"] > 0.999
+    assert runs["table2", "fixed radius"]["config"]["data"]["input_size"] == [191, 191]
+    assert "Corners evaluated on: " in (out / "tables" / "table3.md").read_text()
+    assert "Corners evaluated on: " not in (out / "tables" / "table1.md").read_text()
+    assert sum(areas) == runs["table3", "w/ corner pooling"]["true_corners"]["corner_AP/top_left"]
+    assert "17 large" in (out / "tables" / "table2.md").read_text(), "objects are counted on the study's own data"
+
+
+def test_a_profile_names_the_studies_that_it_runs() -> None:
+    assert PROFILES["quick"].studies == ("table1",)
+    assert set(PROFILES["smoke"].studies) == set(STUDIES)
+    assert all(set(profile.studies) <= set(STUDIES) for profile in PROFILES.values())
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_fails_leaves_the_others_of_its_training(tmp_path, capsys, monkeypatch) -> None:
+    mixed = Study(
+        **{
+            **STUDY.__dict__,
+            "name": "mixed",
+            # a canvas of that scale is beyond what can be allocated or resized
+            "variants": (
+                Variant(name="fails", edits=(("testing.scales", (1e5,)),)),
+                Variant(name="works", edits=(("testing.flip", False),)),
+            ),
+            "contrasts": (),
+            "table": None,
+        }
+    )
+    monkeypatch.setitem(STUDIES, "mixed", mixed)
+    argv = ["--profile", "smoke", "--studies", "mixed", "--seeds", "0"]
+    assert main([*argv, "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]) == 1
+    assert "1 of 2 jobs failed" in capsys.readouterr().err
+    assert len(list((tmp_path / "store" / "evaluations").iterdir())) == 1
+    (log,) = (tmp_path / "store" / "logs").iterdir()
+    assert "Traceback" in log.read_text()
+
+
+@pytest.mark.slow
+def test_a_training_stopped_under_one_evaluation_goes_on_under_another(tmp_path) -> None:
+    base = PROFILES["smoke"].base(None).with_("training.device", "cpu").with_("training.iterations", 3)
+    plain = make_job(base, DATA)
+    other = make_job(base.with_("testing.substitute", ("heatmaps",)).with_("testing.flip", False), DATA)
+    assert plain.training_config == other.training_config
+    folder = tmp_path / "run"
+
+    def stop(done: int) -> None:
+        if done == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(plain.training_config, folder, quiet=True, final_evaluation=False, on_iteration=stop)
+    train(other.training_config, folder, resume=True, quiet=True, final_evaluation=False)
+    assert (folder / "model.safetensors").exists()
 
 
 @pytest.mark.slow
@@ -205,7 +427,7 @@ def test_evaluations_of_one_training_share_it(tmp_path, capsys, monkeypatch) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_a_stopped_call_leaves_no_process_and_goes_on_to_the_same_table(number, group, tmp_path) -> None:
-    arguments = ["--profile", "smoke", "--seeds", "0", "--store", "store", "--out", "out"]
+    arguments = ["--profile", "smoke", "--studies", "table1", "--seeds", "0", "--store", "store", "--out", "out"]
     command = [sys.executable, "-m", "ablations", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(

@@ -43,6 +43,10 @@ def test_an_edit_may_replace_a_part_by_one_of_another_kind() -> None:
         ("data.source.classes", ("ring", "ring"), r"data\.source\.classes needs distinct names"),
         ("data.source.root", "here", r"data\.source has no field 'root'"),
         ("model.backbone.blocks", (1,), r"channels has 2 entries and \.blocks has 1"),
+        ("model.head.radius_formula", "fixed", r"radius_formula: Input should be 'corrected' or 'original'"),
+        ("testing.substitute", ("tags",), r"testing\.substitute\.0: Input should be 'heatmaps', 'offsets' or"),
+        ("testing.substitute", ("offsets", "offsets"), r"testing\.substitute names an output twice"),
+        ("testing.corner_radius", -1.0, r"testing\.corner_radius must not be negative"),
         ("testing.peak_kernel", 2, r"testing\.peak_kernel must be odd"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cornernet.config import CornerHeadConfig
-from cornernet.heads.corner.targets import TargetBuilder, gaussian_radius
+from cornernet.heads.corner.targets import TargetBuilder, gaussian_radius, original_radius
 
 
 def build(boxes, labels, *, classes=2, size=(63, 95), **config):
@@ -111,3 +111,31 @@ def test_boxes_within_the_radius_keep_their_iou_and_the_worst_just_does(height, 
     }
     worst = min(iou(box, m) for m in moved.values())
     assert worst == pytest.approx(min_iou, abs=1e-6)
+
+
+def test_the_original_formula_by_hand() -> None:
+    # 10 by 10 at 0.7: a = 2.8, b = -28, c = -30; the other two give over 10
+    assert original_radius(10, 10, 0.7) == pytest.approx((-28 + math.sqrt(28**2 + 4 * 2.8 * 30)) / 2)
+    # 20 by 5 at 0.3: a = 1.2, b = -15, c = -70
+    assert original_radius(20, 5, 0.3) == pytest.approx((-15 + math.sqrt(15**2 + 4 * 1.2 * 70)) / 2)
+
+
+@given(height=st.floats(1, 200), width=st.floats(1, 200), min_iou=st.floats(0.3, 0.95))
+def test_the_original_formula_reaches_further_and_breaks_its_promise(height, width, min_iou) -> None:
+    r = original_radius(height, width, min_iou)
+    assert r > gaussian_radius(height, width, min_iou)
+    assert iou((0, 0, width, height), (r, r, width - r, height - r)) < min_iou or 2 * r > min(height, width)
+
+
+def test_a_configuration_chooses_the_formula() -> None:
+    box, size = [20, 20, 240, 240], (255, 255)
+    reach = {}
+    for formula in ("corrected", "original"):
+        config = CornerHeadConfig(radius_formula=formula, min_iou=0.7)
+        extent = math.ceil(220 * 64 / 255)
+        reach[formula] = TargetBuilder(config=config, num_classes=1).radius(extent, extent)
+        heat = build([[box]], [[0]], classes=1, size=size, radius_formula=formula, min_iou=0.7).heatmaps.top_left[0, 0]
+        columns = torch.nonzero(heat > 0)[:, 1]
+        x = int(heat.argmax()) % 64
+        assert columns.max() - x == reach[formula]
+    assert reach["original"] == int(original_radius(56, 56, 0.7)) > reach["corrected"]

@@ -1,4 +1,4 @@
-"""From corner heatmaps to candidate boxes (paper section 4.2)."""
+"""From corner heatmaps to corners and to candidate boxes (paper section 4.2)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cornernet.config import TestingConfig
-from cornernet.heads.candidates import Candidates
-from cornernet.heads.corner.outputs import Predictions
+from cornernet.heads.candidates import Candidates, CornerPoints
+from cornernet.heads.corner.outputs import Corners, Predictions
 
-__all__ = ["decode", "embedding_distance"]
+__all__ = ["corners", "decode", "embedding_distance"]
 
 
 class _Top(NamedTuple):
@@ -32,12 +32,7 @@ def decode(predictions: Predictions, testing: TestingConfig) -> list[Candidates]
     classes differ, its embeddings are further apart than ``testing.embedding_threshold``, or its bottom-right corner
     lies above or left of its top-left one. The score of a box is the mean of its corners' scores.
     """
-    top_left, bottom_right = (
-        _top_corners(heatmap, embedding, offset, testing)
-        for heatmap, embedding, offset in zip(
-            predictions.heatmaps, predictions.embeddings, predictions.offsets, strict=True
-        )
-    )
+    top_left, bottom_right = _both(predictions, testing)
     distance = embedding_distance(top_left.embeddings[:, :, None], bottom_right.embeddings[:, None, :])
     # written so that a NaN embedding or offset never forms a pair
     accepted = (
@@ -46,6 +41,9 @@ def decode(predictions: Predictions, testing: TestingConfig) -> list[Candidates]
         & (top_left.x[:, :, None] <= bottom_right.x[:, None, :])
         & (top_left.y[:, :, None] <= bottom_right.y[:, None, :])
     )
+    if "heatmaps" in testing.substitute:
+        # true corners are fewer than top_k, and what fills it up is known to be none
+        accepted &= (top_left.scores[:, :, None] > 0) & (bottom_right.scores[:, None, :] > 0)
     mean_score = (top_left.scores[:, :, None] + bottom_right.scores[:, None, :]) / 2
     pair_scores = torch.where(accepted, mean_score, -1.0).flatten(1)
 
@@ -66,6 +64,30 @@ def decode(predictions: Predictions, testing: TestingConfig) -> list[Candidates]
     return [
         Candidates(boxes[b, :n], best[b, :n], corner_scores[b, :n], labels[b, :n])
         for b, n in enumerate((best > -1).sum(1).tolist())
+    ]
+
+
+def corners(predictions: Predictions, testing: TestingConfig) -> list[Corners[CornerPoints]]:
+    """Return the corners of each image of a batch before they are paired, best first.
+
+    The ``testing.top_k`` best peaks of each kind over all classes, where there are as many, at the place that the
+    offset moves them to.
+    """
+    images: list[list[CornerPoints]] = [[] for _ in predictions.heatmaps.top_left]
+    for top in _both(predictions, testing):
+        for image, scores, labels, x, y in zip(images, top.scores, top.labels, top.x, top.y, strict=True):
+            peaks = scores > 0
+            image.append(CornerPoints(torch.stack([x, y], dim=1)[peaks], scores[peaks], labels[peaks]))
+    return [Corners(*image) for image in images]
+
+
+def _both(predictions: Predictions, testing: TestingConfig) -> list[_Top]:
+    """The best corners of either kind."""
+    return [
+        _top_corners(heatmap, embedding, offset, testing)
+        for heatmap, embedding, offset in zip(
+            predictions.heatmaps, predictions.embeddings, predictions.offsets, strict=True
+        )
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 import kernels
 from cornernet.backbones.hourglass import ConvBlock, conv1x1_bn
 from cornernet.config import CornerHeadConfig, TestingConfig
-from cornernet.heads.candidates import Candidates
-from cornernet.heads.corner.decode import decode
+from cornernet.heads.candidates import Candidates, CornerPoints
+from cornernet.heads.corner.decode import corners, decode
 from cornernet.heads.corner.losses import corner_losses
 from cornernet.heads.corner.outputs import Corners, Predictions
+from cornernet.heads.corner.substitute import substitute
 from cornernet.heads.corner.targets import CornerTargets, TargetBuilder
 from kernels.api import Corner
 
@@ -135,3 +137,16 @@ class CornerHead(nn.Module):
     def decode(self, predictions: Predictions, testing: TestingConfig) -> list[Candidates]:
         """Return the candidates of each image from the last stack's predictions."""
         return decode(predictions, testing)
+
+    def corners(self, predictions: Predictions, testing: TestingConfig) -> list[Corners[CornerPoints]]:
+        """Return the corners of each image from the last stack's predictions, before they are paired."""
+        return corners(predictions, testing)
+
+    def substitute(
+        self, predictions: Predictions, boxes: Sequence[Tensor], labels: Sequence[Tensor], testing: TestingConfig
+    ) -> Predictions:
+        """Return the last stack's predictions with those of ``testing.substitute`` replaced by the truth.
+
+        ``boxes`` [N, 4] of each input in cells of its heatmaps, ``labels`` [N]; see :mod:`.substitute`.
+        """
+        return substitute(predictions, boxes, labels, testing)

@@ -15,7 +15,7 @@ from torch import Tensor
 from cornernet.config import CornerHeadConfig
 from cornernet.heads.corner.outputs import Corners
 
-__all__ = ["CornerTargets", "TargetBuilder", "draw_gaussian", "gaussian_radius"]
+__all__ = ["CornerTargets", "TargetBuilder", "draw_gaussian", "gaussian_radius", "original_radius"]
 
 OUTPUT_STRIDE = 4
 
@@ -136,7 +136,8 @@ class TargetBuilder:
             return 0.0
         if self.config.penalty_reduction == "fixed":
             return self.config.fixed_radius
-        return float(max(0, int(gaussian_radius(height, width, self.config.min_iou))))
+        formula = gaussian_radius if self.config.radius_formula == "corrected" else original_radius
+        return float(max(0, int(formula(height, width, self.config.min_iou))))
 
 
 def gaussian_radius(height: float, width: float, min_iou: float) -> float:
@@ -153,6 +154,21 @@ def gaussian_radius(height: float, width: float, min_iou: float) -> float:
     # 4 o r^2 + 2 o (h + w) r - (1 - o) h w = 0, its positive root
     b = 2 * min_iou * total
     outside = (-b + math.sqrt(b * b + 16 * min_iou * (1 - min_iou) * area)) / (8 * min_iou)
+    return min(shifted, inside, outside)
+
+
+def original_radius(height: float, width: float, min_iou: float) -> float:
+    """Return the radius of the authors' formula before their fix: the same quadratic equations, wrongly solved.
+
+    Of each quadratic equation (b + sqrt(b^2 - 4 a c)) / 2 was taken, with b as h + w, 2 (h + w) and -2 o (h + w):
+    divided by 2 in place of 2 a, and the larger root of the first two. A box moved that far need not keep ``min_iou``.
+    """
+    total, area = height + width, height * width
+    shifted = (total + math.sqrt(total * total - 4 * area * (1 - min_iou) / (1 + min_iou))) / 2
+    b = 2 * total
+    inside = (b + math.sqrt(b * b - 16 * (1 - min_iou) * area)) / 2
+    b = -2 * min_iou * total
+    outside = (b + math.sqrt(b * b + 16 * min_iou * (1 - min_iou) * area)) / 2
     return min(shifted, inside, outside)
 
 

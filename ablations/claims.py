@@ -1,0 +1,329 @@
+"""What a study says beforehand it expects, and what its runs say to that.
+
+A claim is one sentence of the paper (or of ours), declared with the study before its arms are compared, in one of four
+kinds. Each has one p-value, so that a table's claims can be corrected together:
+
+``Sign``
+    a difference has the stated sign. p is two-sided: the opposite outcome is an outcome too.
+``Chain``
+    every part holds ("none < fixed < object-dependent"). p is the largest of the parts'. Nothing is corrected between
+    parts: a false "all hold" needs each of the parts that do not hold to come out wrong, which is at most as likely as
+    one of them (an intersection-union test).
+``Interaction``
+    one difference exceeds another ("the gain grows with the object's size"): the difference of differences, by seed,
+    tested like a sign. Two significant and one insignificant difference do not show it.
+``Equivalence``
+    a difference is smaller than a margin declared beforehand ("similar"). Two one-sided tests (TOST), against -margin
+    or less and against +margin or more; p is the larger. It is at most 5% exactly where the 90% interval lies within
+    the margins, so that is the interval shown. An insignificant difference is no equivalence: it may be a small study.
+
+Verdicts, on Holm-adjusted p-values (family: all claims declared for the table) at 5%:
+
+``holds here``       significant, and as stated;
+``opposite here``    significant, and against: the other sign; for a chain every part significant and at least one
+                     against; for an equivalence a difference beyond the margin;
+``inconclusive``     neither. The difference detectable at 80% power says how much that means;
+``too few seeds``    fewer than three seeds in some part: no verdict, and no p-value.
+
+"Here" is meant: on this data, at this budget. Intervals shown are not adjusted for the number of claims.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from ablations.statistics import CONFIDENCE, MIN_SEEDS_FOR_VERDICT, PairedDifference, holm
+
+__all__ = [
+    "LEVEL",
+    "Chain",
+    "Claim",
+    "Direction",
+    "Effect",
+    "Equivalence",
+    "Estimate",
+    "Interaction",
+    "JudgedClaim",
+    "Sign",
+    "Verdict",
+    "effects_of",
+    "judge",
+    "judge_primary",
+]
+
+LEVEL = 0.05
+"""Of the Holm-adjusted tests: the probability of any false verdict among a table's claims."""
+
+Direction: TypeAlias = Literal["positive", "negative"]
+Verdict: TypeAlias = Literal["holds here", "opposite here", "inconclusive", "too few seeds"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """``variant`` less ``base`` in ``metric``: names of a study's variants, and of one of its metrics."""
+
+    variant: str
+    base: str
+    metric: str = "AP"
+
+    def __str__(self) -> str:
+        return f"{self.metric}, {self.variant} less {self.base}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Claim:
+    """What all kinds have: a ``name`` unique in the study, the ``statement`` a reader sees, and whether it is primary.
+
+    The primary claim of a table is the one that the overview of all tables tests.
+    """
+
+    name: str
+    statement: str
+    primary: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sign(_Claim):
+    """``effect`` is positive, or negative, as ``expected``."""
+
+    effect: Effect
+    expected: Direction = "positive"
+    kind: Literal["sign"] = "sign"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interaction(_Claim):
+    """``effect`` less ``other`` is positive, or negative, as ``expected``; over the seeds that both have."""
+
+    effect: Effect
+    other: Effect
+    expected: Direction = "positive"
+    kind: Literal["interaction"] = "interaction"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain(_Claim):
+    """Every one of ``parts`` holds; the parts' own names and statements label them."""
+
+    parts: tuple[Sign | Interaction, ...]
+    kind: Literal["chain"] = "chain"
+
+    def __post_init__(self) -> None:
+        if len(self.parts) < 2:
+            raise ValueError(f"claim {self.name!r}: a chain has two parts or more; declare a single one as it is")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equivalence(_Claim):
+    """``effect`` lies between ``-margin`` and ``+margin``, in points; the margin is declared before the runs."""
+
+    effect: Effect
+    margin: float
+    kind: Literal["equivalence"] = "equivalence"
+
+    def __post_init__(self) -> None:
+        if not (self.margin > 0 and math.isfinite(self.margin)):
+            raise ValueError(f"claim {self.name!r}: a margin of {self.margin} is none: it is positive, in points")
+
+
+Claim: TypeAlias = Sign | Chain | Interaction | Equivalence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """One tested difference, in points: everything a table and a figure need of it.
+
+    ``expected`` is what the claim states: a sign, or "within" the ``margin``. ``low`` to ``high`` is the unadjusted
+    interval at ``confidence``; ``p`` the unadjusted p-value; ``against`` whether the mean lies on the other side of
+    what is stated. NaN where there are too few seeds, or no spread over images, to tell.
+    """
+
+    label: str
+    expected: Direction | Literal["within"]
+    margin: float | None
+    per_seed: Mapping[int, float]
+    mean: float
+    seed_sd: float
+    image_sd: float
+    low: float
+    high: float
+    confidence: float
+    p: float
+    detectable: float
+    against: bool
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds that both arms (of both differences) were measured under."""
+        return tuple(sorted(self.per_seed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedClaim:
+    """A claim, its estimates (one; of a chain, one a part), its p-value before and after Holm, and the verdict."""
+
+    claim: Claim
+    estimates: tuple[Estimate, ...]
+    p: float
+    adjusted_p: float
+    verdict: Verdict
+
+    @property
+    def estimate(self) -> Estimate:
+        """The estimate that decides: the only one; of a chain, a part that has no p-value, else that of the largest."""
+        return max(self.estimates, key=lambda estimate: math.inf if math.isnan(estimate.p) else estimate.p)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON, None for NaN and seeds as text."""
+        return {
+            "name": self.claim.name,
+            "kind": self.claim.kind,
+            "statement": self.claim.statement,
+            "primary": self.claim.primary,
+            "verdict": self.verdict,
+            "p": _json(self.p),
+            "adjusted_p": _json(self.adjusted_p),
+            "estimates": [
+                {
+                    "label": e.label,
+                    "expected": e.expected,
+                    "margin": e.margin,
+                    "per_seed": {str(seed): e.per_seed[seed] for seed in e.seeds},
+                    **{name: _json(getattr(e, name)) for name in _NUMBERS},
+                }
+                for e in self.estimates
+            ],
+        }
+
+
+_NUMBERS = ("mean", "seed_sd", "image_sd", "low", "high", "confidence", "p", "detectable")
+
+
+def _json(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def effects_of(claim: Claim) -> tuple[Effect, ...]:
+    """Return the effects that a claim speaks of: what must be measured to judge it."""
+    if isinstance(claim, Chain):
+        return tuple(dict.fromkeys(effect for part in claim.parts for effect in effects_of(part)))
+    if isinstance(claim, Interaction):
+        return claim.effect, claim.other
+    return (claim.effect,)
+
+
+def judge(claims: Sequence[Claim], differences: Mapping[Effect, PairedDifference]) -> list[JudgedClaim]:
+    """Judge a table's claims together, in the order given.
+
+    ``differences`` holds each effect the claims speak of, in points (:func:`ablations.statistics.paired_difference`);
+    one that was declared the other way round is turned. The Holm family is all of ``claims``, those with too few seeds
+    included. Raises ``ValueError`` for claims of one name and for an effect that is not there.
+    """
+    names = [claim.name for claim in claims]
+    if len(set(names)) != len(names):
+        raise ValueError(f"two claims share a name among {names}")
+    return _verdicts(claims, [_estimates(claim, differences) for claim in claims])
+
+
+def judge_primary(
+    tables: Mapping[str, tuple[Sequence[Claim], Mapping[Effect, PairedDifference]]],
+) -> dict[str, JudgedClaim]:
+    """Judge one primary claim a table, Holm over all tables: the overview. Tables that declare none are left out.
+
+    ``tables``: name to the claims and differences that :func:`judge` takes. Raises ``ValueError`` where a table
+    declares more than one primary claim.
+    """
+    primary = {}
+    for table, (claims, differences) in tables.items():
+        found = [claim for claim in claims if claim.primary]
+        if len(found) > 1:
+            raise ValueError(f"table {table}: {len(found)} claims are primary; the overview tests one a table")
+        if found:
+            primary[table] = found[0], _estimates(found[0], differences)
+    judged = _verdicts([claim for claim, _ in primary.values()], [estimates for _, estimates in primary.values()])
+    return dict(zip(primary, judged, strict=True))
+
+
+def _verdicts(claims: Sequence[Claim], estimates: Sequence[tuple[Estimate, ...]]) -> list[JudgedClaim]:
+    # NaN in one part is NaN in the whole: max() alone would depend on the order
+    p_values = [math.nan if any(math.isnan(e.p) for e in parts) else max(e.p for e in parts) for parts in estimates]
+    return [
+        JudgedClaim(claim=claim, estimates=parts, p=p, adjusted_p=adjusted, verdict=_verdict(parts, adjusted))
+        for claim, parts, p, adjusted in zip(claims, estimates, p_values, holm(p_values), strict=True)
+    ]
+
+
+def _verdict(parts: Sequence[Estimate], adjusted_p: float) -> Verdict:
+    if any(len(part.per_seed) < MIN_SEEDS_FOR_VERDICT for part in parts):
+        return "too few seeds"
+    if not adjusted_p <= LEVEL:  # NaN too: no spread over images, no verdict
+        return "inconclusive"
+    return "opposite here" if any(part.against for part in parts) else "holds here"
+
+
+def _estimates(claim: Claim, differences: Mapping[Effect, PairedDifference]) -> tuple[Estimate, ...]:
+    if isinstance(claim, Chain):
+        return tuple(estimate for part in claim.parts for estimate in _estimates(part, differences))
+    difference = _difference(claim.effect, claim, differences)
+    if isinstance(claim, Equivalence):
+        return (_equivalence(claim, difference),)
+    label = str(claim.effect)
+    if isinstance(claim, Interaction):
+        difference = difference.less(_difference(claim.other, claim, differences))
+        label = f"({claim.effect}) less ({claim.other})"
+    against = difference.mean < 0 if claim.expected == "positive" else difference.mean > 0
+    p = difference.p_value() if difference.enough_seeds else math.nan
+    return (_estimate(label, claim.expected, None, difference, CONFIDENCE, p, against),)
+
+
+def _difference(effect: Effect, claim: Claim, differences: Mapping[Effect, PairedDifference]) -> PairedDifference:
+    if effect in differences:
+        return differences[effect]
+    turned = Effect(variant=effect.base, base=effect.variant, metric=effect.metric)
+    if turned in differences:
+        return differences[turned].negated()
+    known = "; ".join(map(str, differences)) or "none"
+    raise ValueError(f"claim {claim.name!r} speaks of {effect}, which was not measured; measured are: {known}")
+
+
+def _equivalence(claim: Equivalence, difference: PairedDifference) -> Estimate:
+    """Test a difference against its margins: from within for "similar", else from without for "not similar"."""
+    outside = abs(difference.mean) > claim.margin
+    p = math.nan
+    if difference.enough_seeds and outside:
+        # two-sided, as of a sign: the difference may be beyond either margin
+        p = difference.p_value(math.copysign(claim.margin, difference.mean))
+    elif difference.enough_seeds:
+        p = max(difference.one_sided(-claim.margin), difference.negated().one_sided(-claim.margin))
+    # two one-sided tests at 5% are the interval at 90%
+    return _estimate(str(claim.effect), "within", claim.margin, difference, 1 - 2 * LEVEL, p, outside)
+
+
+def _estimate(
+    label: str,
+    expected: Direction | Literal["within"],
+    margin: float | None,
+    difference: PairedDifference,
+    confidence: float,
+    p: float,
+    against: bool,
+) -> Estimate:
+    low, high = difference.interval(confidence)
+    return Estimate(
+        label=label,
+        expected=expected,
+        margin=margin,
+        per_seed=dict(difference.per_seed),
+        mean=difference.mean,
+        seed_sd=difference.seed_sd,
+        image_sd=difference.image_sd,
+        low=low,
+        high=high,
+        confidence=confidence,
+        p=p,
+        detectable=difference.detectable(),
+        against=against,
+    )

@@ -1,0 +1,45 @@
+"""Table 6: what each output of the network costs, by putting the ground truth in its place when testing.
+
+The trainings are those of table 1 with corner pooling.
+"""
+
+from __future__ import annotations
+
+from ablations.study import Contrast, Study, Variant
+
+__all__ = ["STUDY"]
+
+BASE = "CornerNet"
+HEATMAPS = "w/ gt heatmaps"
+BOTH = "w/ gt heatmaps + offsets"
+ALL = "w/ gt heatmaps + offsets + embeddings"
+EMBEDDINGS = "w/ gt embeddings"
+OFFSETS = "w/ gt offsets"
+
+STUDY = Study(
+    name="table6",
+    title="Error analysis with ground truth substituted",
+    question=(
+        "Which output holds the detector back? Beyond the paper: true embeddings alone, true offsets alone, and all "
+        "three, where what is missing to 100 is the test path's own."
+    ),
+    table=6,
+    variants=(
+        Variant(name=BASE, paper_row="CornerNet"),
+        Variant(name=HEATMAPS, edits=(("testing.substitute", ("heatmaps",)),), paper_row="w/ gt heatmaps"),
+        Variant(
+            name=BOTH, edits=(("testing.substitute", ("heatmaps", "offsets")),), paper_row="w/ gt heatmaps + offsets"
+        ),
+        Variant(name=ALL, edits=(("testing.substitute", ("heatmaps", "offsets", "embeddings")),)),
+        Variant(name=EMBEDDINGS, edits=(("testing.substitute", ("embeddings",)),)),
+        Variant(name=OFFSETS, edits=(("testing.substitute", ("offsets",)),)),
+    ),
+    contrasts=(
+        Contrast(variant=HEATMAPS, base=BASE),
+        Contrast(variant=BOTH, base=HEATMAPS),
+        Contrast(variant=ALL, base=BOTH),
+        Contrast(variant=EMBEDDINGS, base=BASE),
+        Contrast(variant=OFFSETS, base=BASE),
+    ),
+    metrics=("AP", "AP50", "AP75", "APs", "APm", "APl"),
+)

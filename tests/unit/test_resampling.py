@@ -1,0 +1,309 @@
+"""The bootstrap over images: pycocotools' numbers under unit weights, those of copied images under others."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ablations.resampling import (
+    RESAMPLED_METRICS,
+    RESAMPLES,
+    WEIGHTS_VERSION,
+    Matches,
+    Resamples,
+    bootstrap,
+    image_weights,
+    match,
+    metrics_under,
+)
+from cornernet.config import ShapesSource
+from cornernet.data import open_dataset
+from cornernet.evaluation import METRICS, coco_evaluation
+
+EXACT = {"rtol": 0, "atol": 1e-9, "equal_nan": True}
+BANDS = (300.0, 900.0)
+
+
+@dataclass
+class Scene:
+    """Ground truth and results, with as much of a data set as ``coco_evaluation`` asks for."""
+
+    truth: dict[str, Any]
+    results: list[dict[str, Any]]
+    category_ids: tuple[int, ...]
+    area_bands: tuple[float, float] = BANDS
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(str(i) for i in self.category_ids)
+
+    def __len__(self) -> int:
+        return len(self.truth["images"])
+
+    def ground_truth(self) -> dict[str, Any]:
+        return self.truth
+
+    def match(self) -> Matches:
+        return match(self.truth, self.results, area_bands=self.area_bands, category_ids=self.category_ids)
+
+    def oracle(self) -> dict[str, float]:
+        return coco_evaluation(self, self.results, "pycocotools").metrics
+
+    def duplicated(self, weights: np.ndarray) -> Scene:
+        """Return the scene in which image i lies ``weights[i]`` times, the copies one behind the other."""
+        images, annotations, results = [], [], []
+        for image, weight in zip(sorted(self.truth["images"], key=lambda image: image["id"]), weights, strict=True):
+            for copy in range(weight):
+                new = 1000 * image["id"] + copy
+                images.append({**image, "id": new})
+                for annotation in self.truth["annotations"]:
+                    if annotation["image_id"] == image["id"]:
+                        annotations.append({**annotation, "id": len(annotations) + 1, "image_id": new})
+                results += [{**r, "image_id": new} for r in self.results if r["image_id"] == image["id"]]
+        truth = {**self.truth, "images": images, "annotations": annotations}
+        return Scene(truth, results, self.category_ids, self.area_bands)
+
+
+def random_scene(seed: int, images: int, ties: bool, crowds: bool, wild: int = 4) -> Scene:
+    """Three classes, one of them without objects in most scenes; objects of all areas, found, displaced or invented."""
+    rng = np.random.default_rng(seed)
+    category_ids = (1, 3, 7)
+    ids = sorted(rng.choice(90, images, replace=False).tolist())
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+
+    def score() -> float:
+        return float(rng.integers(1, 4)) / 4 if ties else float(rng.random())
+
+    for image in ids:
+        for _ in range(int(rng.integers(0, 5))):
+            x, y, w, h = rng.random(4) * 40 + 4
+            category = int(rng.choice(category_ids, p=(0.6, 0.38, 0.02)))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": category,
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": int(crowds and rng.random() < 0.2),
+                }
+            )
+            for _ in range(int(rng.integers(0, 3))):
+                dx, dy, dw, dh = rng.normal(0, 2, 4)
+                box = [x + dx, y + dy, max(w + dw, 1.0), max(h + dh, 1.0)]
+                results.append({"image_id": image, "category_id": category, "bbox": box, "score": score()})
+        for _ in range(int(rng.integers(0, wild))):
+            box = (rng.random(4) * 40 + 1).tolist()
+            category = int(rng.choice(category_ids))
+            results.append({"image_id": image, "category_id": category, "bbox": box, "score": score()})
+    truth = {
+        "images": [{"id": i, "width": 96, "height": 96, "file_name": f"{i}.png"} for i in ids],
+        "annotations": annotations,
+        "categories": [{"id": i, "name": str(i)} for i in category_ids],
+    }
+    return Scene(truth, results, category_ids)
+
+
+SCENES = {
+    "seed": st.integers(0, 2**32 - 1),
+    "images": st.integers(1, 12),
+    "ties": st.booleans(),
+    "crowds": st.booleans(),
+}
+
+
+def assert_same(found: dict[str, np.ndarray], row: int, expected: dict[str, float]) -> None:
+    for name in METRICS:
+        np.testing.assert_allclose(found[name][row], expected[name], err_msg=name, **EXACT)
+
+
+@given(**SCENES)
+def test_unit_weights_give_pycocotools_numbers(seed, images, ties, crowds) -> None:
+    scene = random_scene(seed, images, ties, crowds)
+    found = metrics_under(scene.match(), np.ones((1, images), np.int64), METRICS)
+    assert_same(found, 0, scene.oracle())
+
+
+@given(**SCENES)
+def test_weights_are_as_good_as_copies_of_the_images(seed, images, ties, crowds) -> None:
+    scene = random_scene(seed, images, ties, crowds)
+    weights = image_weights(str(seed), images, resamples=3)
+    found = metrics_under(scene.match(), weights, METRICS)
+    for row, weight in enumerate(weights):
+        assert_same(found, row, scene.duplicated(weight).oracle())
+
+
+def test_copies_of_images_with_more_detections_than_count() -> None:
+    scene = random_scene(5, images=3, ties=True, crowds=True, wild=400)
+    weights = np.array([[1, 1, 1], [3, 0, 2], [0, 7, 1]])
+    found = metrics_under(scene.match(), weights, METRICS)
+    assert len(scene.results) > 300
+    for row, weight in enumerate(weights):
+        assert_same(found, row, scene.duplicated(weight).oracle())
+
+
+def test_the_generated_data_set_under_unit_weights() -> None:
+    dataset = open_dataset(ShapesSource(train_images=2, val_images=12), "val")
+    rng = np.random.default_rng(0)
+    results = []
+    for record in dataset.records:
+        for box, label in zip(record.boxes, record.labels, strict=True):
+            x1, y1, x2, y2 = (float(value) for value in box + rng.normal(0, 3, 4))
+            category = dataset.category_ids[label]
+            box = [x1, y1, max(x2 - x1, 1.0), max(y2 - y1, 1.0)]
+            results.append(
+                {"image_id": record.image_id, "category_id": category, "bbox": box, "score": float(rng.random())}
+            )
+    matches = match(dataset.ground_truth(), results, area_bands=dataset.area_bands, category_ids=dataset.category_ids)
+    found = metrics_under(matches, np.ones((1, 12), np.int64), METRICS)
+    expected = coco_evaluation(dataset, results).metrics
+    assert_same(found, 0, expected)
+    resampled = bootstrap(dataset, results, resamples=200)
+    assert resampled.fingerprint == dataset.fingerprint
+    assert 0 < resampled.values["AP"].std() < 0.3
+    assert abs(resampled.values["AP"].mean() - expected["AP"]) < 3 * resampled.values["AP"].std()
+
+
+def test_no_detections_are_zero_where_there_are_objects_and_nan_where_there_are_none() -> None:
+    scene = random_scene(1, images=6, ties=False, crowds=False)
+    scene.results.clear()
+    empty = int(
+        np.argmin([sum(a["image_id"] == i["id"] for a in scene.truth["annotations"]) for i in scene.truth["images"]])
+    )
+    only_empty = np.zeros((1, 6), np.int64)
+    only_empty[0, empty] = 6
+    scene.truth["annotations"] = [
+        a for a in scene.truth["annotations"] if a["image_id"] != scene.truth["images"][empty]["id"]
+    ]
+    matches = scene.match()
+    assert metrics_under(matches, np.ones((1, 6), np.int64), ["AP", "AR100"]) == {"AP": [0.0], "AR100": [0.0]}
+    assert all(np.isnan(values).all() for values in metrics_under(matches, only_empty, METRICS).values())
+
+
+def test_a_resample_without_small_objects_has_no_aps() -> None:
+    scene = random_scene(2, images=8, ties=False, crowds=False)
+    with_small = {a["image_id"] for a in scene.truth["annotations"] if a["area"] <= BANDS[0]}
+    ids = sorted(image["id"] for image in scene.truth["images"])
+    weights = np.array([[0 if i in with_small else 2 for i in ids], [1] * 8])
+    assert 0 < len(with_small) < 8
+    found = metrics_under(scene.match(), weights, ["AP", "APs"])
+    assert np.isnan(found["APs"]).tolist() == [True, False]
+    assert np.isfinite(found["AP"]).all()
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_does_not_depend_on_which_others_are_asked_for(name) -> None:
+    scene = random_scene(3, images=10, ties=True, crowds=True)
+    weights = image_weights("f", 10, resamples=5)
+    matches = scene.match()
+    np.testing.assert_array_equal(
+        metrics_under(matches, weights, [name])[name], metrics_under(matches, weights, METRICS)[name]
+    )
+
+
+def test_inputs_are_left_as_they_were() -> None:
+    scene = random_scene(4, images=5, ties=False, crowds=True)
+    before = json.dumps([scene.truth, scene.results])
+    scene.match()
+    assert json.dumps([scene.truth, scene.results]) == before
+
+
+# ----------------------------------------------------------------------------------------------------------- weights
+def test_weights_are_those_of_the_data_the_version_and_the_index() -> None:
+    weights = image_weights("data", 40, resamples=30)
+    assert weights.sum(axis=1).tolist() == [40] * 30
+    np.testing.assert_array_equal(weights[:7], image_weights("data", 40, resamples=7))
+    for other in (image_weights("other data", 40, 30), image_weights("data", 40, 30, version=WEIGHTS_VERSION + 1)):
+        assert (other != weights).any(axis=1).all()
+    assert len({tuple(row) for row in weights.tolist()}) == 30
+
+
+PINNED = [[0, 0, 0, 5, 1, 1, 0, 1], [1, 2, 3, 1, 0, 0, 0, 1], [0, 3, 3, 0, 0, 1, 1, 0]]
+
+
+def test_weights_are_the_same_on_every_machine() -> None:
+    """Published records hold values under these; where they change, WEIGHTS_VERSION must be raised."""
+    assert WEIGHTS_VERSION == 1
+    assert image_weights("0123abcd", 8, resamples=3).tolist() == PINNED
+
+
+def test_weights_follow_the_law_of_drawing_with_replacement() -> None:
+    weights = image_weights("data", 50, resamples=4000)
+    # the count of one image is binomial(50, 1/50); 4,000 of them, and images of a row nearly independent
+    assert weights.mean() == 1
+    assert weights.var() == pytest.approx(0.98, abs=0.02)
+    assert np.abs(weights.mean(axis=0) - 1).max() < 5 * np.sqrt(0.98 / 4000)
+    # those of two images: -1/50
+    assert np.cov(weights[:, 0], weights[:, 1])[0, 1] == pytest.approx(-0.02, abs=5 / np.sqrt(4000))
+
+
+# ------------------------------------------------------------------------------------------------------------ record
+def six_metrics() -> Resamples:
+    rng = np.random.default_rng(0)
+    values = {name: rng.random(RESAMPLES).astype(np.float32).astype(np.float64) for name in RESAMPLED_METRICS}
+    values["APs"][::3] = np.nan
+    return Resamples(fingerprint="f" * 64, version=WEIGHTS_VERSION, values=values)
+
+
+def test_a_record_reads_back_what_was_written_and_is_small() -> None:
+    written = six_metrics()
+    text = json.dumps(written.to_record(), allow_nan=False)
+    assert len(text) < 40_000
+    read = Resamples.from_record(json.loads(text))
+    assert read.paired_with(written)
+    assert list(read.values) == list(RESAMPLED_METRICS)
+    for name, values in written.values.items():
+        np.testing.assert_array_equal(read.values[name], values)
+
+
+def test_values_under_other_weights_are_not_paired() -> None:
+    one = six_metrics()
+    fewer = {name: values[:10] for name, values in one.values.items()}
+    assert not one.paired_with(Resamples(fingerprint="e" * 64, version=1, values=one.values))
+    assert not one.paired_with(Resamples(fingerprint="f" * 64, version=2, values=one.values))
+    assert not one.paired_with(Resamples(fingerprint="f" * 64, version=1, values=fewer))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"values": {"AP": "?"}}, "the resamples of AP are not base64"),
+        ({"values": {"AP": "AAAA"}}, "the resamples of AP are 3 bytes"),
+        ({"values": {}}, "hold no metric"),
+        ({"version": None}, "lack the field 'version'"),
+    ],
+)
+def test_a_damaged_record_is_an_error_that_names_it(edit, message) -> None:
+    tree = {name: value for name, value in {**six_metrics().to_record(), **edit}.items() if value is not None}
+    with pytest.raises(ValueError, match=f"record 7.*{message}"):
+        Resamples.from_record(tree, "record 7")
+
+
+# ------------------------------------------------------------------------------------------------------------ errors
+def test_wrong_weights_and_metrics_are_errors() -> None:
+    matches = random_scene(0, images=4, ties=False, crowds=False).match()
+    with pytest.raises(ValueError, match="no metric 'mAP'"):
+        metrics_under(matches, np.ones((1, 4), np.int64), ["mAP"])
+    with pytest.raises(ValueError, match=r"must be \[resamples, 4 images\]"):
+        metrics_under(matches, np.ones((1, 5), np.int64))
+    with pytest.raises(ValueError, match="negative"):
+        metrics_under(matches, -np.ones((1, 4), np.int64))
+    with pytest.raises(ValueError, match="no images"):
+        image_weights("data", 0)
+
+
+def test_results_that_cannot_be_ranked_or_placed_are_errors() -> None:
+    scene = random_scene(0, images=4, ties=False, crowds=False)
+    scene.results[0]["score"] = float("nan")
+    with pytest.raises(ValueError, match=r"result 0 .* has the score nan"):
+        scene.match()
+    scene.results[0] = {**scene.results[0], "score": 0.5, "image_id": 12345}
+    with pytest.raises(ValueError, match="result 0 is on image 12345"):
+        scene.match()
