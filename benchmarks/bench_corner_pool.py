@@ -7,6 +7,7 @@ statistics, three more runs of the candidate, are secondary. BENCHMARK_PROFILE=s
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def why_not_timed(row: registry.Implementation, workload: Workload) -> tuple[str
     return None
 
 
-def cases() -> list[pytest.param]:
+def cases() -> list[Any]:
     """Return each implementation, workload and mode; one workload where an implementation has nothing to measure."""
     params = []
     for row in registry.ROWS:
@@ -52,7 +53,7 @@ def cases() -> list[pytest.param]:
 
 
 @pytest.mark.parametrize(("row", "workload", "mode"), cases())
-def test_corner_pool(benchmark, row: registry.Implementation, workload: Workload, mode: str) -> None:
+def test_corner_pool(benchmark: Any, row: registry.Implementation, workload: Workload, mode: str) -> None:
     result = blank_row(row.name, workload, mode, DEVICE)
     without = why_not_timed(row, workload)
     if without is not None:
@@ -73,5 +74,5 @@ def test_corner_pool(benchmark, row: registry.Implementation, workload: Workload
             pytest.fail(result["reason"])
 
 
-def _pool(impl: str, vertical: torch.Tensor, horizontal: torch.Tensor, corner: str) -> torch.Tensor:
+def _pool(impl: str, vertical: torch.Tensor, horizontal: torch.Tensor, corner: Any) -> torch.Tensor:
     return kernels.corner_pool(vertical, horizontal, corner, impl=impl)

@@ -28,7 +28,7 @@ class Workload:
     @property
     def nbytes(self) -> int:
         """Bytes of one map."""
-        return torch.Size(self.shape).numel() * getattr(torch, self.dtype).itemsize
+        return int(torch.Size(self.shape).numel() * getattr(torch, self.dtype).itemsize)
 
     def maps(self, device: str) -> tuple[Tensor, Tensor, Tensor]:
         """Return the two maps and a gradient: rectified normal values, as after a ReLU, and small whole numbers.
