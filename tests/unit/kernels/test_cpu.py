@@ -171,7 +171,8 @@ def test_where_no_cache_folder_can_be_written_the_loops_are_compiled_in_memory(t
     blocked = tmp_path / "file"
     blocked.write_text("")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.dont_write_bytecode = True\n" + _ONE_PROCESS
-    code += "import kernels.cpu_kernels as loops\nprint(type(loops.entry('forward', 'float32')._cache).__name__, loops.__file__)"
+    code += "import kernels.cpu_kernels as loops\n"
+    code += "print(type(loops.entry('forward', 'float32')._cache).__name__, loops.__file__)"
     environment = {"HOME": str(blocked), "XDG_CACHE_HOME": str(blocked / "x"), "NUMBA_CACHE_DIR": str(blocked / "x")}
     *_, last = _python(code, **environment).splitlines()
     assert last == f"NullCache {package / 'cpu_kernels.py'}"
