@@ -1,9 +1,11 @@
 """Corner pooling on the CPU: one pass over memory, on as many threads as torch uses, and no compiler to install.
 
-The loops are in ``cpu_kernels`` (numba). This file shares the work out: numba's own parallel layers abort in a forked
-child or on concurrent calls and do not know torch's thread count, so a few Python threads call the serial loops, which
-release the GIL and take piece after piece from a common counter until none is left. The calling thread takes pieces
-too and waits for no helper that has not started, so any number of threads may call at once.
+The loops are in ``cpu_kernels`` (numba). They run on the threads that torch itself computes on: OpenMP's, through the
+very library that torch has loaded. numba's own parallel layers abort in a forked child or on concurrent calls and do
+not know torch's thread count; threads of our own would wait for a core, because OpenMP's keep spinning for
+milliseconds after every operation of torch (tried: at [1, 128, 128, 128] in turn with additions, two threads were no
+faster than one). A forked child computes in one thread, as OpenMP does not survive a fork; so does a torch that was
+built without OpenMP.
 
 Backward follows records, two bits per element noted during forward, and needs no input. Measured on two cores
 (Sapphire Rapids, float32, one thread, forward + backward, in units of three additions; the interquartile range is
@@ -14,12 +16,10 @@ inputs instead of the inputs. (An int8 or int16 index map would be four to eight
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
-import queue
-import threading
-import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,8 @@ __all__ = [
 _LANES = 16
 _VERTICAL, _HORIZONTAL, _BOTH = 1, 2, 3
 
-# fewer elements than this are pooled by the calling thread alone: waking a helper takes longer than their half
-_SHARED_FROM = 1 << 19
-
-# How often to look whether the others are done, a nanosecond each: the caller for as long as a piece may take, before
-# it sleeps; a helper until the caller has gone on
-_CALLER_LOOKS, _HELPER_LOOKS = 1_000_000, 20_000
+# fewer elements than this are pooled by the calling thread alone, as torch does with its own operations
+_SHARED_FROM = 1 << 15
 
 
 @functools.cache
@@ -105,116 +101,89 @@ def _is_reversed(corner: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------ calling the loops
-def _flat(x: Tensor, channels_last: bool) -> Any:
-    """Return the memory of a dense tensor as a flat array; 16-bit floats as the integers cpu_kernels knows them by."""
-    if x.dtype == torch.float16:
-        x = x.view(torch.int16)
-    elif x.dtype == torch.bfloat16:
-        x = x.view(torch.uint16)
-    if channels_last:
-        x = x.permute(0, 2, 3, 1)
-    return x.view(-1).numpy()
-
-
-_NO_WORDS = np.empty(1, np.uint16)
-
-
-def _words(records: tuple[Tensor, Tensor] | None) -> tuple[Any, Any]:
-    if records is None:
-        return _NO_WORDS, _NO_WORDS
-    down, across = (record.view(torch.uint16).view(-1).numpy() for record in records)
-    return down, across
-
-
 def _forward(inputs: tuple[Tensor, Tensor], reverse: bool, parts: int, records: tuple[Tensor, Tensor] | None) -> Tensor:
-    from kernels import cpu_kernels
-
     result = torch.empty_like(inputs[0])
-    loops = cpu_kernels.rows_forward, cpu_kernels.channels_forward
-    _run(loops, (*inputs, result), records, (reverse, parts, records is not None))
+    _run("forward", (*inputs, result), records, reverse, parts)
     return result
 
 
 def _backward(
     grad: Tensor, grads: tuple[Tensor, Tensor], reverse: bool, parts: int, records: tuple[Tensor, Tensor]
 ) -> None:
-    from kernels import cpu_kernels
-
-    _run((cpu_kernels.rows_backward, cpu_kernels.channels_backward), (grad, *grads), records, (reverse, parts))
+    _run("backward", (grad, *grads), records, reverse, parts)
 
 
 def _run(
-    loops: tuple[Any, Any],
+    mode: str,
     tensors: tuple[Tensor, Tensor, Tensor],
     records: tuple[Tensor, Tensor] | None,
-    options: tuple[Any, ...],
+    reverse: bool,
+    parts: int,
 ) -> None:
-    """Run one of the loops, for contiguous tensors or for channels_last ones, over all of its units of work."""
+    """Run the loops over all of their units of work: planes, or blocks of the channels of an image."""
     like = tensors[0]
     images, channels, height, width = like.shape
-    threads = torch.get_num_threads() if like.numel() >= _SHARED_FROM else 1
-    channels_last = memory_format_of(like) == torch.channels_last
-    arrays = *(_flat(tensor, channels_last) for tensor in tensors), *_words(records)
-    sizes: tuple[int, ...]
+    openmp = _openmp()
+    threads = torch.get_num_threads() if openmp is not None and like.numel() >= _SHARED_FROM else 1
+    channels_last, blocks = memory_format_of(like) == torch.channels_last, 1
     if channels_last:
-        loop, lanes = loops[1], -(-channels // _LANES)
         # blocks of channels, only as many as keep every thread busy: long runs of memory are read faster
+        lanes = -(-channels // _LANES)
         blocks = min(lanes, -(-threads // images))
-        units, sizes = images * blocks, (height, width, channels, blocks)
-        scratch_size = (width + 1) * -(-lanes // blocks) * _LANES
+        units, scratch_size = images * blocks, (width + 1) * -(-lanes // blocks) * _LANES
     else:
-        loop, units, sizes = loops[0], images * channels, (height, width)
-        scratch_size = -(-width // _LANES) * _LANES
-    wide = np.float64 if like.dtype == torch.float64 else np.float32
-
+        units, scratch_size = images * channels, -(-width // _LANES) * _LANES
+    # bytes for each thread, and a gap: two threads that write to one cache line wait for each other
+    scratch_size = scratch_size * (8 if like.dtype == torch.float64 else 4) + 256
     # more pieces than threads: a thread that was delayed takes fewer
     pieces = min(units, 6 * threads) if threads > 1 else 1
-    tickets = np.zeros(2, np.int64)
+    scratch, tickets = np.empty(scratch_size * threads, np.uint8), np.zeros(2, np.int64)
+    words = (0, 0) if records is None else (records[0].data_ptr(), records[1].data_ptr())
+    parameters = np.array(
+        (
+            channels_last, *(tensor.data_ptr() for tensor in tensors), *words, scratch.ctypes.data, scratch_size,
+            tickets.ctypes.data, pieces, units, height, width, channels, blocks, reverse, parts, records is not None,
+        ),
+        np.int64,
+    )  # fmt: skip
+    function = _function(mode, like.dtype)
+    if threads == 1 or openmp is None:
+        _as_c(function)(parameters.ctypes.data)
+    else:
+        openmp(function, parameters.ctypes.data, threads, 0)
 
-    def take_part(looks: int) -> None:
-        loop(*arrays, np.empty(scratch_size, wide), tickets, pieces, looks, units, *sizes, *options)
 
-    _helpers.call(take_part, min(threads, pieces) - 1)
-    take_part(0)
-    _wait(tickets, pieces)
+@functools.cache
+def _function(mode: str, dtype: torch.dtype) -> int:
+    """Return the address of the loops for ``dtype``."""
+    from kernels import cpu_kernels
+
+    address: int = cpu_kernels.entry(mode, str(dtype).removeprefix("torch.")).address
+    return address
+
+
+@functools.cache
+def _as_c(function: int) -> Any:
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)
 
 
 # --------------------------------------------------------------------------------------------------------- threads
-class _Helpers:
-    """The threads that lend a hand, started when first needed and anew in a forked child, which inherits none."""
-
-    def __init__(self) -> None:
-        self.forget()
-        os.register_at_fork(after_in_child=self.forget)
-
-    def forget(self) -> None:
-        self.lock, self.count = threading.Lock(), 0
-        self.calls: queue.SimpleQueue[Callable[[int], None]] = queue.SimpleQueue()
-
-    def call(self, take_part: Callable[[int], None], times: int) -> None:
-        if self.count < times:
-            with self.lock:
-                while self.count < times:
-                    name = f"corner-pool-{self.count}"
-                    threading.Thread(target=self._serve, args=(self.calls,), name=name, daemon=True).start()
-                    self.count += 1
-        for _ in range(times):
-            self.calls.put(take_part)
-
-    @staticmethod
-    def _serve(calls: queue.SimpleQueue[Callable[[int], None]]) -> None:
-        while True:
-            calls.get()(_HELPER_LOOKS)
+def _openmp() -> Any:
+    """Return OpenMP's function that runs another one on a number of threads, or None where there is none to use."""
+    return _find_openmp() if os.getpid() == ops.LOADED_IN else None
 
 
-_helpers = _Helpers()
-
-
-def _wait(tickets: Any, pieces: int) -> None:
-    """Wait for the pieces that helpers still work on, at most one each."""
-    from kernels import cpu_kernels
-
-    # looking sees the end at once, where waking up costs 40 to 90 microseconds; but not for ever: on a busy machine a
-    # helper may have lost its core to someone, perhaps to this very loop
-    while not cpu_kernels.all_done(tickets, pieces, _CALLER_LOOKS):
-        time.sleep(50e-6)
+@functools.cache
+def _find_openmp() -> Any:
+    """Return GOMP_parallel, which GNU's, LLVM's and Intel's libraries all have, from the one that torch has loaded."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or not torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
+        return None
+    files = {line.split(maxsplit=5)[-1].strip() for line in maps.read_text().splitlines() if "omp" in line}
+    for file in sorted(files):
+        if Path(file).name.startswith(("libgomp", "libomp", "libiomp")):
+            found = getattr(ctypes.CDLL(file), "GOMP_parallel", None)
+            if found is not None:
+                found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+                return found
+    return None

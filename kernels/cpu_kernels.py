@@ -3,8 +3,7 @@
 numba vectorises loops, but not a running maximum along the row, so the vectors are spelled out: a small numba type for
 16 lanes and intrinsics that emit LLVM's vector instructions, which LLVM lowers to what the processor has (AVX-512,
 AVX2, NEON). 16-bit values are widened to float32 on load and rounded once on store, so a selected value comes back
-unchanged. The loops hold no Python object and release the GIL; threads are the business of ``kernels.cpu``, but which
-piece of the work is next, the loops settle among themselves (``take_piece``), since asking Python costs a wake-up.
+unchanged. The loops hold no Python object and need no GIL: ``kernels.cpu`` hands their C functions to OpenMP.
 
 Two kinds of scan:
 
@@ -24,16 +23,17 @@ holds a compiled function, and of no other.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from llvmlite import ir
-from numba import njit, types
+from numba import cfunc, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["LANES", "all_done", "channels_backward", "channels_forward", "rows_backward", "rows_forward"]
+__all__ = ["LANES", "PARAMETERS", "entry"]
 
 LANES = 16
 
@@ -49,17 +49,8 @@ def _inlined(function: _F) -> _F:
     return cast("_F", njit(forceinline=True, error_model="numpy")(function))
 
 
-def _kernel(function: _F) -> _F:
-    """Compile at the first call, without the GIL, and keep the machine code on disk where a folder can be written.
-
-    numba tries NUMBA_CACHE_DIR, the folder of this file, then the user's cache folder. Where none can be written it
-    refuses to decorate; then the loops are compiled anew in every process, about a second for each.
-    """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        return cast("_F", njit(cache=True, **options)(function))
-    except RuntimeError:
-        return cast("_F", njit(**options)(function))
+def _loop(function: _F) -> _F:
+    return cast("_F", njit(error_model="numpy")(function))
 
 
 # ------------------------------------------------------------------------------------------------ the type: 16 lanes
@@ -101,15 +92,32 @@ def _splat(element: Any, value: float) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------------------ memory
+def _at(dtype: Any) -> Any:
+    @_emitted
+    def pointer(typing_context: Any, address: Any) -> Any:
+        """Return a pointer to elements of ``dtype``; loops over arrays would count references at every step."""
+        kind: Any = types.CPointer(dtype)  # type: ignore[no-untyped-call]
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(kind))
+
+        return kind(types.int64), generate
+
+    return pointer
+
+
+float64_at, float32_at, float16_at, bfloat16_at = map(_at, (types.float64, types.float32, types.int16, types.uint16))
+int64_at, words_at = _at(types.int64), bfloat16_at
+
+
 @_emitted
-def pointer(typing_context: Any, array: Any) -> Any:
-    """Return the address of ``array``'s first element; loops over arrays would count references at every step."""
+def parameter(typing_context: Any, parameters: Any, index: Any) -> Any:
+    """Return ``parameters[index]``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return context.make_array(array)(context, builder, args[0]).data
+        return builder.load(builder.gep(args[0], [args[1]]), align=8)
 
-    address: Any = types.CPointer(array.dtype)  # type: ignore[no-untyped-call]
-    return address(array), generate
+    return types.int64(parameters, types.intp), generate
 
 
 def _declared(builder: Any, kind: Any, name: str) -> Any:
@@ -248,61 +256,13 @@ def put_word(typing_context: Any, words: Any, index: Any, bits: Any) -> Any:
 
 # ----------------------------------------------------------------------------------------------------------- threads
 @_emitted
-def take_piece(typing_context: Any, tickets: Any) -> Any:
-    """Return the number of the next piece that nobody has taken."""
+def take_ticket(typing_context: Any, tickets: Any) -> Any:
+    """Return the next whole number from the counter at ``tickets``, each once, whichever thread asks."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.atomic_rmw("add", args[0], ir.Constant(ir.IntType(64), 1), "monotonic")
 
     return types.int64(tickets), generate
-
-
-@_emitted
-def hand_in_piece(typing_context: Any, tickets: Any) -> Any:
-    """Say that a piece is done; what was written is visible to whoever sees it."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        done = builder.gep(args[0], [ir.Constant(ir.IntType(64), 1)])
-        builder.atomic_rmw("add", done, ir.Constant(ir.IntType(64), 1), "release")
-        return context.get_dummy_value()
-
-    return types.void(tickets), generate
-
-
-@_emitted
-def pieces_done(typing_context: Any, tickets: Any) -> Any:
-    """Return how many pieces are done."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        done = builder.gep(args[0], [ir.Constant(ir.IntType(64), 1)])
-        return builder.load_atomic(done, "acquire", 8)
-
-    return types.int64(tickets), generate
-
-
-@_inlined
-def stand_by(tickets: Any, pieces: int, looks: int) -> None:
-    """Stay out of Python until all pieces are done and a little longer, at most twice ``looks`` looks.
-
-    The caller waits for nothing but the last piece. A helper that came back to Python at that moment would hold the
-    GIL when the caller wants it, and a thread that once sleeps on a lock wakes up 100 microseconds later.
-    """
-    left = looks
-    while pieces_done(tickets) < pieces and left > 0:
-        left -= 1
-    for _ in range(looks):
-        pieces_done(tickets)
-
-
-@_kernel
-def all_done(tickets: Any, pieces: int, looks: int) -> bool:
-    """Return whether all pieces are done, after looking up to ``looks`` times without giving up the core."""
-    shared = pointer(tickets)
-    while pieces_done(shared) < pieces:
-        looks -= 1
-        if looks < 0:
-            return False
-    return True
 
 
 # -------------------------------------------------------------------------------------------------------- arithmetic
@@ -575,26 +535,24 @@ _forward_left, _forward_right = _forward_cell(step_left, _last_left), _forward_c
 _backward_left, _backward_right = _backward_cell(_sums_left, _last_left), _backward_cell(_sums_right, _last_right)
 
 
-@_kernel
+@_loop
 def rows_forward(
     vertical: Any, horizontal: Any, result: Any, words_down: Any, words_across: Any, scratch: Any,
-    tickets: Any, pieces: int, looks: int, units: int, height: int, width: int, reverse: bool, parts: int, keep: bool,
+    tickets: Any, pieces: int, units: int, height: int, width: int, reverse: bool, parts: int, keep: bool,
 ) -> None:  # fmt: skip
-    """Pool ``units`` planes of contiguous tensors [planes, height, width], given as flat arrays.
+    """Pool ``units`` planes of contiguous tensors [planes, height, width].
 
-    The planes are cut into ``pieces``; ``tickets``, two int64 that start at zero and are shared by all threads that
-    call this with the same tensors, say how many pieces are taken and how many are done. ``looks`` is for
-    :func:`stand_by`, 0 in the calling thread.
+    The planes are cut into ``pieces``; threads that call this with the same ``tickets`` take one after another until
+    none is left.
     ``parts`` is 1 for the vertical pool, 2 for the horizontal one, 3 for their sum. ``reverse``: from the bottom row
     up and from the right column leftwards. ``keep``: write the records. ``scratch`` holds ceil(width / 16) * 16 wide
     values.
     """
-    tensors = pointer(vertical), pointer(horizontal), pointer(result)
-    words, best = (pointer(words_down), pointer(words_across)), pointer(scratch)
-    shared = pointer(tickets)
+    tensors = vertical, horizontal, result
+    words, best = (words_down, words_across), scratch
     full, rest = width // LANES, width % LANES
     count = full + (rest > 0)
-    piece = take_piece(shared)
+    piece = take_ticket(tickets)
     while piece < pieces:
         for plane in range(units * piece // pieces, units * (piece + 1) // pieces):
             for k in range(count):
@@ -624,23 +582,20 @@ def rows_forward(
                         _forward_right(
                             tensors, words, best, carried, index, full, word + full, top, edge, parts, keep, rest
                         )
-        hand_in_piece(shared)
-        piece = take_piece(shared)
-    stand_by(shared, pieces, looks)
+        piece = take_ticket(tickets)
 
 
-@_kernel
+@_loop
 def rows_backward(
     grad_result: Any, grad_vertical: Any, grad_horizontal: Any, words_down: Any, words_across: Any, scratch: Any,
-    tickets: Any, pieces: int, looks: int, units: int, height: int, width: int, reverse: bool, parts: int,
+    tickets: Any, pieces: int, units: int, height: int, width: int, reverse: bool, parts: int,
 ) -> None:  # fmt: skip
     """Spread the gradient of :func:`rows_forward` over its inputs, following the records; arguments as there."""
-    tensors = pointer(grad_result), pointer(grad_vertical), pointer(grad_horizontal)
-    words, sums = (pointer(words_down), pointer(words_across)), pointer(scratch)
-    shared = pointer(tickets)
+    tensors = grad_result, grad_vertical, grad_horizontal
+    words, sums = (words_down, words_across), scratch
     full, rest = width // LANES, width % LANES
     count = full + (rest > 0)
-    piece = take_piece(shared)
+    piece = take_ticket(tickets)
     while piece < pieces:
         for plane in range(units * piece // pieces, units * (piece + 1) // pieces):
             for k in range(count):
@@ -662,9 +617,7 @@ def rows_backward(
                     for k in range(full - 1, -1, -1):
                         index = at + k * LANES
                         carried = _backward_left(tensors, words, sums, carried, index, k, word + k, parts, LANES)
-        hand_in_piece(shared)
-        piece = take_piece(shared)
-    stand_by(shared, pieces, looks)
+        piece = take_ticket(tickets)
 
 
 # ----------------------------------------------------------------------------------------------------- channels_last
@@ -696,10 +649,10 @@ def _backward_channels(
         back_across(grad, sums, beside, grad_horizontal, index, get_word(words[1], word), count)
 
 
-@_kernel
+@_loop
 def channels_forward(
     vertical: Any, horizontal: Any, result: Any, words_down: Any, words_across: Any, scratch: Any,
-    tickets: Any, pieces: int, looks: int, units: int, height: int, width: int, channels: int, blocks: int,
+    tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, blocks: int,
     reverse: bool, parts: int, keep: bool,
 ) -> None:  # fmt: skip
     """Pool blocks of channels of channels_last tensors, in memory [images, height, width, channels].
@@ -707,13 +660,12 @@ def channels_forward(
     ``units`` are images * ``blocks``. ``scratch`` holds (width + 1) * the channels of a block, rounded up to 16, wide
     values. Other arguments as in :func:`rows_forward`.
     """
-    tensors = pointer(vertical), pointer(horizontal), pointer(result)
-    words, best = (pointer(words_down), pointer(words_across)), pointer(scratch)
-    shared = pointer(tickets)
+    tensors = vertical, horizontal, result
+    words, best = (words_down, words_across), scratch
     count = (channels + LANES - 1) // LANES
     size = (count + blocks - 1) // blocks
     beside, rest = width * size * LANES, channels % LANES
-    piece = take_piece(shared)
+    piece = take_ticket(tickets)
     while piece < pieces:
         for unit in range(units * piece // pieces, units * (piece + 1) // pieces):
             low = unit % blocks * size
@@ -739,25 +691,22 @@ def channels_forward(
                             tensors, words, best, index + k * LANES, at + k * LANES, beside + (k - low) * LANES,
                             word + k, top, edge, parts, keep, rest,
                         )  # fmt: skip
-        hand_in_piece(shared)
-        piece = take_piece(shared)
-    stand_by(shared, pieces, looks)
+        piece = take_ticket(tickets)
 
 
-@_kernel
+@_loop
 def channels_backward(
     grad_result: Any, grad_vertical: Any, grad_horizontal: Any, words_down: Any, words_across: Any, scratch: Any,
-    tickets: Any, pieces: int, looks: int, units: int, height: int, width: int, channels: int, blocks: int,
+    tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, blocks: int,
     reverse: bool, parts: int,
 ) -> None:  # fmt: skip
     """Spread the gradient of :func:`channels_forward` over its inputs, following the records; arguments as there."""
-    tensors = pointer(grad_result), pointer(grad_vertical), pointer(grad_horizontal)
-    words, sums = (pointer(words_down), pointer(words_across)), pointer(scratch)
-    shared = pointer(tickets)
+    tensors = grad_result, grad_vertical, grad_horizontal
+    words, sums = (words_down, words_across), scratch
     count = (channels + LANES - 1) // LANES
     size = (count + blocks - 1) // blocks
     beside, rest = width * size * LANES, channels % LANES
-    piece = take_piece(shared)
+    piece = take_ticket(tickets)
     while piece < pieces:
         for unit in range(units * piece // pieces, units * (piece + 1) // pieces):
             low = unit % blocks * size
@@ -783,6 +732,105 @@ def channels_backward(
                             tensors, words, sums, index + k * LANES, at + k * LANES, beside + (k - low) * LANES,
                             word + k, parts, rest,
                         )  # fmt: skip
-        hand_in_piece(shared)
-        piece = take_piece(shared)
-    stand_by(shared, pieces, looks)
+        piece = take_ticket(tickets)
+
+
+# ---------------------------------------------------------------------------------------------------------- entries
+# One C function void(int64 *parameters) for each direction and dtype, so that any thread can run it without Python:
+# 0 channels_last?, 1-3 tensors, 4-5 records, 6 scratch, 7 bytes of scratch for a thread, 8 tickets (two counters, zero:
+# pieces, threads), 9 pieces, 10 units, 11 height, 12 width, 13 channels, 14 blocks, 15 reverse, 16 parts, 17 keep
+PARAMETERS = 18
+
+
+@_inlined
+def _forward(p: Any, at: Any, wide_at: Any) -> None:
+    scratch = wide_at(parameter(p, 6) + take_ticket(int64_at(parameter(p, 8) + 8)) * parameter(p, 7))
+    tensors = at(parameter(p, 1)), at(parameter(p, 2)), at(parameter(p, 3))
+    words, tickets = (words_at(parameter(p, 4)), words_at(parameter(p, 5))), int64_at(parameter(p, 8))
+    pieces, units, height, width = parameter(p, 9), parameter(p, 10), parameter(p, 11), parameter(p, 12)
+    reverse, parts, keep = parameter(p, 15) != 0, parameter(p, 16), parameter(p, 17) != 0
+    if parameter(p, 0):
+        channels, blocks = parameter(p, 13), parameter(p, 14)
+        channels_forward(
+            *tensors, *words, scratch, tickets, pieces, units, height, width, channels, blocks, reverse, parts, keep
+        )
+    else:
+        rows_forward(*tensors, *words, scratch, tickets, pieces, units, height, width, reverse, parts, keep)
+
+
+@_inlined
+def _backward(p: Any, at: Any, wide_at: Any) -> None:
+    scratch = wide_at(parameter(p, 6) + take_ticket(int64_at(parameter(p, 8) + 8)) * parameter(p, 7))
+    tensors = at(parameter(p, 1)), at(parameter(p, 2)), at(parameter(p, 3))
+    words, tickets = (words_at(parameter(p, 4)), words_at(parameter(p, 5))), int64_at(parameter(p, 8))
+    pieces, units, height, width = parameter(p, 9), parameter(p, 10), parameter(p, 11), parameter(p, 12)
+    reverse, parts = parameter(p, 15) != 0, parameter(p, 16)
+    if parameter(p, 0):
+        channels, blocks = parameter(p, 13), parameter(p, 14)
+        channels_backward(
+            *tensors, *words, scratch, tickets, pieces, units, height, width, channels, blocks, reverse, parts
+        )
+    else:
+        rows_backward(*tensors, *words, scratch, tickets, pieces, units, height, width, reverse, parts)
+
+
+def _forward_float64(p: Any) -> None:
+    _forward(p, float64_at, float64_at)
+
+
+def _forward_float32(p: Any) -> None:
+    _forward(p, float32_at, float32_at)
+
+
+def _forward_float16(p: Any) -> None:
+    _forward(p, float16_at, float32_at)
+
+
+def _forward_bfloat16(p: Any) -> None:
+    _forward(p, bfloat16_at, float32_at)
+
+
+def _backward_float64(p: Any) -> None:
+    _backward(p, float64_at, float64_at)
+
+
+def _backward_float32(p: Any) -> None:
+    _backward(p, float32_at, float32_at)
+
+
+def _backward_float16(p: Any) -> None:
+    _backward(p, float16_at, float32_at)
+
+
+def _backward_bfloat16(p: Any) -> None:
+    _backward(p, bfloat16_at, float32_at)
+
+
+_ENTRIES = {
+    "forward": {
+        "float64": _forward_float64,
+        "float32": _forward_float32,
+        "float16": _forward_float16,
+        "bfloat16": _forward_bfloat16,
+    },
+    "backward": {
+        "float64": _backward_float64,
+        "float32": _backward_float32,
+        "float16": _backward_float16,
+        "bfloat16": _backward_bfloat16,
+    },
+}
+
+
+@functools.cache
+def entry(mode: str, dtype: str) -> Any:
+    """Return the C function for ``mode``, forward or backward, compiled at the first call and kept on disk.
+
+    numba tries NUMBA_CACHE_DIR, the folder of this file, then the user's cache folder. Where none can be written it
+    refuses; then the loops are compiled anew in every process, which takes a few seconds.
+    """
+    function, signature = _ENTRIES[mode][dtype], types.void(types.CPointer(types.int64))  # type: ignore[no-untyped-call]
+    try:
+        return cfunc(signature, cache=True, error_model="numpy")(function)
+    except RuntimeError:
+        return cfunc(signature, error_model="numpy")(function)

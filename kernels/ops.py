@@ -41,6 +41,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -50,9 +51,12 @@ from torch import Tensor
 
 from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
 
-__all__ = ["NAMESPACE", "Operators", "records_shape"]
+__all__ = ["LOADED_IN", "NAMESPACE", "Operators", "records_shape"]
 
 NAMESPACE = "cornernet_kernels"
+
+# the process that imported this: in another one, forked from it, OpenMP must not be used
+LOADED_IN = os.getpid()
 
 # name of the row: its module, and the dispatch keys it is registered under. Triton's interpreter works on the CPU
 _MODULES = {

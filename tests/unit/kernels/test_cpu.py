@@ -60,15 +60,10 @@ def test_any_number_of_threads_gives_the_same_bits(several_threads, layout, shap
     assert all(equal(result, results[0]) for result in results)
 
 
-def test_one_thread_starts_no_helper():
-    code = """
-import threading, torch, kernels
-torch.set_num_threads(1)
-x = torch.randn(1, 64, 64, 64)
-kernels.corner_pool(x, x, "top_left", impl="cpu")
-print([t.name for t in threading.enumerate() if "corner" in t.name])
-"""
-    assert _python(code).strip() == "[]"
+def test_the_loops_start_no_python_thread(several_threads):
+    before = threading.active_count()
+    pooled(*inputs())
+    assert threading.active_count() == before
 
 
 def test_two_python_threads_may_call_at_once(several_threads):
@@ -99,9 +94,9 @@ def test_a_backward_that_autograd_runs_on_another_thread_gives_the_same(several_
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_pools_with_threads_of_its_own(several_threads):
+def test_a_forked_child_pools_although_openmps_threads_stayed_behind(several_threads):
     tensors = inputs()
-    expected = pooled(*tensors)  # the helpers exist now, in the parent only
+    expected = pooled(*tensors)  # OpenMP's threads exist now, in the parent only
     child = os.fork()
     if child == 0:  # no pytest in the child, which reports by its exit status; and no OpenMP, which hangs there
         results = zip(pooled(*tensors), expected, strict=True)
@@ -176,7 +171,8 @@ def test_where_no_cache_folder_can_be_written_the_loops_are_compiled_in_memory(t
     blocked = tmp_path / "file"
     blocked.write_text("")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.dont_write_bytecode = True\n" + _ONE_PROCESS
-    code += "import kernels.cpu_kernels as loops; print(type(loops.rows_forward._cache).__name__, loops.__file__)"
+    code += "import kernels.cpu_kernels as loops\n"
+    code += "print(type(loops.entry('forward', 'float32')._cache).__name__, loops.__file__)"
     environment = {"HOME": str(blocked), "XDG_CACHE_HOME": str(blocked / "x"), "NUMBA_CACHE_DIR": str(blocked / "x")}
     *_, last = _python(code, **environment).splitlines()
     assert last == f"NullCache {package / 'cpu_kernels.py'}"
