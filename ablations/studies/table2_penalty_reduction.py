@@ -1,8 +1,8 @@
 """Table 2: what it brings to punish locations near a corner less, and how near.
 
-On small heatmaps the radius is a cell or two whatever the rule, and the arms hardly differ. On the generated data this
-study therefore draws large objects on pictures of its own, with heatmaps of 48x48 cells; on photographs the sizes are
-the profile's.
+On small heatmaps the radius is a cell or two whatever the rule, and the arms hardly differ. On the generated data a
+profile with heatmaps below 48x48 cells therefore gets large objects on pictures of their own for this study, with
+heatmaps of that size; on photographs the sizes are the profile's.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ STUDY = Study(
         Contrast(variant=ORIGINAL, base=STRICT),
     ),
     metrics=("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    shapes_edits_below=48,
     shapes_edits=(
         ("data.source.image_size", (191, 191)),
         ("data.source.object_size", (0.4, 0.9)),
