@@ -98,7 +98,7 @@ PROFILES: dict[str, Profile] = {
         ),
         Profile(
             name="standard",
-            purpose="the paper's tables with verdicts, about an hour on two CPU cores; docs/protocol.md says how it was set",
+            purpose="the paper's tables with verdicts, about an hour on two CPU cores (docs/protocol.md)",
             seeds=(1, 2, 3, 4, 5),
             studies=("table1", "table2", "table3", "table6", "table7"),
             on_shapes=_standard_shapes,
