@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ablations.claims import Chain, Claim, Effect, Equivalence, Interaction, Sign, effects_of
+from ablations.records import load, publish
 from ablations.reporting import Context, StudyTable, overview, study_table, write_reports
 from ablations.resampling import Resamples
 from ablations.statistics import detectable_difference, half_width
@@ -263,6 +264,22 @@ def test_a_metric_without_objects_is_not_measured_in_cells_and_claims() -> None:
     assert "nan" not in text
 
 
+def test_few_objects_are_judged_over_the_resamples_that_have_any_and_none_is_inconclusive() -> None:
+    for kept, verdict in ((RESAMPLES // 2, "holds here"), (1, "inconclusive"), (0, "inconclusive")):
+        made = records(ALIKE)
+        for each in made.values():
+            assert each is not None
+            tree = Resamples.from_record(each["resamples"])
+            tree.values["APs"][kept:] = np.nan
+            each["resamples"] = tree.to_record()
+        built = study_table(study(SMALL), made, context())
+        assert built.judged[0].verdict == verdict
+        text = built.to_markdown()
+        assert "nan" not in text
+        # without a spread over images there is a mean and no interval
+        assert ("[" in cells(text)[DIFFERENCE]["APs"]) == (verdict == "holds here")
+
+
 def test_missing_runs_are_shown_and_leave_claims_without_verdict() -> None:
     made = records(ALIKE)
     for seed in range(5):
@@ -399,6 +416,27 @@ def test_the_same_records_give_the_same_bytes(tmp_path) -> None:
         path.relative_to(tmp_path / "twice"): path.read_bytes() for path in (tmp_path / "twice").rglob("*.*")
     }
     assert len(once) == 5
+
+
+def test_a_table_of_published_records_is_the_same(tmp_path) -> None:
+    made = records({**ALIKE, "APs": None})
+    keys = {}
+    for n, (place, each) in enumerate(made.items()):
+        assert each is not None
+        rest = {
+            "data": {},
+            "area_bands": [1, 2],
+            "per_class": {"class": {"AP": 0.5, "AP50": 0.6}},
+            "true_corners": None,
+        }
+        each |= {**rest, "evaluation_key": f"key{n}"}
+        publish(tmp_path, each)
+        keys[place] = f"key{n}"
+    found = load(tmp_path).records
+    read = study_table(study(SIGN, SMALL), {place: found[key] for place, key in keys.items()}, context())
+    built = study_table(study(SIGN, SMALL), made, context())
+    assert read.to_markdown() == built.to_markdown()
+    assert read.to_frame().to_csv() == built.to_frame().to_csv()
 
 
 # ----------------------------------------------------------------------------------------------------------- overview
