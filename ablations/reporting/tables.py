@@ -102,7 +102,7 @@ class StudyTable:
     def to_markdown(self) -> str:
         """Return the table with its heading, the claims with their verdicts, and what may be concluded from it."""
         metrics = self.study.metrics
-        header = ["", *metrics, *(["ms an image"] if self.study.latency else []), "seeds"]
+        header = ["", *map(self._shown, metrics), *(["ms an image"] if self.study.latency else []), "seeds"]
         winners = self._winners()
         body = []
         for row in self.rows:
@@ -132,6 +132,10 @@ class StudyTable:
             whose = "Claims" if self.study.table is None else "The paper's claims"
             parts += [f"#### {whose}, tested here", claims_markdown(self.judged)]
         return "\n\n".join(parts)
+
+    def _shown(self, metric: str) -> str:
+        """Return what the paper calls a metric, where that is another name."""
+        return dict(self.study.paper_names).get(metric, metric)
 
     def _cell(self, row: Mapping[str, Any], metric: str, winner: bool) -> str:
         signed = row["kind"] == "difference"
@@ -180,14 +184,18 @@ class StudyTable:
             "Objects evaluated on: {} small, {} medium, {} large.".format(*self.context.areas),
         ]
         if self.true_corners is not None:
-            counts = ", ".join(f"{self.true_corners[m]} for {m}" for m in self.study.metrics if m in self.true_corners)
+            counted = [metric for metric in self.study.metrics if metric in self.true_corners]
+            counts = "; ".join(f"{self._shown(metric)}: {self.true_corners[metric]}" for metric in counted)
             lines.append(f"Corners evaluated on: {counts}.")
         for row in self.rows:
             if row["kind"] == "difference":
                 primary = self.study.metrics[0]
                 per_seed = row["values"][primary]
-                each = ", ".join(f"seed {seed}: {value:+.1f}" for seed, value in per_seed.items()) or NOT_RUN
-                lines.append(f"{primary}, {row['label']}: {each}.")
+                each = (
+                    ", ".join(f"seed {seed}: {points(value, signed=True)}" for seed, value in per_seed.items())
+                    or NOT_RUN
+                )
+                lines.append(f"{self._shown(primary)}; {row['label']}: {each}.")
         fewest = min(len(row["seeds"]) for row in self.rows)
         if fewest < MIN_SEEDS_FOR_VERDICT and not decided(self.judged):
             lines.append(f"Too few seeds for a verdict ({fewest}; {MIN_SEEDS_FOR_VERDICT} are needed).")
@@ -205,7 +213,11 @@ class StudyTable:
                 f"{MIN_SEEDS_FOR_VERDICT} seeds or more."
             )
         if self.seeds_alone:
-            where = "" if len(self.seeds_alone) == len(self.study.metrics) else f"In {', '.join(self.seeds_alone)}: "
+            where = (
+                ""
+                if len(self.seeds_alone) == len(self.study.metrics)
+                else f"In {', '.join(map(self._shown, self.seeds_alone))}: "
+            )
             lines.append(
                 f"{where}mean ± standard deviation over seeds alone; differences are paired by seed. There are no "
                 "resamples of the images for that, so there is no interval, and no verdict on it but *inconclusive*."

@@ -330,6 +330,19 @@ def test_one_record_without_resamples_takes_the_column_its_intervals() -> None:
     assert built.judged[0].verdict == "inconclusive"
 
 
+def test_columns_have_the_paper_s_names_where_it_has_others() -> None:
+    declared = STUDIES["table3"]
+    made = {
+        ("table3", variant.name, 0): record(dict.fromkeys(declared.metrics, 0.5))
+        | {"true_corners": {metric: n for n, metric in enumerate(declared.metrics)}}
+        for variant in declared.variants
+    }
+    text = study_table(declared, made, context(1)).to_markdown()
+    assert cells(text)["w/ corner pooling"]["top-left corners, bottom-right quadrant"] == "50.0"
+    assert "top-left corners, bottom-right quadrant: 1; " in text
+    assert "corner_AP" not in text
+
+
 def test_milliseconds_have_their_spread_over_seeds() -> None:
     built = study_table(study(latency=True), records(ALIKE), context())
     rows = cells(built.to_markdown())
