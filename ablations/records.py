@@ -68,6 +68,9 @@ def published(record: Mapping[str, Any]) -> dict[str, Any]:
     key = record["evaluation_key"]
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise RecordError(f"evaluation_key is {key!r}, and must be letters and digits: it becomes a file's name")
+    without = [name for name, values in record["per_class"].items() if "AP" not in values]
+    if without:
+        raise RecordError(f"the field 'per_class' has no AP of {without[0]!r}; evaluate again")
     classes = {name: {"AP": values["AP"]} for name, values in record["per_class"].items()}
     return {**record, "per_class": classes}
 

@@ -116,6 +116,13 @@ def test_a_key_that_is_no_file_s_name_is_not_published(tmp_path, key) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_class_without_ap_is_an_error_that_names_it(tmp_path) -> None:
+    made = record()
+    del made["per_class"]["class 1"]["AP"]
+    with pytest.raises(RecordError, match="'per_class' has no AP of 'class 1'"):
+        publish(tmp_path, made)
+
+
 def test_numbers_that_json_has_not_are_not_published(tmp_path) -> None:
     made = record()
     made["metrics"]["AP"] = math.nan
