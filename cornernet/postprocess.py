@@ -468,7 +468,8 @@ def examine(detector: Detector, image: Image, config: Config, truth: Truth | Non
         batch, placement = prepare(
             fitted, config.data, scale, testing.flip, detector.total_stride, detector.output_stride
         )
-        predictions = network(detector, batch, config.training.channels_last)
+        with detector.pooling_by(testing.pooling_impl):
+            predictions = network(detector, batch, config.training.channels_last)
         if testing.substitute:
             laid = [lay(true_boxes, placement, mirrored=index == 1) for index in range(len(batch))]
             predictions = detector.substitute(predictions, laid, [true_labels] * len(batch), testing)
