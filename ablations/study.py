@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from ablations.claims import Claim
 from ablations.paper import paper_table
 from cornernet.config import Config, ShapesSource
+from cornernet.training import resolve_device
+from kernels import registry
 
 __all__ = ["Contrast", "Study", "Variant"]
 
@@ -48,7 +53,8 @@ class Study:
 
     ``paper_names`` are pairs of a metric and what the paper's table calls it, where that is another name;
     ``paper_transposed`` says that the paper prints our metrics as rows and our variants as columns. ``latency`` shows
-    the time of an image beside the metrics.
+    the time of an image beside the metrics, ``step_latency`` that of a training step. ``identical`` says that all
+    variants must measure the same to the last digit, seed by seed; :meth:`disagreements` finds where they do not.
     """
 
     name: str
@@ -64,6 +70,8 @@ class Study:
     paper_names: tuple[tuple[str, str], ...] = ()
     paper_transposed: bool = False
     latency: bool = False
+    step_latency: bool = False
+    identical: bool = False
     claims: tuple[Claim, ...] = ()
 
     def __post_init__(self) -> None:
@@ -92,6 +100,34 @@ class Study:
         for path, value in edits:
             base = base.with_(path, value)
         return variant.apply(base)
+
+    def why_not(self, base: Config, variant: Variant) -> str | None:
+        """Return why this machine cannot run a variant, or None when it can.
+
+        It cannot where its ``testing.pooling_impl`` does not run here, or only in an interpreter that serves tests.
+        """
+        config = self.configure(base, variant)
+        if config.testing.pooling_impl in (None, "auto"):
+            return None
+        device = resolve_device(config.training.device).type
+        return registry.row(config.testing.pooling_impl).why_not(device, torch.float32, auto=True)
+
+    def disagreements(self, measured: Mapping[tuple[str, int], Mapping[str, float | None]]) -> list[str]:
+        """Return a sentence for each variant and seed whose metrics are not those of the first variant measured.
+
+        ``measured`` are metrics by (variant, seed), None where the data cannot measure one. Equal is to the last digit:
+        the differences are those of :attr:`metrics`, and no tolerance is allowed. Nothing is said of a seed for which
+        only one variant was measured.
+        """
+        found = []
+        for seed in sorted({seed for _, seed in measured}):
+            names = [variant.name for variant in self.variants if (variant.name, seed) in measured]
+            for name in names[1:]:
+                base, other = measured[names[0], seed], measured[name, seed]
+                unequal = [metric for metric in self.metrics if base[metric] != other[metric]]
+                if unequal:
+                    found.append(f"{name} differs from {names[0]} in {', '.join(unequal)} under seed {seed}")
+        return found
 
     def paper_figures(self, variant: Variant) -> dict[str, float] | None:
         """Return the paper's figures of the variant's row in percent, by our metrics; None where it has no such row.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -57,6 +58,18 @@ class Detector(nn.Module):
             if index < stacks - 1:
                 x = self.backbone.merge(index, x, maps[0])
         return outputs
+
+    @contextmanager
+    def pooling_by(self, impl: str | None) -> Iterator[None]:
+        """Pool corners by the implementation ``impl`` of ``kernels`` in this context; None is the model's own.
+
+        Raises ``ConfigError`` for a head that finds no corners.
+        """
+        if impl is None:
+            yield
+            return
+        with self._method("pooling_by", "testing.pooling_impl")(impl):
+            yield
 
     def decode(self, predictions: list[Any], testing: TestingConfig) -> list[Candidates]:
         """Return the candidates of each image from :meth:`forward`'s result."""

@@ -1,7 +1,8 @@
 """COCO evaluation of detections: average precision and recall over a data set (paper section 4.2).
 
-``testing.corner_metrics`` adds those of corners by themselves (``cornernet.corner_evaluation``); with
-``testing.substitute`` the ground truth stands in for outputs of the network (table 6).
+``testing.corner_metrics`` adds those of corners by themselves (``cornernet.corner_evaluation``) and
+``testing.error_types`` what each type of error costs; with ``testing.substitute`` the ground truth stands in for
+outputs of the network (table 6).
 """
 
 from __future__ import annotations
@@ -24,12 +25,22 @@ from cornernet.corner_evaluation import CornerMatches, corner_metrics, match_cor
 from cornernet.data.images import DataError
 from cornernet.detector import Detector
 from cornernet.postprocess import Examined, Truth, examine, testing_mode
+from cornernet.timing import step_latency
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
     from cornernet.detections import Detections
 
-__all__ = ["METRICS", "Backend", "Evaluation", "coco_evaluation", "detect_all", "evaluate"]
+__all__ = [
+    "ERROR_TYPES",
+    "METRICS",
+    "Backend",
+    "Evaluation",
+    "coco_evaluation",
+    "detect_all",
+    "error_types",
+    "evaluate",
+]
 
 Backend: TypeAlias = Literal["pycocotools", "hotcoco"]
 
@@ -38,16 +49,21 @@ METRICS = (
     *("AP", "AP50", "AP60", "AP70", "AP75", "AP80", "AP90", "APs", "APm", "APl"),
     *("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
 )
+_TIDE_TYPES = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss", "FP", "FN")
+ERROR_TYPES = tuple(f"dAP_{name}" for name in _TIDE_TYPES)
+"""What :func:`error_types` returns: what AP50 would gain without errors of a type (Bolya et al., "TIDE", 2020)."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What an evaluation found, as fractions; NaN where the data holds nothing to measure a metric on.
 
-    ``metrics`` has the names of :data:`METRICS`, and those of ``CORNER_METRICS`` where ``testing.corner_metrics`` asks
-    for them; ``per_class`` AP, AP50 and AP75 by class name; ``results`` the detections in COCO's result format.
-    ``latency`` is the median time of the test path, from a photograph in memory to its boxes, in milliseconds;
-    ``corner_matches`` what the corner metrics are computed from.
+    ``metrics`` has the names of :data:`METRICS`, and those of ``CORNER_METRICS`` and of :data:`ERROR_TYPES` where
+    ``testing.corner_metrics`` and ``testing.error_types`` ask for them; ``per_class`` AP, AP50 and AP75 by class name;
+    ``results`` the detections in COCO's result format. ``latency`` is the median time of the test path, from a
+    photograph in memory to its boxes, in milliseconds; ``step_latency`` that of a training step, where
+    ``testing.measure_step`` asks for it (``cornernet.timing``); ``corner_matches`` what the corner metrics are computed
+    from.
     """
 
     metrics: dict[str, float]
@@ -56,6 +72,7 @@ class Evaluation:
     area_bands: tuple[float, float]
     results: list[dict[str, Any]] = field(repr=False)
     latency: float | None = None
+    step_latency: float | None = None
     corner_matches: tuple[CornerMatches, CornerMatches] | None = field(default=None, repr=False)
 
     def to_text(self) -> str:
@@ -111,11 +128,15 @@ def evaluate(
             progress(index + 1, len(dataset))
     evaluation = coco_evaluation(dataset, results, backend)
     evaluation = replace(evaluation, latency=1000 * statistics.median(seconds))
-    if not config.testing.corner_metrics:
-        return evaluation
-    matches = match_corners(views, config.testing.corner_radius)
-    metrics = {**evaluation.metrics, **corner_metrics(matches, len(dataset.classes))}
-    return replace(evaluation, metrics=metrics, corner_matches=matches)
+    if config.testing.corner_metrics:
+        matches = match_corners(views, config.testing.corner_radius)
+        metrics = {**evaluation.metrics, **corner_metrics(matches, len(dataset.classes))}
+        evaluation = replace(evaluation, metrics=metrics, corner_matches=matches)
+    if config.testing.error_types:
+        evaluation = replace(evaluation, metrics={**evaluation.metrics, **error_types(dataset, results)})
+    if config.testing.measure_step:
+        evaluation = replace(evaluation, step_latency=step_latency(detector, dataset, config))
+    return evaluation
 
 
 def _names(classes: Sequence[str]) -> str:
@@ -148,7 +169,10 @@ def coco_evaluation(
 
     Small, medium and large are divided at ``dataset.area_bands``. Both backends give the same numbers.
     """
-    precision, recall = _accumulate(dataset, list(results), backend)
+    run = _matched(dataset, list(results), backend)
+    with contextlib.redirect_stdout(io.StringIO()):
+        run.accumulate()
+    precision, recall = np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
     ious = np.linspace(0.5, 0.95, 10)
     metrics = {"AP": _mean(precision[:, :, :, 0, -1])}
     for percent in (50, 60, 70, 75, 80, 90):
@@ -177,10 +201,30 @@ def coco_evaluation(
     )
 
 
-def _accumulate(
-    dataset: DetectionDataset, results: list[dict[str, Any]], backend: Backend
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return COCO's precision [IoU, recall, class, area, limit] and recall [IoU, class, area, limit]; -1 is none."""
+def error_types(dataset: DetectionDataset, results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return what AP50 would gain if errors of a type were mended, by :data:`ERROR_TYPES`, as fractions.
+
+    The types are TIDE's (Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", 2020), at an
+    IoU of 0.5, with 0.1 dividing localisation from background: a wrong class, a shifted box, both, a duplicate,
+    background, a missed object; beside them all false positives and all false negatives. They do not add up to what
+    is missing to 1. ``results`` are in COCO's result format; objects of all sizes count, crowds are ignored, and the
+    mean is over classes that have objects, as in :func:`coco_evaluation`. All are NaN where there is no object.
+
+    Where every object of a class is missed, Miss and FN gain nothing from that class: what is left of it once they are
+    mended has no object, and its AP stays 0 (the authors' tool drops such a class from the mean).
+    """
+    if not any(len(record.boxes) for record in dataset.records):
+        return dict.fromkeys(ERROR_TYPES, math.nan)
+    found = _matched(dataset, list(results), "hotcoco").tide_errors(pos_thr=0.5, bg_thr=0.1)["delta_ap"]
+    return {metric: float(found[name]) for metric, name in zip(ERROR_TYPES, _TIDE_TYPES, strict=True)}
+
+
+def _matched(dataset: DetectionDataset, results: list[dict[str, Any]], backend: Backend) -> Any:
+    """Return the backend's COCOeval over ``results``, detections matched to objects and nothing accumulated yet.
+
+    Accumulated, it holds COCO's precision [IoU, recall, class, area, limit] and recall [IoU, class, area, limit]; -1
+    is none.
+    """
     if backend == "pycocotools":
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -215,8 +259,7 @@ def _accumulate(
         # labels are in the order of dataset.category_ids, and so must be the class axis
         run.params.catIds = list(dataset.category_ids)
         run.evaluate()
-        run.accumulate()
-    return np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
+    return run
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float:

@@ -18,7 +18,7 @@ switches of :func:`soft_nms` and :func:`suppress`:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -468,7 +468,9 @@ def examine(detector: Detector, image: Image, config: Config, truth: Truth | Non
         batch, placement = prepare(
             fitted, config.data, scale, testing.flip, detector.total_stride, detector.output_stride
         )
-        predictions = network(detector, batch, config.training.channels_last)
+        impl = testing.pooling_impl
+        with nullcontext() if impl is None else detector.pooling_by(impl):
+            predictions = network(detector, batch, config.training.channels_last)
         if testing.substitute:
             laid = [lay(true_boxes, placement, mirrored=index == 1) for index in range(len(batch))]
             predictions = detector.substitute(predictions, laid, [true_labels] * len(batch), testing)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 
 from ablations.studies import (
+    pooling_implementations,
     table1_corner_pooling,
     table2_penalty_reduction,
     table3_corner_quadrants,
     table6_error_analysis,
+    table6_error_types,
     table7_test_time,
 )
 from ablations.study import Study
@@ -22,7 +24,9 @@ STUDIES: dict[str, Study] = {
         table2_penalty_reduction.STUDY,
         table3_corner_quadrants.STUDY,
         table6_error_analysis.STUDY,
+        table6_error_types.STUDY,
         table7_test_time.STUDY,
+        pooling_implementations.STUDY,
     )
 }
 

@@ -11,7 +11,8 @@ A head is an ``nn.Module`` that owns its method; training, postprocess and evalu
 A head that finds corners may also have, for studies of them:
 
 * ``corners(predictions, testing)``: the corners of each image, before they are paired;
-* ``substitute(predictions, boxes, labels, testing)``: the predictions with ``testing.substitute`` replaced by truth.
+* ``substitute(predictions, boxes, labels, testing)``: the predictions with ``testing.substitute`` replaced by truth;
+* ``pooling_by(impl)``: a context in which corners are pooled by another implementation of ``kernels``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch.nn.functional as F
@@ -108,6 +109,19 @@ class CornerHead(nn.Module):
         assert isinstance(stack, nn.ModuleDict)
         top_left, bottom_right = stack["top_left"](maps[0]), stack["bottom_right"](maps[0])
         return Predictions(*(Corners(a, b) for a, b in zip(top_left, bottom_right, strict=True)))
+
+    @contextmanager
+    def pooling_by(self, impl: str) -> Iterator[None]:
+        """Pool corners by the implementation ``impl`` of ``kernels`` in this context."""
+        parts = [part for part in self.modules() if isinstance(part, CornerPooling)]
+        before = [part.impl for part in parts]
+        try:
+            for part in parts:
+                part.impl = impl
+            yield
+        finally:
+            for part, own in zip(parts, before, strict=True):
+                part.impl = own
 
     def loss(
         self, outputs: list[Predictions], targets: CornerTargets, counts: Tensor | None = None

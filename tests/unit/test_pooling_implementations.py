@@ -1,0 +1,232 @@
+"""Implementations of corner pooling when testing: chosen by the configuration, and the same to the last digit."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+import kernels
+from ablations.planner import Fingerprints, make_job
+from ablations.profiles import find_profile
+from ablations.studies import find_study
+from ablations.study import Study, Variant
+from cornernet import Config, ConfigError, Detector, build_detector, detect, load_detector, recipe
+from cornernet.data import DetectionDataset, open_dataset
+from cornernet.evaluation import Evaluation, evaluate
+from cornernet.timing import step_latency
+from cornernet.training import train
+from kernels.registry import ROWS
+from tests.emulation import fast_interpreter
+
+AVAILABLE = [row.name for row in ROWS if row.why_not("cpu", torch.float32) is None]
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    config = recipe("tiny").with_("training.iterations", 4).with_("training.batch_size", 2)
+    config = config.with_("training.threads", 1).with_("training.device", "cpu")
+    return config.with_("data.source.train_images", 8).with_("data.source.val_images", 4)
+
+
+@pytest.fixture(scope="module")
+def dataset(config) -> DetectionDataset:
+    return open_dataset(config.data.source, "val")
+
+
+@pytest.fixture
+def detector(config) -> Detector:
+    torch.manual_seed(0)
+    return build_detector(config)
+
+
+@pytest.fixture(scope="module")
+def evaluations(config, dataset, tmp_path_factory) -> dict[str, Evaluation]:
+    """Of one trained detector, under every implementation that serves float32 on this CPU."""
+    before = torch.get_num_threads()
+    # where Triton serves the CPU it runs in its interpreter, whose scans take ten seconds a map as they come
+    if "triton" in AVAILABLE:
+        fast_interpreter.install()
+    try:
+        folder = tmp_path_factory.mktemp("run")
+        train(config, folder, quiet=True, final_evaluation=False)
+        trained = load_detector(folder / "model.safetensors")
+        config = config.with_("testing.corner_metrics", True).with_("testing.error_types", True)
+        return {name: evaluate(trained, dataset, config.with_("testing.pooling_impl", name)) for name in AVAILABLE}
+    finally:
+        if "triton" in AVAILABLE:
+            fast_interpreter.uninstall()
+        torch.set_num_threads(before)
+
+
+@pytest.fixture
+def pooled_by(monkeypatch) -> list[str]:
+    """The implementation that each call of ``kernels.corner_pool`` asked for."""
+    seen: list[str] = []
+    real = kernels.corner_pool
+
+    def spy(vertical, horizontal, corner, impl="auto"):
+        seen.append(impl)
+        return real(vertical, horizontal, corner, impl)
+
+    monkeypatch.setattr(kernels, "corner_pool", spy)
+    return seen
+
+
+def numbers(values: dict[str, float]) -> dict[str, str]:
+    """Exactly, and NaN as itself."""
+    return {name: float.hex(value) if math.isfinite(value) else str(value) for name, value in values.items()}
+
+
+# ------------------------------------------------------------------------------------- configuration
+
+
+def test_an_unknown_implementation_is_refused_with_the_nearest_names() -> None:
+    with pytest.raises(ConfigError, match=r"testing\.pooling_impl is 'eagr'; did you mean eager"):
+        recipe("tiny").with_("testing.pooling_impl", "eagr")
+
+
+@pytest.mark.parametrize("name", [None, "auto", "logstep"])
+def test_the_implementation_survives_json(name) -> None:
+    config = recipe("tiny").with_("testing.pooling_impl", name)
+    assert Config.from_json(config.to_json()).testing.pooling_impl == name
+
+
+# ------------------------------------------------------------------------------------------ choosing
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("logstep", "logstep"), (None, "eager")])
+def test_testing_pools_by_the_configured_implementation_or_the_model_s(pooled_by, config, dataset, asked, expected):
+    config = config.with_("model.head.pooling_impl", "eager").with_("testing.pooling_impl", asked)
+    detect(build_detector(config), dataset.read(0), config)
+    assert set(pooled_by) == {expected}
+    evaluate(build_detector(config), dataset, config)
+    assert set(pooled_by) == {expected}
+
+
+def test_the_model_s_own_implementation_is_back_after_testing(pooled_by, config, detector, dataset) -> None:
+    detect(detector, dataset.read(0), config.with_("testing.pooling_impl", "eager"))
+    pooled_by.clear()
+    detector(torch.zeros(1, 3, 95, 95))
+    assert set(pooled_by) == {"auto"}
+
+
+def test_an_implementation_that_cannot_run_here_says_why_and_leaves_the_model_s_in_place(
+    pooled_by, config, detector, dataset
+) -> None:
+    config = config.with_("testing.pooling_impl", "cuda")
+    with pytest.raises(kernels.UnavailableError, match="'cuda' cannot run here: it runs on cuda, not on cpu"):
+        evaluate(detector, dataset, config)
+    pooled_by.clear()
+    detector(torch.zeros(1, 3, 95, 95))
+    assert set(pooled_by) == {"auto"}
+
+
+# ---------------------------------------------------------------------------------------- the same AP
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_every_implementation_gives_the_same_detections_and_metrics_to_the_last_digit(evaluations, name) -> None:
+    base, other = evaluations["eager"], evaluations[name]
+    assert base.results, "nothing was detected: equality would say nothing"
+    assert other.results == base.results
+    assert numbers(other.metrics) == numbers(base.metrics)
+    assert {k: numbers(v) for k, v in other.per_class.items()} == {k: numbers(v) for k, v in base.per_class.items()}
+
+
+def test_pooling_matters_to_these_detections(config, detector, dataset) -> None:
+    # so that the test above could fail: without pooling the same weights find something else
+    without = build_detector(config.with_("model.head.pooling", "none"))
+    without.load_state_dict(detector.state_dict())
+    assert evaluate(without, dataset, config).results != evaluate(detector, dataset, config).results
+
+
+# --------------------------------------------------------------------------------------- time of a step
+
+
+def test_timing_a_step_leaves_the_detector_as_it_was(config, detector, dataset) -> None:
+    detector.eval()
+    before = copy.deepcopy(detector.state_dict())
+    assert step_latency(detector, dataset, config, warmup=0, steps=1) > 0
+    after = detector.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert not detector.training
+    assert all(parameter.grad is None for parameter in detector.parameters())
+
+
+def test_the_timed_step_pools_by_the_configured_implementation(pooled_by, config, detector, dataset) -> None:
+    config = config.with_("testing.pooling_impl", "cummax")
+    step_latency(detector, dataset, config, warmup=1, steps=2)
+    assert pooled_by == ["cummax"] * 3 * 2  # two corners a step
+
+
+def test_the_timed_step_takes_the_whole_batch_in_the_parts_of_training(pooled_by, config, detector, dataset) -> None:
+    # twelve pictures from a data set of four
+    config = config.with_("training.batch_size", 12).with_("training.accumulation", 3)
+    assert step_latency(detector, dataset, config, warmup=0, steps=1) > 0
+    assert len(pooled_by) == 3 * 2
+
+
+def test_no_step_to_time_is_an_error(config, detector, dataset) -> None:
+    with pytest.raises(ValueError, match="steps is 0"):
+        step_latency(detector, dataset, config, steps=0)
+
+
+def test_the_time_of_a_step_is_measured_on_request_and_is_no_metric(config, detector, dataset) -> None:
+    plain = evaluate(detector, dataset, config)
+    timed = evaluate(detector, dataset, config.with_("testing.measure_step", True))
+    assert plain.step_latency is None
+    assert timed.step_latency is not None
+    assert timed.step_latency > 0
+    assert numbers(timed.metrics) == numbers(plain.metrics)
+
+
+# ------------------------------------------------------------------------------------------- the study
+
+
+@pytest.fixture
+def study() -> Study:
+    return find_study("pooling_implementations")
+
+
+def test_the_study_has_every_implementation_but_the_brute_force_one(study) -> None:
+    assert {variant.name for variant in study.variants} == {row.name for row in ROWS} - {"reference"}
+    assert {contrast.base for contrast in study.contrasts} == {"eager"}
+    assert "reference implementation is left out" in study.question
+
+
+def test_the_study_trains_nothing_but_the_arm_of_table_1_with_pooling(study) -> None:
+    base, data = find_profile("smoke").base(None), Fingerprints("train", "val")
+    table1 = find_study("table1")
+    trained = make_job(table1.configure(base, table1.variants[1]), data)
+    jobs = [make_job(study.configure(base, variant), data) for variant in study.variants]
+    assert {job.training_key for job in jobs} == {trained.training_key}
+    assert len({job.evaluation_key for job in jobs}) == len(jobs)
+
+
+def test_a_variant_that_cannot_run_here_says_why_and_the_others_can(study) -> None:
+    base = find_profile("smoke").base(None).with_("training.device", "cpu")
+    reasons = {variant.name: study.why_not(base, variant) for variant in study.variants}
+    assert reasons["cuda"] == "it runs on cuda, not on cpu"
+    # Triton's interpreter, which these tests may run, is not timed
+    assert reasons["triton"] is not None
+    assert {name for name, reason in reasons.items() if reason is None} == set(AVAILABLE) - {"reference", "triton"}
+    assert study.why_not(base, Variant(name="the model's own")) is None
+
+
+def test_equal_figures_are_no_disagreement_and_missing_variants_neither(study) -> None:
+    figures = {"AP": 0.25, "AP50": None, "AP75": 0.125}
+    measured = {(name, seed): dict(figures) for name in ("eager", "cpu", "logstep") for seed in (0, 1)}
+    del measured["logstep", 1]
+    assert study.disagreements(measured) == []
+    assert study.disagreements({}) == []
+
+
+def test_a_difference_in_the_last_digit_is_named(study) -> None:
+    figures = {"AP": 0.25, "AP50": 0.5, "AP75": None}
+    measured = {(name, seed): dict(figures) for name in ("eager", "cpu") for seed in (0, 1)}
+    measured["cpu", 1]["AP50"] = math.nextafter(0.5, 1)
+    measured["cpu", 1]["AP75"] = 0.0
+    assert study.disagreements(measured) == ["cpu differs from eager in AP50, AP75 under seed 1"]
