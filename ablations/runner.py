@@ -99,7 +99,11 @@ def _evaluated(
         "per_class": {name: finite(values) for name, values in evaluation.per_class.items()},
         "true_corners": None if matches is None else corner_counts(matches),
         # apart from metrics: it differs from run to run
-        "latency": {"milliseconds": evaluation.latency, "workers": int(os.environ.get("CORNERNET_WORKERS", "1"))},
+        "latency": {
+            "milliseconds": evaluation.latency,
+            "step_milliseconds": evaluation.step_latency,
+            "workers": int(os.environ.get("CORNERNET_WORKERS", "1")),
+        },
         "resamples": _resamples(val_set, evaluation).to_record(),
         "seconds": {"training": training, "evaluation": spent},
         "provenance": provenance(next(detector.parameters()).device),

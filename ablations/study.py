@@ -55,6 +55,7 @@ class Study:
     ``paper_transposed`` says that the paper prints our metrics as rows and our variants as columns. ``latency`` shows
     the time of an image beside the metrics, ``step_latency`` that of a training step. ``identical`` says that all
     variants must measure the same to the last digit, seed by seed; :meth:`disagreements` finds where they do not.
+    ``lower_is_better`` is of all its metrics.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Study:
     latency: bool = False
     step_latency: bool = False
     identical: bool = False
+    lower_is_better: bool = False
     claims: tuple[Claim, ...] = ()
 
     def __post_init__(self) -> None:

@@ -54,6 +54,8 @@ class Context:
     seeds: tuple[int, ...]
     areas: tuple[int, int, int]
     """Small, medium and large objects evaluated on."""
+    unavailable: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Why a (study, variant) cannot run on this machine."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class StudyTable:
 
     ``rows`` are plain data, as in the JSON: ``label``, ``kind`` (variant or difference), ``values`` (metric to the
     value under each seed), ``statistics`` (metric to mean, low, high, seed_sd, image_sd and, of a difference,
-    detectable; None where there is none), ``latency`` (milliseconds an image under each seed) and ``paper`` (metric to
-    the printed figure, or None).
+    detectable; None where there is none), ``latency`` and ``step_latency`` (milliseconds an image, and a training step,
+    under each seed) and ``paper`` (metric to the printed figure, or None).
     """
 
     study: Study
@@ -79,6 +81,21 @@ class StudyTable:
     """The training key behind each (variant, seed) that ran."""
     seeds_alone: tuple[str, ...] = ()
     """Metrics that some run was measured in and not resampled: their spread is over seeds alone."""
+    side_by_side: int = 1
+    """How many runs shared the machine, at most, while times were taken."""
+    disagreements: tuple[str, ...] = ()
+    """Where variants that must measure the same do not."""
+
+    @property
+    def times(self) -> dict[str, str]:
+        """The columns of times: what a reader sees, and the field of a row."""
+        shown = {"ms an image": self.study.latency, "ms a training step": self.study.step_latency}
+        return {name: field for (name, on), field in zip(shown.items(), _TIMES, strict=True) if on}
+
+    @property
+    def few_seeds(self) -> bool:
+        """Whether some row that ran has too few seeds for an interval to say anything."""
+        return any(0 < len(row["seeds"]) < MIN_SEEDS_FOR_VERDICT for row in self.rows)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table in long form: a line for each row, metric and seed, and for the paper's figures.
@@ -102,7 +119,7 @@ class StudyTable:
     def to_markdown(self) -> str:
         """Return the table with its heading, the claims with their verdicts, and what may be concluded from it."""
         metrics = self.study.metrics
-        header = ["", *map(self._shown, metrics), *(["ms an image"] if self.study.latency else []), "seeds"]
+        header = ["", *map(self._shown, metrics), *self.times, "seeds"]
         winners = self._winners()
         body = []
         for row in self.rows:
@@ -110,10 +127,10 @@ class StudyTable:
             name = f"*difference: {row['label']}*" if signed else row["label"]
             ran = [seed for seed in self.context.seeds if seed in row["seeds"]]
             cells = [self._cell(row, metric, metric in winners.get(row["label"], ())) for metric in metrics]
-            cells = cells if ran else [NOT_RUN] * len(metrics)
-            latency = [_cell(summarise(list(row["latency"].values())), signed)] if self.study.latency else []
-            empty = ["" for _ in latency]
-            body.append([name, *cells, *latency, str(len(ran))])
+            cells = cells if ran else [NOT_RUN if self._runs_here(row) else NOT_MEASURED] * len(metrics)
+            times = [_cell(summarise(list(row[time].values())), signed) for time in self.times.values()]
+            empty = ["" for _ in times]
+            body.append([name, *cells, *times, str(len(ran))])
             detectable = [self._detectable(row, metric) for metric in metrics]
             if any(detectable):
                 body.append(["&emsp;detectable", *detectable, *empty, ""])
@@ -133,13 +150,19 @@ class StudyTable:
             parts += [f"#### {whose}, tested here", claims_markdown(self.judged)]
         return "\n\n".join(parts)
 
+    def _runs_here(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether this machine can run a variant, or both sides of a difference."""
+        pairs = {_label(contrast): _sides(contrast) for contrast in self.study.contrasts}
+        sides = pairs.get(row["label"], (row["label"],))
+        return not any((self.study.name, side) in self.context.unavailable for side in sides)
+
     def _shown(self, metric: str) -> str:
         """Return what the paper calls a metric, where that is another name."""
         return dict(self.study.paper_names).get(metric, metric)
 
     def _cell(self, row: Mapping[str, Any], metric: str, winner: bool) -> str:
         signed = row["kind"] == "difference"
-        if metric in self.seeds_alone:
+        if metric in self.seeds_alone or self.few_seeds:
             return _cell(summarise(list(row["values"][metric].values())), signed)
         mean, low, high = (_number(row["statistics"][metric][name]) for name in ("mean", "low", "high"))
         if math.isnan(mean):
@@ -152,7 +175,8 @@ class StudyTable:
     def _detectable(self, row: Mapping[str, Any], metric: str) -> str:
         """Return the detectable difference, of a difference whose interval has zero in it."""
         statistics = row["statistics"][metric]
-        if row["kind"] != "difference" or metric in self.seeds_alone or statistics["low"] is None:
+        without = metric in self.seeds_alone or self.few_seeds or statistics["low"] is None
+        if row["kind"] != "difference" or without:
             return ""
         return points(statistics["detectable"]) if statistics["low"] <= 0 <= statistics["high"] else ""
 
@@ -166,9 +190,10 @@ class StudyTable:
             measured = {name: mean for name, mean in means.items() if mean is not None}
             if metric in self.seeds_alone or not measured:
                 continue
-            best = max(measured, key=lambda name: measured[name])
+            lower = self.study.lower_is_better
+            best = (min if lower else max)(measured, key=lambda name: measured[name])
             clear = [
-                _clear(contrasts[_label(contrast)], metric, above=contrast.variant == best)
+                _clear(contrasts[_label(contrast)], metric, above=(contrast.variant == best) != lower)
                 for contrast in self.study.contrasts
                 if best in _sides(contrast)
             ]
@@ -196,7 +221,16 @@ class StudyTable:
                     or NOT_RUN
                 )
                 lines.append(f"{self._shown(primary)}; {row['label']}: {each}.")
-        fewest = min(len(row["seeds"]) for row in self.rows)
+        if self.study.identical and not self.disagreements:
+            ran = sum(row["kind"] == "variant" and bool(row["seeds"]) for row in self.rows)
+            lines.append(f"The {ran} variants measured are identical to the last digit, seed by seed.")
+        lines += [f"NOT IDENTICAL: {sentence}." for sentence in self.disagreements]
+        for variant in self.study.variants:
+            why = self.context.unavailable.get((self.study.name, variant.name))
+            if why is not None:
+                lines.append(f"{variant.name}: not measured on this machine, {why}")
+        here = [row for row in self.rows if self._runs_here(row)]
+        fewest = min((len(row["seeds"]) for row in here), default=0)
         if fewest < MIN_SEEDS_FOR_VERDICT and not decided(self.judged):
             lines.append(f"Too few seeds for a verdict ({fewest}; {MIN_SEEDS_FOR_VERDICT} are needed).")
         return "  \n".join(lines)
@@ -204,7 +238,12 @@ class StudyTable:
     def _how_to_read(self) -> list[str]:
         """Return what the numbers of the cells are: intervals, spreads over seeds, or both, by column."""
         lines = []
-        if len(self.seeds_alone) < len(self.study.metrics):
+        if self.few_seeds:
+            lines.append(
+                "Mean ± standard deviation over seeds; differences are paired by seed. An interval over fewer than "
+                f"{MIN_SEEDS_FOR_VERDICT} seeds says nothing, and none is shown."
+            )
+        elif len(self.seeds_alone) < len(self.study.metrics):
             lines.append(
                 f"Means over seeds. ± is half the {CONFIDENCE:.0%} interval over seeds and images; differences are "
                 "paired by seed and image, with their interval [low, high], adjusted for nothing. *Detectable*: the "
@@ -212,7 +251,7 @@ class StudyTable:
                 "Bold: the best of its column, where each of its differences shown has zero outside its interval, over "
                 f"{MIN_SEEDS_FOR_VERDICT} seeds or more."
             )
-        if self.seeds_alone:
+        if self.seeds_alone and not self.few_seeds:
             where = (
                 ""
                 if len(self.seeds_alone) == len(self.study.metrics)
@@ -222,11 +261,15 @@ class StudyTable:
                 f"{where}mean ± standard deviation over seeds alone; differences are paired by seed. There are no "
                 "resamples of the images for that, so there is no interval, and no verdict on it but *inconclusive*."
             )
-        if self.study.latency:
-            lines.append("ms an image: mean ± standard deviation over seeds.")
+        if self.times:
+            lines.append(
+                f"{', '.join(self.times)}: mean ± standard deviation over seeds, on one CPU thread or one device"
+                + (f", while up to {self.side_by_side} runs shared the machine." if self.side_by_side > 1 else ".")
+            )
         return lines
 
 
+_TIMES = ("latency", "step_latency")
 _SPREADS = ("low", "high", "seed_sd", "image_sd")
 
 
@@ -270,7 +313,26 @@ def study_table(study: Study, records: Records, context: Context) -> StudyTable:
             if "training_key" in record
         },
         seeds_alone=tuple(metric for metric in study.metrics if _somewhere_not_resampled(measurements, metric)),
+        side_by_side=max(
+            (record.get("latency", {}).get("workers", 1) for runs in found.values() for record in runs.values()),
+            default=1,
+        ),
+        disagreements=tuple(_disagreements(study, found)),
     )
+
+
+def _disagreements(study: Study, found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[str]:
+    if not study.identical:
+        return []
+    return study.disagreements(
+        {(name, seed): record["metrics"] for name, runs in found.items() for seed, record in runs.items()}
+    )
+
+
+def _milliseconds(runs: Mapping[int, Mapping[str, Any]], key: str) -> dict[int, float]:
+    """Return a time under each seed that has it."""
+    times = {seed: record.get("latency", {}).get(key) for seed, record in runs.items()}
+    return {seed: value for seed, value in times.items() if value is not None}
 
 
 def _measurement(study: Study, variant: str, seed: int, record: Mapping[str, Any]) -> Measurement:
@@ -309,7 +371,8 @@ def _variant_row(
         "seeds": list(arm),
         "values": {m: {seed: _percent(each.metrics[m]) for seed, each in arm.items()} for m in study.metrics},
         "statistics": statistics,
-        "latency": {seed: r["latency"]["milliseconds"] for seed, r in runs.items() if "latency" in r},
+        "latency": _milliseconds(runs, "milliseconds"),
+        "step_latency": _milliseconds(runs, "step_milliseconds"),
         "paper": study.paper_figures(next(variant for variant in study.variants if variant.name == name)),
     }
 
@@ -329,7 +392,7 @@ def _difference_row(
         "seeds": [seed for seed in context.seeds if all(seed in arms[side] for side in _sides(contrast))],
         "values": {m: paired_differences(ours["values"][m], base["values"][m]) for m in study.metrics},
         "statistics": {m: _statistics(_paired(study, m, _sides(contrast), arms)) for m in study.metrics},
-        "latency": paired_differences(ours["latency"], base["latency"]),
+        **{time: paired_differences(ours[time], base[time]) for time in _TIMES},
         # of the printed rows: the paper's own improvement row does not equal them
         "paper": {m: round(theirs[m] - theirs_base[m], 1) for m in theirs}
         if theirs is not None and theirs_base is not None
@@ -414,6 +477,10 @@ def write_reports(folder: Path, tables: Sequence[StudyTable], records: Records, 
                 "spread_over_seeds_alone": list(table.seeds_alone),
                 "rows": [{**row, **_with_text_keys(row)} for row in table.rows],
                 "claims": [claim.to_dict() for claim in table.judged],
+                "not_measured_here": {
+                    variant: why for (study, variant), why in context.unavailable.items() if study == table.study.name
+                },
+                "disagreements": list(table.disagreements),
             }
             for table in tables
         ],
@@ -444,7 +511,7 @@ def _without_resamples(record: Mapping[str, Any]) -> dict[str, Any]:
 def _with_text_keys(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a row holds by seed, with the seeds as text: JSON has no other keys."""
     values = {metric: {str(seed): value for seed, value in each.items()} for metric, each in row["values"].items()}
-    return {"values": values, "latency": {str(seed): value for seed, value in row["latency"].items()}}
+    return {"values": values, **{time: {str(seed): value for seed, value in row[time].items()} for time in _TIMES}}
 
 
 def _made_with(records: Records) -> str:

@@ -29,4 +29,5 @@ STUDY = Study(
     ),
     contrasts=(Contrast(variant=WITH, base=WITHOUT),),
     metrics=ERROR_TYPES,
+    lower_is_better=True,
 )

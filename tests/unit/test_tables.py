@@ -160,7 +160,7 @@ def test_with_two_seeds_nothing_is_bold_and_no_claim_is_judged() -> None:
     assert "**" not in text.replace("***", "")
     assert "tested here" not in text
     assert [judged.verdict for judged in made.judged] == ["too few seeds"]
-    assert cells(text)[DIFFERENCE]["AP"] == "+50.0 [+50.0, +50.0]"
+    assert cells(text)[DIFFERENCE]["AP"] == "+50.0 ± 0.0"
 
 
 def test_one_seed_has_no_interval() -> None:
@@ -351,6 +351,60 @@ def test_milliseconds_have_their_spread_over_seeds() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- errors
+def test_with_few_seeds_cells_have_spreads_and_no_intervals() -> None:
+    text = table(seeds=2, seed_sd=0.01).to_markdown()
+    rows = cells(text)
+    assert rows["with"]["AP"] == "50.0 ± 1.0"
+    assert rows[DIFFERENCE]["AP"] == "+10.0 ± 1.0"
+    assert "[" not in rows[DIFFERENCE]["AP"]
+    assert "none is shown" in text
+
+
+def test_where_less_is_better_the_least_is_bold() -> None:
+    declared = Study(**{**study().__dict__, "lower_is_better": True})
+    rows = cells(study_table(declared, records(dict.fromkeys(METRICS, -0.1)), context()).to_markdown())
+    assert rows["with"]["AP"].startswith("**30.0**")
+    rows = cells(study_table(declared, records(ALIKE), context()).to_markdown())
+    assert rows["without"]["AP"].startswith("**40.0**")
+    assert "**" not in rows["with"]["AP"]
+
+
+def test_a_variant_that_cannot_run_here_is_not_measured_with_the_reason() -> None:
+    made = records(ALIKE)
+    missing = {key: value for key, value in made.items() if key[1] != "with"}
+    why = Context(**{**context().__dict__, "unavailable": {("pooling", "with"): "there is no CUDA device"}})
+    text = study_table(study(), missing, why).to_markdown()
+    rows = cells(text)
+    assert set(rows["with"].values()) == set(rows[DIFFERENCE].values()) == {"not measured", "0"}
+    assert "with: not measured on this machine, there is no CUDA device" in text
+    assert cells(study_table(study(), missing, context()).to_markdown())["with"]["AP"] == "not run"
+
+
+@pytest.mark.parametrize("gain", [0.0, 1e-15])
+def test_variants_that_must_be_identical_are_said_to_be_or_named(gain: float) -> None:
+    declared = Study(**{**study().__dict__, "identical": True})
+    text = study_table(declared, records(dict.fromkeys(METRICS, gain), seed_sd=0.0), context()).to_markdown()
+    if gain:
+        assert "NOT IDENTICAL: with differs from without in AP, APs, APl under seed 0" in text
+        assert "are identical" not in text
+    else:
+        assert "The 2 variants measured are identical to the last digit" in text
+
+
+def test_the_time_of_a_step_has_a_column_and_runs_side_by_side_are_owned_up_to() -> None:
+    made = records(ALIKE)
+    for (_, variant, seed), each in made.items():
+        assert each is not None
+        step = 50.0 + seed + (9 if variant == "with" else 0)
+        each["latency"] = {"milliseconds": 40.0, "step_milliseconds": step, "workers": 2}
+    declared = Study(**{**study(latency=True).__dict__, "step_latency": True})
+    text = study_table(declared, made, context()).to_markdown()
+    rows = cells(text)
+    assert rows["without"]["ms a training step"] == f"52.0 ± {math.sqrt(2.5):.1f}"
+    assert rows[DIFFERENCE]["ms a training step"] == "+9.0 ± 0.0"
+    assert "up to 2 runs shared the machine" in text
+
+
 def test_arms_on_other_images_are_an_error_that_names_them() -> None:
     made = records(ALIKE)
     moved = made["pooling", "with", 1]
