@@ -382,7 +382,7 @@ class _Sources:
         self._opened: dict[str, tuple[DetectionDataset, DetectionDataset]] = {}
 
     def open(self, source: SourceConfig) -> tuple[DetectionDataset, DetectionDataset]:
-        """Return train and val. The first time say, unless quiet, what is in them and warn of images that they share."""
+        """Return train and val. The first time say what is in them, and warn of images that they share."""
         key = repr(source)
         if key not in self._opened:
             train_set, val_set = open_dataset(source, "train"), open_dataset(source, "val")

@@ -96,7 +96,7 @@ def _gpu_network(config: Config) -> Config:
 
 def _gpu_shapes() -> Config:
     source = ShapesSource(
-        image_size=(255, 255), object_size=(0.10, 0.80), max_objects=6, train_images=2000, val_images=200
+        image_size=(255, 255), object_size=(0.10, 0.80), max_objects=6, train_images=1000, val_images=200
     )
     return _gpu_network(small().with_("data.source", source))
 
