@@ -30,6 +30,10 @@ from cornernet.training import resolve_device, train
 __all__ = ["CALIBRATION_SECONDS", "Estimate", "Speeds", "calibrate", "estimate", "speeds_of_store"]
 
 CALIBRATION_SECONDS = 20.0
+"""For all that is measured before a plan is printed."""
+
+SECONDS_EACH = 3.0
+"""For each configuration at most: more tells little more."""
 
 START_SECONDS = 4.0
 """From the start of a process to its first iteration: mostly the import of torch, 3 to 5 s where it was timed."""
@@ -236,7 +240,7 @@ def calibrate(
     end = time.monotonic() + seconds
     with _one_thread(), contextlib.redirect_stderr(io.StringIO()):
         for index, (kind, config) in enumerate(todo):
-            share = (end - time.monotonic()) / (len(todo) - index)
+            share = min((end - time.monotonic()) / (len(todo) - index), SECONDS_EACH)
             if share <= 0:
                 break
             if kind == "training":
