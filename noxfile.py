@@ -88,7 +88,10 @@ def report(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def property(session: nox.Session) -> None:
-    """Run the property tests with thousands of examples each; HYPOTHESIS_PROFILE=ci in the environment takes fewer."""
+    """Run the property tests with thousands of examples for each implementation of a kernel.
+
+    HYPOTHESIS_PROFILE in the environment takes fewer of them (ci) or more than an hour of them (exhaustive).
+    """
     install(session, "tests")
     session.env["HYPOTHESIS_PROFILE"] = os.environ.get("HYPOTHESIS_PROFILE", "thorough")
     session.env["OMP_NUM_THREADS"] = "1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from tabulate import tabulate
 
 from ablations.planner import Fingerprints, Job, grouped, in_order, plan
 from ablations.profiles import PROFILES, Profile, find_profile
+from ablations.records import load, publish
 from ablations.reporting import study_table, write_reports
 from ablations.reporting.tables import Context
 from ablations.runner import Outcome, run_jobs
@@ -197,11 +199,11 @@ def _work(arguments: Selection, quiet: bool = False) -> _Work:
 
 def _read_published(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the committed records by evaluation key, and say which cannot be read."""
-    from ablations.records import load
-
-    found, broken = load(folder)
-    for path in broken:
-        print(f"warning: the record {path} cannot be read, and is left out", file=sys.stderr)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = load(folder).records
+    for warning in told:
+        print(f"warning: {warning.message}", file=sys.stderr)
     return found
 
 
@@ -344,8 +346,6 @@ def _publish(work: _Work) -> None:
     """Write the store's finished records to the folder of those that are committed."""
     if work.published is None:
         return
-    from ablations.records import publish
-
     for job in work.distinct:
         record = work.store.own_record(job)
         if record is not None:

@@ -16,6 +16,7 @@ kinds. Each has one p-value, so that a table's claims can be corrected together:
     a difference is smaller than a margin declared beforehand ("similar"). Two one-sided tests (TOST), against -margin
     or less and against +margin or more; p is the larger. It is at most 5% exactly where the 90% interval lies within
     the margins, so that is the interval shown. An insignificant difference is no equivalence: it may be a small study.
+    With a second difference named, it is the difference of both that is tested ("helps as much here as there").
 
 Verdicts, on Holm-adjusted p-values (family: all claims declared for the table) at 5%:
 
@@ -23,7 +24,9 @@ Verdicts, on Holm-adjusted p-values (family: all claims declared for the table) 
 ``opposite here``    significant, and against: the other sign; for a chain every part significant and at least one
                      against; for an equivalence a difference beyond the margin;
 ``inconclusive``     neither. The difference detectable at 80% power says how much that means;
-``too few seeds``    fewer than three seeds in some part: no verdict, and no p-value.
+``too few seeds``    fewer than three seeds in some part: no verdict, and no p-value;
+``not measured``     enough seeds ran, but the data has nothing to measure the metric on (no small objects, say). Such a
+                     claim still counts in the Holm family: the family is what was declared.
 
 "Here" is meant: on this data, at this budget. Intervals shown are not adjusted for the number of claims.
 """
@@ -58,7 +61,7 @@ LEVEL = 0.05
 """Of the Holm-adjusted tests: the probability of any false verdict among a table's claims."""
 
 Direction: TypeAlias = Literal["positive", "negative"]
-Verdict: TypeAlias = Literal["holds here", "opposite here", "inconclusive", "too few seeds"]
+Verdict: TypeAlias = Literal["holds here", "opposite here", "inconclusive", "too few seeds", "not measured"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +121,14 @@ class Chain(_Claim):
 
 @dataclass(frozen=True, kw_only=True)
 class Equivalence(_Claim):
-    """``effect`` lies between ``-margin`` and ``+margin``, in points; the margin is declared before the runs."""
+    """``effect`` lies between ``-margin`` and ``+margin``, in points; the margin is declared before the runs.
+
+    With an ``other``, ``effect`` less ``other`` does, over the seeds that both have: two effects are similar.
+    """
 
     effect: Effect
     margin: float
+    other: Effect | None = None
     kind: Literal["equivalence"] = "equivalence"
 
     def __post_init__(self) -> None:
@@ -154,6 +161,8 @@ class Estimate:
     p: float
     detectable: float
     against: bool
+    unmeasured: tuple[int, ...] = ()
+    """Seeds that both arms were evaluated under without anything to measure the metric on."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -192,6 +201,7 @@ class JudgedClaim:
                     "expected": e.expected,
                     "margin": e.margin,
                     "per_seed": {str(seed): e.per_seed[seed] for seed in e.seeds},
+                    "unmeasured": list(e.unmeasured),
                     **{name: _json(getattr(e, name)) for name in _NUMBERS},
                 }
                 for e in self.estimates
@@ -210,9 +220,8 @@ def effects_of(claim: Claim) -> tuple[Effect, ...]:
     """Return the effects that a claim speaks of: what must be measured to judge it."""
     if isinstance(claim, Chain):
         return tuple(dict.fromkeys(effect for part in claim.parts for effect in effects_of(part)))
-    if isinstance(claim, Interaction):
-        return claim.effect, claim.other
-    return (claim.effect,)
+    other = None if isinstance(claim, Sign) else claim.other
+    return (claim.effect,) if other is None else (claim.effect, other)
 
 
 def judge(claims: Sequence[Claim], differences: Mapping[Effect, PairedDifference]) -> list[JudgedClaim]:
@@ -257,8 +266,10 @@ def _verdicts(claims: Sequence[Claim], estimates: Sequence[tuple[Estimate, ...]]
 
 
 def _verdict(parts: Sequence[Estimate], adjusted_p: float) -> Verdict:
-    if any(len(part.per_seed) < MIN_SEEDS_FOR_VERDICT for part in parts):
-        return "too few seeds"
+    few = [part for part in parts if len(part.per_seed) < MIN_SEEDS_FOR_VERDICT]
+    if few:
+        ran = all(len(part.per_seed) + len(part.unmeasured) >= MIN_SEEDS_FOR_VERDICT for part in few)
+        return "not measured" if ran else "too few seeds"
     if not adjusted_p <= LEVEL:  # NaN too: no spread over images, no verdict
         return "inconclusive"
     return "opposite here" if any(part.against for part in parts) else "holds here"
@@ -267,13 +278,13 @@ def _verdict(parts: Sequence[Estimate], adjusted_p: float) -> Verdict:
 def _estimates(claim: Claim, differences: Mapping[Effect, PairedDifference]) -> tuple[Estimate, ...]:
     if isinstance(claim, Chain):
         return tuple(estimate for part in claim.parts for estimate in _estimates(part, differences))
-    difference = _difference(claim.effect, claim, differences)
+    difference, label = _difference(claim.effect, claim, differences), str(claim.effect)
+    other = None if isinstance(claim, Sign) else claim.other
+    if other is not None:
+        difference = difference.less(_difference(other, claim, differences))
+        label = f"({claim.effect}) less ({other})"
     if isinstance(claim, Equivalence):
-        return (_equivalence(claim, difference),)
-    label = str(claim.effect)
-    if isinstance(claim, Interaction):
-        difference = difference.less(_difference(claim.other, claim, differences))
-        label = f"({claim.effect}) less ({claim.other})"
+        return (_equivalence(claim.margin, difference, label),)
     against = difference.mean < 0 if claim.expected == "positive" else difference.mean > 0
     p = difference.p_value() if difference.enough_seeds else math.nan
     return (_estimate(label, claim.expected, None, difference, CONFIDENCE, p, against),)
@@ -289,17 +300,17 @@ def _difference(effect: Effect, claim: Claim, differences: Mapping[Effect, Paire
     raise ValueError(f"claim {claim.name!r} speaks of {effect}, which was not measured; measured are: {known}")
 
 
-def _equivalence(claim: Equivalence, difference: PairedDifference) -> Estimate:
+def _equivalence(margin: float, difference: PairedDifference, label: str) -> Estimate:
     """Test a difference against its margins: from within for "similar", else from without for "not similar"."""
-    outside = abs(difference.mean) > claim.margin
+    outside = abs(difference.mean) > margin
     p = math.nan
     if difference.enough_seeds and outside:
         # two-sided, as of a sign: the difference may be beyond either margin
-        p = difference.p_value(math.copysign(claim.margin, difference.mean))
+        p = difference.p_value(math.copysign(margin, difference.mean))
     elif difference.enough_seeds:
-        p = max(difference.one_sided(-claim.margin), difference.negated().one_sided(-claim.margin))
+        p = max(difference.one_sided(-margin), difference.negated().one_sided(-margin))
     # two one-sided tests at 5% are the interval at 90%
-    return _estimate(str(claim.effect), "within", claim.margin, difference, 1 - 2 * LEVEL, p, outside)
+    return _estimate(label, "within", margin, difference, 1 - 2 * LEVEL, p, outside)
 
 
 def _estimate(
@@ -326,4 +337,5 @@ def _estimate(
         p=p,
         detectable=difference.detectable(),
         against=against,
+        unmeasured=difference.unmeasured,
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cornernet.config import CocoSource, Config, ConfigError, ShapesSource
+from cornernet.config import CocoSource, Config, ConfigError, HourglassConfig, ShapesSource
 from cornernet.recipes import hourglass_104, small, tiny
 
 __all__ = ["PROFILES", "Profile", "find_profile"]
@@ -71,6 +71,22 @@ def _quick_shapes() -> Config:
 def _quick_photographs() -> Config:
     config = small().with_("data.input_size", (127, 159)).with_("data.fit", (128, 160))
     return config.with_("training.iterations", 300)
+
+
+def _standard_shapes() -> Config:
+    """Return 48x48 heatmaps with objects from 3 to 36 cells: corners in all quadrants, small and large radii."""
+    config = tiny().with_(
+        "model.backbone", HourglassConfig(stacks=1, stem_channels=16, channels=(16, 32, 32), blocks=(1, 1, 1))
+    )
+    source = ShapesSource(
+        image_size=(191, 191), object_size=(0.05, 0.75), max_objects=4, train_images=800, val_images=400
+    )
+    config = config.with_("data.input_size", (191, 191)).with_("data.source", source)
+    return config.with_("training.batch_size", 4).with_("training.iterations", 2000)
+
+
+def _standard_photographs() -> Config:
+    return small().with_("training.batch_size", 4).with_("training.iterations", 800)
 
 
 def _gpu_network(config: Config) -> Config:
@@ -139,6 +155,16 @@ PROFILES: dict[str, Profile] = {
             on_shapes=_quick_shapes,
             on_photographs=_quick_photographs,
             minutes="at most 10 on two CPU cores",
+        ),
+        Profile(
+            name="standard",
+            purpose="the paper's tables with verdicts, about an hour on two CPU cores (docs/protocol.md)",
+            seeds=(1, 2, 3, 4, 5),
+            studies=ALL_STUDIES,
+            on_shapes=_standard_shapes,
+            on_photographs=_standard_photographs,
+            minutes="at most 80 a call on two CPU cores, by --max-minutes",
+            publish=True,
         ),
         Profile(
             name="gpu",

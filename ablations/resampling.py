@@ -39,6 +39,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from cornernet.corner_evaluation import CORNER_METRICS, KINDS, QUADRANTS, CornerMatches
 from cornernet.evaluation import METRICS
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ __all__ = [
     "Matches",
     "Resamples",
     "bootstrap",
+    "corner_bootstrap",
     "image_weights",
     "match",
     "metrics_under",
@@ -382,6 +384,12 @@ class Resamples:
         """Tell whether both hold values under the same weights, so that differences are paired."""
         return (self.fingerprint, self.version, self._count()) == (other.fingerprint, other.version, other._count())
 
+    def joined(self, other: Resamples) -> Resamples:
+        """Return the metrics of both. Raises ``ValueError`` unless both are under the same weights."""
+        if not self.paired_with(other):
+            raise ValueError("resamples under different weights cannot be joined: evaluate both on the same images")
+        return Resamples(fingerprint=self.fingerprint, version=self.version, values={**self.values, **other.values})
+
     def _count(self) -> int:
         return len(next(iter(self.values.values())))
 
@@ -430,9 +438,32 @@ def bootstrap(
 ) -> Resamples:
     """Return the metrics of ``results`` (COCO's result format) on ``dataset`` under resamples of its images."""
     matches = match(dataset.ground_truth(), results, area_bands=dataset.area_bands, category_ids=dataset.category_ids)
-    fingerprint = dataset.fingerprint
-    weights = image_weights(fingerprint, len(matches.image_ids), resamples)
-    values = metrics_under(matches, weights, metrics)
+    weights = image_weights(dataset.fingerprint, len(matches.image_ids), resamples)
+    return _rounded(dataset.fingerprint, metrics_under(matches, weights, metrics))
+
+
+def corner_bootstrap(
+    dataset: DetectionDataset, matches: tuple[CornerMatches, CornerMatches], resamples: int = RESAMPLES
+) -> Resamples:
+    """Return the metrics of ``CORNER_METRICS`` under the resamples of :func:`bootstrap`.
+
+    ``matches`` are of an evaluation of ``dataset``, whose images they count in the order of the data set.
+    """
+    ids = np.array([dataset.image_id(index) for index in range(len(dataset))])
+    # image_weights counts images by ascending id
+    column = np.argsort(np.argsort(ids))
+    weights = image_weights(dataset.fingerprint, len(ids), resamples)[:, column]
+    classes = len(dataset.classes)
+    quadrants = (None, *range(len(QUADRANTS)))
+    values = [
+        matches[kind].mean_average_precision_under(weights, classes, quadrant)
+        for kind in range(len(KINDS))
+        for quadrant in quadrants
+    ]
+    return _rounded(dataset.fingerprint, dict(zip(CORNER_METRICS, values, strict=True)))
+
+
+def _rounded(fingerprint: str, values: Mapping[str, NDArray[np.float64]]) -> Resamples:
     return Resamples(
         fingerprint=fingerprint,
         version=WEIGHTS_VERSION,

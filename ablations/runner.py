@@ -25,13 +25,14 @@ import torch
 
 from ablations.planner import Fingerprints, Job, grouped, make_job
 from ablations.provenance import provenance
+from ablations.resampling import Resamples, bootstrap, corner_bootstrap
 from ablations.store import Failure, Store
 from cornernet.checkpoints import load_detector
 from cornernet.config import Config
 from cornernet.corner_evaluation import corner_counts
 from cornernet.data import DetectionDataset, open_dataset
 from cornernet.detector import Detector
-from cornernet.evaluation import evaluate
+from cornernet.evaluation import Evaluation, evaluate
 from cornernet.progress import Progress
 from cornernet.training import finite, resolve_device, train
 
@@ -107,6 +108,7 @@ def _evaluated(
     evaluation = evaluate(detector, val_set, job.config)
     assert evaluation.latency is not None
     matches = evaluation.corner_matches
+    spent = time.monotonic() - began
     return {
         "training_key": job.training_key,
         "evaluation_key": job.evaluation_key,
@@ -117,10 +119,22 @@ def _evaluated(
         "per_class": {name: finite(values) for name, values in evaluation.per_class.items()},
         "true_corners": None if matches is None else corner_counts(matches),
         # apart from metrics: it differs from run to run
-        "latency": {"milliseconds": evaluation.latency},
-        "seconds": {"training": training, "evaluation": time.monotonic() - began},
+        "latency": {"milliseconds": evaluation.latency, "workers": int(os.environ.get("CORNERNET_WORKERS", "1"))},
+        "resamples": _resamples(val_set, evaluation).to_record(),
+        "seconds": {"training": training, "evaluation": spent},
         "provenance": provenance(next(detector.parameters()).device),
     }
+
+
+def _resamples(val_set: DetectionDataset, evaluation: Evaluation) -> Resamples:
+    """Return the metrics that tables compare, under resamples of the images.
+
+    Where corners are evaluated by themselves, theirs and AP alone: more would not fit into a published record.
+    """
+    if evaluation.corner_matches is None:
+        return bootstrap(val_set, evaluation.results)
+    boxes = bootstrap(val_set, evaluation.results, ("AP",))
+    return boxes.joined(corner_bootstrap(val_set, evaluation.corner_matches))
 
 
 def _without_places(config: Config) -> dict[str, Any]:

@@ -9,6 +9,9 @@ uncertain, and they do not shrink together:
   evaluated on the same ones. No number of seeds shows that. ``s_img``, the standard deviation of the seed-mean
   difference over resamples of the images with the seeds fixed (:mod:`ablations.resampling`), measures it.
 
+The level of a single arm is uncertain in the same two ways, and has the same interval with its own two spreads; what
+all arms share does not cancel in it, so it is wider than that of a difference.
+
 Both add in squares, each with its own quantile::
 
     half-width = sqrt( t(1 - a/2, S - 1)^2 s_d^2 / S  +  z(1 - a/2)^2 s_img^2 ),    a = 0.05 for 95%
@@ -47,7 +50,9 @@ __all__ = [
     "POWER",
     "Measurement",
     "PairedDifference",
+    "SeedsAndImages",
     "Summary",
+    "arm_mean",
     "detectable_difference",
     "half_width",
     "holm",
@@ -189,11 +194,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 # ------------------------------------------------------------------------------------------------------- differences
 @dataclass(frozen=True, kw_only=True)
-class PairedDifference:
-    """A difference between two arms, seed by seed and, for each seed, under the same resamples of the images.
+class SeedsAndImages:
+    """A quantity seed by seed and, for each seed, under the same resamples of the images.
 
-    ``per_seed``: seed to difference; ``resamples``: seed to float64 [B] differences, NaN where a resample has nothing
-    to measure. Both in the same unit, which is that of everything derived: AP points in this project's tables.
+    ``per_seed``: seed to value; ``resamples``: seed to float64 [B] values, NaN where a resample has nothing to
+    measure. Both in the same unit, which is that of everything derived: AP points in this project's tables.
     """
 
     per_seed: Mapping[int, float]
@@ -202,32 +207,32 @@ class PairedDifference:
     def __post_init__(self) -> None:
         if self.per_seed.keys() != self.resamples.keys():
             raise ValueError(
-                f"seeds {sorted(self.per_seed)} have a difference and seeds {sorted(self.resamples)} have resamples: "
+                f"seeds {sorted(self.per_seed)} have a value and seeds {sorted(self.resamples)} have resamples: "
                 "both are needed of each"
             )
         if any(math.isnan(value) for value in self.per_seed.values()):
-            raise ValueError(f"a per-seed difference is NaN: {dict(self.per_seed)}; leave that seed out")
+            raise ValueError(f"the value of a seed is NaN: {dict(self.per_seed)}; leave that seed out")
         if len({len(values) for values in self.resamples.values()}) > 1:
             raise ValueError("seeds have different numbers of resamples, so they are not paired")
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds both arms were measured under, ascending."""
+        """Seeds it was measured under, ascending."""
         return tuple(sorted(self.per_seed))
 
     @property
     def mean(self) -> float:
-        """``d``: mean over seeds, NaN without any."""
+        """Mean over seeds, NaN without any."""
         return summarise(list(self.per_seed.values())).mean
 
     @property
     def seed_sd(self) -> float:
-        """``s_d``: sample standard deviation of the per-seed differences, NaN with fewer than two."""
+        """Sample standard deviation over seeds, NaN with fewer than two: ``s_d`` of a difference."""
         return summarise(list(self.per_seed.values())).deviation
 
     @property
     def image_sd(self) -> float:
-        """``s_img``: standard deviation over resamples of the seed-mean difference, the seeds fixed.
+        """``s_img``: standard deviation over resamples of the mean over seeds, the seeds fixed.
 
         Over the resamples in which it could be measured for every seed; NaN with fewer than two.
         """
@@ -237,15 +242,26 @@ class PairedDifference:
         measured = means[~np.isnan(means)]
         return float(measured.std(ddof=1)) if len(measured) > 1 else math.nan
 
-    @property
-    def enough_seeds(self) -> bool:
-        """Whether a verdict may be given."""
-        return len(self.per_seed) >= MIN_SEEDS_FOR_VERDICT
-
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Return the interval at ``confidence``, two-sided and adjusted for nothing; see :func:`half_width`."""
         half = half_width(self.seed_sd, len(self.per_seed), self.image_sd, confidence)
         return self.mean - half, self.mean + half
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference(SeedsAndImages):
+    """A difference between two arms, paired by seed and by resample of the images.
+
+    ``unmeasured`` are the seeds under which both arms were evaluated and the metric has no value: no object to measure
+    it on.
+    """
+
+    unmeasured: tuple[int, ...] = ()
+
+    @property
+    def enough_seeds(self) -> bool:
+        """Whether a verdict may be given."""
+        return len(self.per_seed) >= MIN_SEEDS_FOR_VERDICT
 
     def p_value(self, null: float = 0.0) -> float:
         """Return the two-sided p-value against a true difference of ``null``; see :func:`p_value`."""
@@ -263,12 +279,15 @@ class PairedDifference:
     def less(self, other: PairedDifference) -> PairedDifference:
         """Return the difference of differences, over the seeds that both have. Raises ``ValueError`` if not paired."""
         seeds = sorted(self.per_seed.keys() & other.per_seed.keys())
-        lengths = {len(values[seed]) for values in (self.resamples, other.resamples) for seed in seeds}
-        if len(lengths) > 1:
+        spreads = [values[seed] for values in (self.resamples, other.resamples) for seed in seeds]
+        # no spread at all is NaN of any length, and stays NaN
+        if len({len(values) for values in spreads if not np.isnan(values).all()}) > 1:
             raise ValueError("two differences have different numbers of resamples, so they are not paired")
+        both = {*self.per_seed, *self.unmeasured} & {*other.per_seed, *other.unmeasured}
         return PairedDifference(
             per_seed={seed: self.per_seed[seed] - other.per_seed[seed] for seed in seeds},
             resamples={seed: self.resamples[seed] - other.resamples[seed] for seed in seeds},
+            unmeasured=tuple(sorted(both - set(seeds))),
         )
 
     def negated(self) -> PairedDifference:
@@ -276,52 +295,99 @@ class PairedDifference:
         return PairedDifference(
             per_seed={seed: -value for seed, value in self.per_seed.items()},
             resamples={seed: -values for seed, values in self.resamples.items()},
+            unmeasured=self.unmeasured,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One evaluation: metrics as fractions (None or NaN: not measured), and the same under resamples of its images."""
+    """One evaluation: metrics as fractions (None or NaN: not measured), and the same under resamples of its images.
+
+    ``resamples`` is None for an evaluation that was not resampled.
+    """
 
     metrics: Mapping[str, float | None]
-    resamples: Resamples
+    resamples: Resamples | None
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any], where: str = "the record") -> Measurement:
-        """Read a record's fields ``metrics`` and ``resamples``. Raises ``ValueError`` naming ``where``."""
-        for name in ("metrics", "resamples"):
-            if name not in record:
+    def from_record(
+        cls, record: Mapping[str, Any], where: str = "the record", *, resamples_required: bool = True
+    ) -> Measurement:
+        """Read a record's fields ``metrics`` and ``resamples``. Raises ``ValueError`` naming ``where``.
+
+        With ``resamples_required=False`` a record may lack resamples, or have None for them.
+        """
+        for name in ("metrics", *(["resamples"] if resamples_required else [])):
+            if record.get(name) is None:
                 raise ValueError(f"{where} lacks the field {name!r}; evaluate again")
-        return cls(metrics=record["metrics"], resamples=Resamples.from_record(record["resamples"], where))
+        tree = record.get("resamples")
+        return cls(metrics=record["metrics"], resamples=None if tree is None else Resamples.from_record(tree, where))
+
+    def resampled(self, metric: str) -> bool:
+        """Whether there are resamples of the metric."""
+        return self.resamples is not None and metric in self.resamples.values
 
 
 def paired_difference(
-    metric: str, variant: Mapping[int, Measurement], base: Mapping[int, Measurement]
+    metric: str,
+    variant: Mapping[int, Measurement],
+    base: Mapping[int, Measurement],
+    *,
+    resamples_required: bool = True,
 ) -> PairedDifference:
     """Return ``variant`` less ``base`` in ``metric``, in points (100 times the fraction), for the seeds of both.
 
-    A seed under which an arm has not the metric is left out. Raises ``ValueError`` where arms were not evaluated on the
-    same images and weights (their differences would not be paired) or where resamples of the metric are missing.
+    A seed under which an arm has not the metric is left out, and listed as unmeasured. Raises ``ValueError`` where arms
+    were not evaluated on the same images and weights (their differences would not be paired) or where resamples of the
+    metric are missing; with ``resamples_required=False`` those make the spread over images NaN, for all seeds.
     """
-    per_seed, resamples = {}, {}
+    shared = sorted(variant.keys() & base.keys())
+    per_seed = {}
+    for seed in shared:
+        ours, theirs = _measured(variant[seed], metric), _measured(base[seed], metric)
+        if ours is not None and theirs is not None:
+            per_seed[seed] = 100 * (ours - theirs)
+    arms = {"variant": {seed: variant[seed] for seed in per_seed}, "base": {seed: base[seed] for seed in per_seed}}
+    values = _resampled(metric, arms, resamples_required)
+    return PairedDifference(
+        per_seed=per_seed,
+        resamples={seed: values["variant"][seed] - values["base"][seed] for seed in per_seed},
+        unmeasured=tuple(seed for seed in shared if seed not in per_seed),
+    )
+
+
+def arm_mean(metric: str, arm: Mapping[int, Measurement], *, resamples_required: bool = True) -> SeedsAndImages:
+    """Return ``metric`` of one arm in points, for the seeds that have it; errors as of :func:`paired_difference`."""
+    points = {seed: _measured(measurement, metric) for seed, measurement in arm.items()}
+    per_seed = {seed: 100 * value for seed, value in points.items() if value is not None}
+    found = {"arm": {seed: arm[seed] for seed in per_seed}}
+    return SeedsAndImages(per_seed=per_seed, resamples=_resampled(metric, found, resamples_required)["arm"])
+
+
+def _resampled(
+    metric: str, arms: Mapping[str, Mapping[int, Measurement]], required: bool
+) -> dict[str, dict[int, NDArray[np.float64]]]:
+    """Return the metric under resamples in points, by arm and seed, all under the same weights.
+
+    One NaN each where some lack them and they are not required.
+    """
     first: Resamples | None = None
-    for seed in sorted(variant.keys() & base.keys()):
-        ours, theirs = variant[seed], base[seed]
-        points = paired_differences({seed: _measured(ours, metric)}, {seed: _measured(theirs, metric)})
-        if not points:
-            continue
-        first = ours.resamples if first is None else first
-        for side, measurement in (("variant", ours), ("base", theirs)):
-            if metric not in measurement.resamples.values:
-                raise ValueError(f"seed {seed}: the {side} has no resamples of {metric}; evaluate again")
-            if not measurement.resamples.paired_with(first):
+    values: dict[str, dict[int, NDArray[np.float64]]] = {side: {} for side in arms}
+    for side, arm in arms.items():
+        for seed, measurement in arm.items():
+            found = measurement.resamples
+            if found is None or metric not in found.values:
+                if required:
+                    raise ValueError(f"seed {seed}: the {side} has no resamples of {metric}; evaluate again")
+                return {side: {seed: np.full(1, np.nan) for seed in arm} for side, arm in arms.items()}
+            first = found if first is None else first
+            if not found.paired_with(first):
                 raise ValueError(
                     f"seed {seed}: the {side} was evaluated on other images, or resampled by another version; "
                     "evaluate all arms on the same data"
                 )
-        per_seed[seed] = 100 * points[seed]
-        resamples[seed] = 100 * (ours.resamples.values[metric] - theirs.resamples.values[metric])
-    return PairedDifference(per_seed=per_seed, resamples=resamples)
+            values[side][seed] = 100 * found.values[metric]
+    return values
 
 
 def _measured(measurement: Measurement, metric: str) -> float | None:

@@ -43,7 +43,8 @@ class Study:
 
     A study that the profile's data cannot answer edits the base configuration for all its variants: ``base_edits``
     (path, value) on any data, and after them ``shapes_edits`` on the generated data alone. Only these may touch
-    ``data.source``: photographs are what they are. Such a study shares no training with others.
+    ``data.source``: photographs are what they are. Such a study shares no training with others. With
+    ``shapes_edits_below``, ``shapes_edits`` are for profiles whose heatmaps have fewer cells on the shorter side.
 
     ``paper_names`` are pairs of a metric and what the paper's table calls it, where that is another name;
     ``paper_transposed`` says that the paper prints our metrics as rows and our variants as columns. ``latency`` shows
@@ -59,6 +60,7 @@ class Study:
     metrics: tuple[str, ...]
     base_edits: tuple[tuple[str, Any], ...] = ()
     shapes_edits: tuple[tuple[str, Any], ...] = ()
+    shapes_edits_below: int | None = None
     paper_names: tuple[tuple[str, str], ...] = ()
     paper_transposed: bool = False
     latency: bool = False
@@ -82,7 +84,10 @@ class Study:
         Raises ``ConfigError`` for an edit that does not fit.
         """
         edits = self.base_edits
-        if isinstance(base.data.source, ShapesSource):
+        # heatmaps have stride 4 (paper section 4.1)
+        cells = (min(base.data.input_size) + 1) // 4
+        small = self.shapes_edits_below is None or cells < self.shapes_edits_below
+        if isinstance(base.data.source, ShapesSource) and small:
             edits += self.shapes_edits
         for path, value in edits:
             base = base.with_(path, value)

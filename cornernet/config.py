@@ -52,6 +52,13 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def _require_implementation(name: str, field: str) -> None:
+    names = ("auto", *(row.name for row in ROWS))
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=2) or names
+        raise ConfigError(f"{field} is {name!r}; did you mean {' or '.join(near)}?")
+
+
 # --------------------------------------------------------------------------------------------- model
 
 
@@ -128,10 +135,7 @@ class CornerHeadConfig:
     """Weight of the smooth-L1 loss on offsets (paper equation 3)."""
 
     def __post_init__(self) -> None:
-        names = ("auto", *(row.name for row in ROWS))
-        if self.pooling_impl not in names:
-            near = difflib.get_close_matches(self.pooling_impl, names, n=2) or names
-            raise ConfigError(f"model.head.pooling_impl is {self.pooling_impl!r}; did you mean {' or '.join(near)}?")
+        _require_implementation(self.pooling_impl, "model.head.pooling_impl")
         _require(0.0 < self.min_iou < 1.0, f"model.head.min_iou is {self.min_iou}; use a value between 0 and 1")
         _require(self.fixed_radius >= 0.0, "model.head.fixed_radius must not be negative")
         _require(self.embedding_dim >= 1, "model.head.embedding_dim must be 1 or more")
@@ -362,6 +366,13 @@ class TestingConfig:
     """Evaluate corners by themselves too, by quadrant of the photograph (paper table 3)."""
     corner_radius: float = 1.5
     """Distance in heatmap cells within which a predicted corner counts as the true one under corner_metrics."""
+    error_types: bool = False
+    """Also report how much AP each type of error costs (TIDE), at an IoU of 0.5."""
+    pooling_impl: str | None = None
+    """Implementation of corner pooling when testing, a name from kernels.implementations(); None is the model's own.
+    Changes speed, never meaning."""
+    measure_step: bool = False
+    """Also measure the time of a training step under pooling_impl, on a copy of the detector: its weights stay."""
 
     def __post_init__(self) -> None:
         _require(len(self.scales) > 0 and min(self.scales) > 0, "testing.scales must be positive, one or more")
@@ -376,6 +387,8 @@ class TestingConfig:
             f"testing.substitute names an output twice: {' '.join(self.substitute)}",
         )
         _require(self.corner_radius >= 0, "testing.corner_radius must not be negative")
+        if self.pooling_impl is not None:
+            _require_implementation(self.pooling_impl, "testing.pooling_impl")
 
 
 # --------------------------------------------------------------------------------------------- whole

@@ -53,27 +53,37 @@ class CornerMatches:
     true_label: npt.NDArray[np.int64]
     true_quadrant: npt.NDArray[np.int64]
 
-    def mean_average_precision(
-        self, classes: int, quadrant: int | None = None, weights: npt.NDArray[np.float64] | None = None
-    ) -> float:
+    def mean_average_precision(self, classes: int, quadrant: int | None = None) -> float:
         """Return the mean over classes of COCO's AP, in one quadrant or, with None, everywhere.
 
-        ``weights`` [images] counts each image so many times, for resampling. Classes without a true corner there are
-        left out; NaN where that leaves none.
+        Classes without a true corner there are left out; NaN where that leaves none.
+        """
+        images = 1 + max(self.image.max(initial=-1), self.true_image.max(initial=-1))
+        return float(self.mean_average_precision_under(np.ones((1, images)), classes, quadrant)[0])
+
+    def mean_average_precision_under(
+        self, weights: npt.NDArray[Any], classes: int, quadrant: int | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Return :meth:`mean_average_precision` under each row of ``weights`` [B, images]: [B].
+
+        An image counts so many times, its corners found and true alike: the bootstrap over images. Images are counted
+        as in :attr:`image`.
         """
         here = np.ones_like(self.positive) if quadrant is None else self.quadrant == quadrant
         true_here = np.ones_like(self.true_label, np.bool_) if quadrant is None else self.true_quadrant == quadrant
-        images = 1 + max(self.image.max(initial=-1), self.true_image.max(initial=-1))
-        weights = np.ones(images) if weights is None else weights
-        values = []
+        values = np.full((classes, len(weights)), np.nan)
         for label in range(classes):
-            number = weights[self.true_image[true_here & (self.true_label == label)]].sum()
-            if number > 0:
-                rows = np.flatnonzero(here & (self.label == label))
-                rows = rows[np.argsort(-self.score[rows], kind="stable")]
-                counts = weights[self.image[rows]]
-                values.append(_average_precision(self.positive[rows], counts, float(number)))
-        return float(np.mean(values)) if values else math.nan
+            numbers = weights[:, self.true_image[true_here & (self.true_label == label)]].sum(axis=1)
+            rows = np.flatnonzero(here & (self.label == label))
+            rows = rows[np.argsort(-self.score[rows], kind="stable")]
+            for at in np.flatnonzero(numbers > 0):
+                counts = weights[at][self.image[rows]]
+                values[label, at] = _average_precision(self.positive[rows], counts, float(numbers[at]))
+        measured = ~np.isnan(values)
+        count = measured.sum(axis=0)
+        total = np.where(measured, values, 0.0).sum(axis=0)
+        mean: npt.NDArray[np.float64] = np.divide(total, count, out=np.full(len(weights), np.nan), where=count > 0)
+        return mean
 
     def true_corners(self, quadrant: int | None = None) -> int:
         """Return the number of true corners in one quadrant or, with None, everywhere."""

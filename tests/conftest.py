@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, settings
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# examples of each law: there are about fifteen for each implementation of a kernel
 _COMMON = {"deadline": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=12, derandomize=True, **_COMMON)
 settings.register_profile("ci", max_examples=150, **_COMMON)
-settings.register_profile("thorough", max_examples=3000, **_COMMON)
+settings.register_profile("thorough", max_examples=500, **_COMMON)
+settings.register_profile("exhaustive", max_examples=3000, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

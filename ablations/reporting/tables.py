@@ -1,18 +1,38 @@
-"""A study's table: our rows with their spread over seeds, the paper's beside them, and the paired differences."""
+"""A study's table: our rows with their intervals, the paper's beside them, the paired differences, and the verdicts.
+
+Every interval is that of :mod:`ablations.statistics`, over seeds and images. Where a metric was not resampled in some
+run, its column has the spread over seeds alone, and the table says so.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ablations.statistics import MIN_SEEDS_FOR_VERDICT, Summary, paired_differences, summarise
-from ablations.study import Study
+from ablations.claims import Effect, JudgedClaim, effects_of, judge
+from ablations.reporting.cells import difference_cell, level_cell, points
+from ablations.reporting.overview import overview
+from ablations.reporting.verdicts import claims_frame, claims_markdown, decided
+from ablations.statistics import (
+    CONFIDENCE,
+    MIN_SEEDS_FOR_VERDICT,
+    POWER,
+    Measurement,
+    PairedDifference,
+    SeedsAndImages,
+    Summary,
+    arm_mean,
+    paired_difference,
+    paired_differences,
+    summarise,
+)
+from ablations.study import Contrast, Study
 from cornernet.files import atomic_write
 
 __all__ = ["Context", "StudyTable", "study_table", "write_reports"]
@@ -41,8 +61,9 @@ class StudyTable:
     """One study's results: a row for each variant and contrast, values in percent.
 
     ``rows`` are plain data, as in the JSON: ``label``, ``kind`` (variant or difference), ``values`` (metric to the
-    value under each seed), ``latency`` (milliseconds an image under each seed) and ``paper`` (metric to the printed
-    figure, or None).
+    value under each seed), ``statistics`` (metric to mean, low, high, seed_sd, image_sd and, of a difference,
+    detectable; None where there is none), ``latency`` (milliseconds an image under each seed) and ``paper`` (metric to
+    the printed figure, or None).
     """
 
     study: Study
@@ -50,118 +71,304 @@ class StudyTable:
     rows: list[dict[str, Any]]
     true_corners: dict[str, int] | None = None
     """How many true corners each corner metric is measured on, where there are any."""
+    judged: tuple[JudgedClaim, ...] = ()
+    """The study's claims, in the order declared."""
+    differences: Mapping[Effect, PairedDifference] = field(default_factory=dict, repr=False)
+    """What the claims speak of, in points."""
+    trainings: Mapping[tuple[str, int], str] = field(default_factory=dict, repr=False)
+    """The training key behind each (variant, seed) that ran."""
+    seeds_alone: tuple[str, ...] = ()
+    """Metrics that some run was measured in and not resampled: their spread is over seeds alone."""
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the table in long form: a line for each row, metric and seed, and for the paper's figures."""
-        lines = []
+        """Return the table in long form: a line for each row, metric and seed, and for the paper's figures.
+
+        A line whose seed is ``mean`` has the mean over seeds, its interval and its spreads.
+        """
+        lines: list[dict[str, Any]] = []
         for row in self.rows:
             for metric in self.study.metrics:
-                for seed, value in row["values"][metric].items():
-                    lines.append((row["label"], row["kind"], metric, "ours", seed, value))
+                start = {"row": row["label"], "kind": row["kind"], "metric": metric, "source": "ours"}
+                lines += [{**start, "seed": seed, "percent": value} for seed, value in row["values"][metric].items()]
+                statistics = row["statistics"][metric]
+                if statistics["mean"] is not None:
+                    spread = {name: value for name, value in statistics.items() if name != "mean"}
+                    lines.append({**start, "seed": "mean", "percent": statistics["mean"], **spread})
                 if row["paper"] is not None and metric in row["paper"]:
-                    lines.append((row["label"], row["kind"], metric, "paper", "", row["paper"][metric]))
-        return pd.DataFrame(lines, columns=["row", "kind", "metric", "source", "seed", "percent"])
+                    lines.append({**start, "source": "paper", "seed": "", "percent": row["paper"][metric]})
+        columns = ["row", "kind", "metric", "source", "seed", "percent", *_SPREADS, "detectable"]
+        return pd.DataFrame(lines, columns=columns)
 
     def to_markdown(self) -> str:
-        """Return the table with its heading and what may be concluded from it."""
-        header = ["", *self.study.metrics, *(["ms an image"] if self.study.latency else []), "seeds"]
+        """Return the table with its heading, the claims with their verdicts, and what may be concluded from it."""
+        metrics = self.study.metrics
+        header = ["", *map(self._shown, metrics), *(["ms an image"] if self.study.latency else []), "seeds"]
+        winners = self._winners()
         body = []
         for row in self.rows:
-            name = row["label"] if row["kind"] == "variant" else f"*difference: {row['label']}*"
             signed = row["kind"] == "difference"
-            summaries = [summarise(list(row["values"][metric].values())) for metric in self.study.metrics]
+            name = f"*difference: {row['label']}*" if signed else row["label"]
             ran = [seed for seed in self.context.seeds if seed in row["seeds"]]
-            cells = [_cell(s, signed) if ran else NOT_RUN for s in summaries]
+            cells = [self._cell(row, metric, metric in winners.get(row["label"], ())) for metric in metrics]
+            cells = cells if ran else [NOT_RUN] * len(metrics)
             latency = [_cell(summarise(list(row["latency"].values())), signed)] if self.study.latency else []
+            empty = ["" for _ in latency]
             body.append([name, *cells, *latency, str(len(ran))])
+            detectable = [self._detectable(row, metric) for metric in metrics]
+            if any(detectable):
+                body.append(["&emsp;detectable", *detectable, *empty, ""])
             if row["paper"] is not None:
-                sign = "+" if signed else ""
-                printed = [f"{row['paper'][m]:{sign}.1f}" if m in row["paper"] else "" for m in self.study.metrics]
-                body.append(["&emsp;the paper, COCO", *printed, *("" for _ in latency), ""])
+                printed = [points(row["paper"].get(metric), signed=signed) for metric in metrics]
+                body.append(["&emsp;the paper, COCO", *printed, *empty, ""])
         frame = pd.DataFrame(body, columns=header)
         number = "" if self.study.table is None else f"Table {self.study.table}. "
-        return "\n\n".join(
-            [
-                f"### {number}{self.study.title}",
-                self.study.question,
-                frame.to_markdown(index=False, disable_numparse=True),
-                self._footnote(),
+        parts = [
+            f"### {number}{self.study.title}",
+            self.study.question,
+            frame.to_markdown(index=False, disable_numparse=True),
+            self._footnote(),
+        ]
+        if decided(self.judged):
+            whose = "Claims" if self.study.table is None else "The paper's claims"
+            parts += [f"#### {whose}, tested here", claims_markdown(self.judged)]
+        return "\n\n".join(parts)
+
+    def _shown(self, metric: str) -> str:
+        """Return what the paper calls a metric, where that is another name."""
+        return dict(self.study.paper_names).get(metric, metric)
+
+    def _cell(self, row: Mapping[str, Any], metric: str, winner: bool) -> str:
+        signed = row["kind"] == "difference"
+        if metric in self.seeds_alone:
+            return _cell(summarise(list(row["values"][metric].values())), signed)
+        mean, low, high = (_number(row["statistics"][metric][name]) for name in ("mean", "low", "high"))
+        if math.isnan(mean):
+            return NOT_MEASURED
+        if signed:
+            return difference_cell(mean, low, high)
+        text = level_cell(mean, low, high)
+        return text.replace(points(mean), f"**{points(mean)}**", 1) if winner else text
+
+    def _detectable(self, row: Mapping[str, Any], metric: str) -> str:
+        """Return the detectable difference, of a difference whose interval has zero in it."""
+        statistics = row["statistics"][metric]
+        if row["kind"] != "difference" or metric in self.seeds_alone or statistics["low"] is None:
+            return ""
+        return points(statistics["detectable"]) if statistics["low"] <= 0 <= statistics["high"] else ""
+
+    def _winners(self) -> dict[str, list[str]]:
+        """Return variant to the metrics that it is best in beyond doubt: by the interval of every contrast it is in."""
+        arms = {row["label"]: row for row in self.rows if row["kind"] == "variant"}
+        contrasts = {row["label"]: row for row in self.rows if row["kind"] == "difference"}
+        winners: dict[str, list[str]] = {}
+        for metric in self.study.metrics:
+            means = {name: row["statistics"][metric]["mean"] for name, row in arms.items()}
+            measured = {name: mean for name, mean in means.items() if mean is not None}
+            if metric in self.seeds_alone or not measured:
+                continue
+            best = max(measured, key=lambda name: measured[name])
+            clear = [
+                _clear(contrasts[_label(contrast)], metric, above=contrast.variant == best)
+                for contrast in self.study.contrasts
+                if best in _sides(contrast)
             ]
-        )
+            if clear and all(clear):
+                winners.setdefault(best, []).append(metric)
+        return winners
 
     def _footnote(self) -> str:
         lines = [
-            f"Ours: {self.context.data}, profile `{self.context.profile}`; mean ± standard deviation over seeds, in "
-            "percent; differences are paired by seed. A small-budget run, not COCO: compare signs and sizes of "
-            "differences with the paper's, not levels.",
+            f"Ours: {self.context.data}, profile `{self.context.profile}`, in percent. A small-budget run, not COCO: "
+            "compare signs and sizes of differences with the paper's, not levels.",
+            *self._how_to_read(),
             "Objects evaluated on: {} small, {} medium, {} large.".format(*self.context.areas),
         ]
         if self.true_corners is not None:
-            counts = ", ".join(f"{self.true_corners[m]} for {m}" for m in self.study.metrics if m in self.true_corners)
+            counted = [metric for metric in self.study.metrics if metric in self.true_corners]
+            counts = "; ".join(f"{self._shown(metric)}: {self.true_corners[metric]}" for metric in counted)
             lines.append(f"Corners evaluated on: {counts}.")
         for row in self.rows:
             if row["kind"] == "difference":
                 primary = self.study.metrics[0]
                 per_seed = row["values"][primary]
-                each = ", ".join(f"seed {seed}: {value:+.1f}" for seed, value in per_seed.items()) or NOT_RUN
-                lines.append(f"{primary}, {row['label']}: {each}.")
+                each = (
+                    ", ".join(f"seed {seed}: {points(value, signed=True)}" for seed, value in per_seed.items())
+                    or NOT_RUN
+                )
+                lines.append(f"{self._shown(primary)}; {row['label']}: {each}.")
         fewest = min(len(row["seeds"]) for row in self.rows)
-        if fewest < MIN_SEEDS_FOR_VERDICT:
+        if fewest < MIN_SEEDS_FOR_VERDICT and not decided(self.judged):
             lines.append(f"Too few seeds for a verdict ({fewest}; {MIN_SEEDS_FOR_VERDICT} are needed).")
         return "  \n".join(lines)
 
+    def _how_to_read(self) -> list[str]:
+        """Return what the numbers of the cells are: intervals, spreads over seeds, or both, by column."""
+        lines = []
+        if len(self.seeds_alone) < len(self.study.metrics):
+            lines.append(
+                f"Means over seeds. ± is half the {CONFIDENCE:.0%} interval over seeds and images; differences are "
+                "paired by seed and image, with their interval [low, high], adjusted for nothing. *Detectable*: the "
+                f"true difference that would be found with {POWER:.0%} probability, where the interval has zero in it. "
+                "Bold: the best of its column, where each of its differences shown has zero outside its interval, over "
+                f"{MIN_SEEDS_FOR_VERDICT} seeds or more."
+            )
+        if self.seeds_alone:
+            where = (
+                ""
+                if len(self.seeds_alone) == len(self.study.metrics)
+                else f"In {', '.join(map(self._shown, self.seeds_alone))}: "
+            )
+            lines.append(
+                f"{where}mean ± standard deviation over seeds alone; differences are paired by seed. There are no "
+                "resamples of the images for that, so there is no interval, and no verdict on it but *inconclusive*."
+            )
+        if self.study.latency:
+            lines.append("ms an image: mean ± standard deviation over seeds.")
+        return lines
+
+
+_SPREADS = ("low", "high", "seed_sd", "image_sd")
+
 
 def study_table(study: Study, records: Records, context: Context) -> StudyTable:
-    """Return a study's table from the records of its jobs."""
-    values: dict[str, dict[str, dict[int, float | None]]] = {}
-    rows: list[dict[str, Any]] = []
-    papers: dict[str, dict[str, float] | None] = {}
-    latencies: dict[str, dict[int, float | None]] = {}
-    for variant in study.variants:
-        found = {seed: records.get((study.name, variant.name, seed)) for seed in context.seeds}
-        values[variant.name] = {
-            metric: {seed: _percent(r["metrics"][metric]) for seed, r in found.items() if r is not None}
-            for metric in study.metrics
+    """Return a study's table from the records of its jobs, with its claims judged.
+
+    Raises ``ValueError`` that names the run for a record that lacks a metric of the study or cannot be read, and for
+    arms evaluated on different images.
+    """
+    found = {
+        variant.name: {
+            seed: record
+            for seed in context.seeds
+            if (record := records.get((study.name, variant.name, seed))) is not None
         }
-        latencies[variant.name] = {
-            seed: r["latency"]["milliseconds"] for seed, r in found.items() if r is not None and "latency" in r
-        }
-        papers[variant.name] = study.paper_figures(variant)
-        seeds = [seed for seed, record in found.items() if record is not None]
-        rows.append(
-            {
-                "label": variant.name,
-                "kind": "variant",
-                "seeds": seeds,
-                "values": values[variant.name],
-                "latency": latencies[variant.name],
-                "paper": papers[variant.name],
-            }
-        )
-    for contrast in study.contrasts:
-        ours, base = values[contrast.variant], values[contrast.base]
-        theirs, theirs_base = papers[contrast.variant], papers[contrast.base]
-        differences = {metric: paired_differences(ours[metric], base[metric]) for metric in study.metrics}
-        paired = [seed for seed in context.seeds if all(seed in values[c][study.metrics[0]] for c in _sides(contrast))]
-        rows.append(
-            {
-                "label": f"{contrast.variant} less {contrast.base}",
-                "kind": "difference",
-                "seeds": paired,
-                "values": differences,
-                "latency": paired_differences(latencies[contrast.variant], latencies[contrast.base]),
-                # of the printed rows: the paper's own improvement row does not equal them
-                "paper": {m: round(theirs[m] - theirs_base[m], 1) for m in theirs}
-                if theirs is not None and theirs_base is not None
-                else None,
-            }
-        )
+        for variant in study.variants
+    }
+    arms = {
+        name: {seed: _measurement(study, name, seed, record) for seed, record in runs.items()}
+        for name, runs in found.items()
+    }
+    rows = [_variant_row(study, name, arms[name], found[name]) for name in found]
+    by_name = {row["label"]: row for row in rows}
+    rows += [_difference_row(study, contrast, arms, by_name, context) for contrast in study.contrasts]
+    effects = dict.fromkeys(effect for claim in study.claims for effect in effects_of(claim))
+    differences = {effect: _paired(study, effect.metric, (effect.variant, effect.base), arms) for effect in effects}
     # the same in every record: all are evaluated on the same data
-    counts = (r.get("true_corners") for (name, _, _), r in records.items() if name == study.name and r is not None)
-    return StudyTable(study, context, rows, next((each for each in counts if each is not None), None))
+    counts = (record.get("true_corners") for runs in found.values() for record in runs.values())
+    measurements = [each for arm in arms.values() for each in arm.values()]
+    return StudyTable(
+        study,
+        context,
+        rows,
+        next((each for each in counts if each is not None), None),
+        judged=tuple(judge(study.claims, differences)),
+        differences=differences,
+        trainings={
+            (name, seed): record["training_key"]
+            for name, runs in found.items()
+            for seed, record in runs.items()
+            if "training_key" in record
+        },
+        seeds_alone=tuple(metric for metric in study.metrics if _somewhere_not_resampled(measurements, metric)),
+    )
 
 
-def _sides(contrast: Any) -> tuple[str, str]:
+def _measurement(study: Study, variant: str, seed: int, record: Mapping[str, Any]) -> Measurement:
+    where = f"the record of {study.name}, {variant}, seed {seed}"
+    measurement = Measurement.from_record(record, where, resamples_required=False)
+    missing = [metric for metric in study.metrics if metric not in measurement.metrics]
+    if missing:
+        raise ValueError(f"{where} lacks the metric {missing[0]!r}; evaluate again")
+    return measurement
+
+
+def _somewhere_not_resampled(measurements: Iterable[Measurement], metric: str) -> bool:
+    return any(each.metrics[metric] is not None and not each.resampled(metric) for each in measurements)
+
+
+def _paired(
+    study: Study, metric: str, sides: tuple[str, str], arms: Mapping[str, Mapping[int, Measurement]]
+) -> PairedDifference:
+    variant, base = sides
+    try:
+        return paired_difference(metric, arms.get(variant, {}), arms.get(base, {}), resamples_required=False)
+    except ValueError as error:
+        raise ValueError(f"study {study.name}, {variant} less {base}: {error}") from error
+
+
+def _variant_row(
+    study: Study, name: str, arm: Mapping[int, Measurement], runs: Mapping[int, Mapping[str, Any]]
+) -> dict[str, Any]:
+    try:
+        statistics = {m: _statistics(arm_mean(m, arm, resamples_required=False)) for m in study.metrics}
+    except ValueError as error:
+        raise ValueError(f"study {study.name}, {name}: {error}") from error
+    return {
+        "label": name,
+        "kind": "variant",
+        "seeds": list(arm),
+        "values": {m: {seed: _percent(each.metrics[m]) for seed, each in arm.items()} for m in study.metrics},
+        "statistics": statistics,
+        "latency": {seed: r["latency"]["milliseconds"] for seed, r in runs.items() if "latency" in r},
+        "paper": study.paper_figures(next(variant for variant in study.variants if variant.name == name)),
+    }
+
+
+def _difference_row(
+    study: Study,
+    contrast: Contrast,
+    arms: Mapping[str, Mapping[int, Measurement]],
+    rows: Mapping[str, Mapping[str, Any]],
+    context: Context,
+) -> dict[str, Any]:
+    ours, base = rows[contrast.variant], rows[contrast.base]
+    theirs, theirs_base = ours["paper"], base["paper"]
+    return {
+        "label": _label(contrast),
+        "kind": "difference",
+        "seeds": [seed for seed in context.seeds if all(seed in arms[side] for side in _sides(contrast))],
+        "values": {m: paired_differences(ours["values"][m], base["values"][m]) for m in study.metrics},
+        "statistics": {m: _statistics(_paired(study, m, _sides(contrast), arms)) for m in study.metrics},
+        "latency": paired_differences(ours["latency"], base["latency"]),
+        # of the printed rows: the paper's own improvement row does not equal them
+        "paper": {m: round(theirs[m] - theirs_base[m], 1) for m in theirs}
+        if theirs is not None and theirs_base is not None
+        else None,
+    }
+
+
+def _statistics(quantity: SeedsAndImages) -> dict[str, float | None]:
+    """Return a mean with its interval and spreads, None for what is not known; of a difference, what is detectable."""
+    low, high = quantity.interval()
+    found = {
+        "mean": quantity.mean,
+        "low": low,
+        "high": high,
+        "seed_sd": quantity.seed_sd,
+        "image_sd": quantity.image_sd,
+    }
+    if isinstance(quantity, PairedDifference):
+        found["detectable"] = quantity.detectable()
+    return {name: None if math.isnan(value) else value for name, value in found.items()}
+
+
+def _clear(row: Mapping[str, Any], metric: str, *, above: bool) -> bool:
+    """Tell whether the interval of a difference lies above zero, or below it, over seeds enough for a verdict."""
+    statistics = row["statistics"][metric]
+    if len(row["seeds"]) < MIN_SEEDS_FOR_VERDICT or statistics["low"] is None:
+        return False
+    return bool(statistics["low"] > 0 if above else statistics["high"] < 0)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _label(contrast: Contrast) -> str:
+    return f"{contrast.variant} less {contrast.base}"
+
+
+def _sides(contrast: Contrast) -> tuple[str, str]:
     return contrast.variant, contrast.base
 
 
@@ -172,16 +379,23 @@ def _percent(value: float | None) -> float | None:
 def _cell(summary: Summary, signed: bool) -> str:
     if summary.count == 0:
         return NOT_MEASURED
-    mean = f"{summary.mean:{'+' if signed else ''}.1f}"
-    return mean if math.isnan(summary.deviation) else f"{mean} ± {summary.deviation:.1f}"
+    mean = points(summary.mean, signed=signed)
+    return mean if math.isnan(summary.deviation) else f"{mean} ± {points(summary.deviation)}"
 
 
 def write_reports(folder: Path, tables: Sequence[StudyTable], records: Records, context: Context) -> None:
-    """Write each table as Markdown and CSV, all of it as results.json, and a README.md that shows the tables."""
+    """Write each table as Markdown and CSV, all of it as results.json, and a README.md that shows the tables.
+
+    The README begins with the overview of the primary claims where one of them has seeds enough to be judged.
+    """
+    summary = overview(tables)
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     for table in tables:
         atomic_write(folder / "tables" / f"{table.study.name}.md", table.to_markdown() + "\n")
         atomic_write(folder / "tables" / f"{table.study.name}.csv", table.to_frame().to_csv(index=False))
+        if table.judged:
+            claims = claims_frame(table.judged).to_csv(index=False)
+            atomic_write(folder / "tables" / f"{table.study.name}-claims.csv", claims)
     results = {
         "context": {
             "profile": context.profile,
@@ -196,24 +410,39 @@ def write_reports(folder: Path, tables: Sequence[StudyTable], records: Records, 
                 "table": table.study.table,
                 "title": table.study.title,
                 "unit": "percent",
+                "confidence": CONFIDENCE,
+                "spread_over_seeds_alone": list(table.seeds_alone),
                 "rows": [{**row, **_with_text_keys(row)} for row in table.rows],
+                "claims": [claim.to_dict() for claim in table.judged],
             }
             for table in tables
         ],
+        "overview": summary.to_dict(),
         "runs": [
-            {"study": study, "variant": variant, "seed": seed, **record}
+            {"study": study, "variant": variant, "seed": seed, **_without_resamples(record)}
             for (study, variant, seed), record in records.items()
             if record is not None
         ],
     }
     atomic_write(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-    body = [f"# Profile `{context.profile}` on {context.data}", *(table.to_markdown() for table in tables)]
+    body = [f"# Profile `{context.profile}` on {context.data}"]
+    if summary.decided:
+        body.append(summary.to_markdown())
+    body += [table.to_markdown() for table in tables]
     body += ["## How it was made", f"`{context.command}`", _made_with(records)]
     atomic_write(folder / "README.md", "\n\n".join(body) + "\n")
 
 
+def _without_resamples(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record without the values under resamples: they are in the published records, and of no use to read."""
+    tree = record.get("resamples")
+    if tree is None:
+        return dict(record)
+    return {**record, "resamples": {name: value for name, value in tree.items() if name != "values"}}
+
+
 def _with_text_keys(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a row holds by seed, with the seeds as text, as JSON has them."""
+    """Return what a row holds by seed, with the seeds as text: JSON has no other keys."""
     values = {metric: {str(seed): value for seed, value in each.items()} for metric, each in row["values"].items()}
     return {"values": values, "latency": {str(seed): value for seed, value in row["latency"].items()}}
 

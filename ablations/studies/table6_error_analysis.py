@@ -5,6 +5,7 @@ The trainings are those of table 1 with corner pooling.
 
 from __future__ import annotations
 
+from ablations.claims import Effect, Interaction, Sign
 from ablations.study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
@@ -16,6 +17,8 @@ ALL = "w/ gt heatmaps + offsets + embeddings"
 EMBEDDINGS = "w/ gt embeddings"
 OFFSETS = "w/ gt offsets"
 
+# The paper's text on its table 6: true heatmaps alone bring AP from 38.4 to 73.1, true offsets beside them 13.0 points
+# more, so detecting corners is the main bottleneck.
 STUDY = Study(
     name="table6",
     title="Error analysis with ground truth substituted",
@@ -42,4 +45,23 @@ STUDY = Study(
         Contrast(variant=OFFSETS, base=BASE),
     ),
     metrics=("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    claims=(
+        Sign(
+            name="heatmaps",
+            statement="True heatmaps improve AP",
+            effect=Effect(variant=HEATMAPS, base=BASE),
+            primary=True,
+        ),
+        Sign(
+            name="offsets",
+            statement="True offsets beside true heatmaps improve AP further",
+            effect=Effect(variant=BOTH, base=HEATMAPS),
+        ),
+        Interaction(
+            name="main bottleneck",
+            statement="Detecting corners is the main bottleneck: true heatmaps bring more than true offsets then do",
+            effect=Effect(variant=HEATMAPS, base=BASE),
+            other=Effect(variant=BOTH, base=HEATMAPS),
+        ),
+    ),
 )

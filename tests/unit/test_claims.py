@@ -213,6 +213,48 @@ def test_a_difference_of_exactly_the_margin_is_not_similar() -> None:
     assert only(same(), {A: difference(2.0)}).p == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    ("large", "everything", "verdict"),
+    [(5.1, 5.0, "holds here"), (12.0, 5.0, "opposite here"), (1.0, 6.0, "opposite here"), (6.9, 5.0, "inconclusive")],
+)
+def test_two_effects_are_similar_where_their_difference_is(large, everything, verdict) -> None:
+    similar = Equivalence(name="same", statement="similar", effect=LARGE, other=A, margin=2.0)
+    # images move both alike, so they cancel; seeds do not
+    differences = {LARGE: difference(large, 0.5, 3.0), A: difference(everything, 0.0, 3.0)}
+    found = only(similar, differences)
+    assert found.verdict == verdict
+    assert found.estimate.label == "(APl, a less none) less (AP, a less none)"
+    assert found.estimate.confidence == pytest.approx(0.9)
+    assert effects_of(similar) == (LARGE, A)
+
+
+# ------------------------------------------------------------------------------------------------------- not measured
+def unmeasured(seeds: int = 5) -> PairedDifference:
+    return PairedDifference(per_seed={}, resamples={}, unmeasured=tuple(range(seeds)))
+
+
+def test_a_metric_that_the_data_has_nothing_for_is_not_measured_however_many_seeds() -> None:
+    claims: list[Claim] = [
+        sign("sign", LARGE),
+        Equivalence(name="same", statement="", effect=A, other=LARGE, margin=2.0),
+        Chain(name="chain", statement="", parts=(sign("1"), sign("2", LARGE))),
+        Interaction(name="grows", statement="", effect=LARGE, other=A),
+        sign("measured"),
+    ]
+    judged = judge(claims, {A: difference(9), LARGE: unmeasured()})
+    assert [claim.verdict for claim in judged] == ["not measured"] * 4 + ["holds here"]
+    assert all(math.isnan(claim.p) for claim in judged[:4])
+    assert judged[4].adjusted_p == pytest.approx(5 * judged[4].p), "the family is what was declared"
+    tree = json.loads(json.dumps(judged[0].to_dict(), allow_nan=False))
+    assert (tree["estimates"][0]["unmeasured"], tree["estimates"][0]["mean"]) == ([0, 1, 2, 3, 4], None)
+
+
+def test_too_few_seeds_come_before_not_measured() -> None:
+    assert only(sign("x"), {A: unmeasured(2)}).verdict == "too few seeds"
+    both = Chain(name="chain", statement="", parts=(sign("1"), sign("2", LARGE)))
+    assert only(both, {A: difference(9, seeds=2), LARGE: unmeasured()}).verdict == "too few seeds"
+
+
 # --------------------------------------------------------------------------------------------------------------- Holm
 def test_claims_of_a_table_are_corrected_together_and_their_intervals_are_not() -> None:
     differences = {A: difference(2.4), B: difference(2.5), C: difference(9)}

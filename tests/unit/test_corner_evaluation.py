@@ -129,7 +129,16 @@ def test_weights_count_photographs_as_copies_do() -> None:
     for quadrant in (None, 0, 1):
         expected = copied.mean_average_precision(2, quadrant)
         assert 0 < expected < 1
-        assert weighed.mean_average_precision(2, quadrant, weights) == pytest.approx(expected, abs=1e-12)
+        under = weighed.mean_average_precision_under(np.stack([weights, np.ones(6)]), 2, quadrant)
+        assert under[0] == pytest.approx(expected, abs=1e-12)
+        assert under[1] == weighed.mean_average_precision(2, quadrant)
+
+
+def test_weights_that_leave_no_true_corner_measure_nothing() -> None:
+    views = [view([(3, 3, 0.9, 0)], [(3, 3, 0)]), view([(3, 3, 0.8, 0)], [])]
+    under = match_corners(views, 1.5)[0].mean_average_precision_under(np.array([[1, 1], [0, 2]]), 1)
+    assert under[0] == 1
+    assert math.isnan(under[1])
 
 
 def evaluated(**testing: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,13 +19,18 @@ from ablations.resampling import (
     Matches,
     Resamples,
     bootstrap,
+    corner_bootstrap,
     image_weights,
     match,
     metrics_under,
 )
+from cornernet import Corners
 from cornernet.config import ShapesSource
+from cornernet.corner_evaluation import CORNER_METRICS, match_corners
 from cornernet.data import open_dataset
 from cornernet.evaluation import METRICS, coco_evaluation
+from cornernet.heads.candidates import CornerPoints
+from cornernet.postprocess import CornersInView
 
 EXACT = {"rtol": 0, "atol": 1e-9, "equal_nan": True}
 BANDS = (300.0, 900.0)
@@ -307,3 +313,47 @@ def test_results_that_cannot_be_ranked_or_placed_are_errors() -> None:
     scene.results[0] = {**scene.results[0], "score": 0.5, "image_id": 12345}
     with pytest.raises(ValueError, match="result 0 is on image 12345"):
         scene.match()
+
+
+# ------------------------------------------------------------------------------------------------------------ corners
+class OfImages:
+    """As much of a data set as ``corner_bootstrap`` asks for."""
+
+    fingerprint = "f"
+    classes = ("only",)
+
+    def __init__(self, ids: list[int]) -> None:
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image_id(self, index: int) -> int:
+        return self.ids[index]
+
+
+def corner_view(found: bool, score: float = 0.9) -> CornersInView:
+    points = CornerPoints(torch.tensor([[3.0, 3.0]]), torch.tensor([score]), torch.tensor([0]))
+    box = np.array([[3.0, 3.0, 19.0, 19.0]]) if found else np.array([[9.0, 9.0, 19.0, 19.0]])
+    return CornersInView(Corners(points, points), box, np.array([0]), (10.0, 10.0))
+
+
+def test_corners_are_resampled_with_the_weights_of_their_images_whatever_the_order_of_the_data_set() -> None:
+    views = [corner_view(True, 0.5), corner_view(False, 0.9), corner_view(True, 0.8), corner_view(True, 0.4)]
+    for ids in ([5, 6, 7, 8], [8, 5, 7, 6]):
+        resampled = corner_bootstrap(OfImages(ids), match_corners(views, 1.5), 20)
+        for b, row in enumerate(image_weights("f", 4, 20)):
+            weights = [row[sorted(ids).index(i)] for i in ids]
+            copies = [view for view, weight in zip(views, weights, strict=True) for _ in range(weight)]
+            expected = match_corners(copies, 1.5)[0].mean_average_precision(1)
+            assert resampled.values["corner_AP/top_left"][b] == pytest.approx(expected, abs=1e-6)
+
+
+def test_resamples_of_boxes_and_corners_join_under_the_same_weights_alone() -> None:
+    matches = match_corners([corner_view(True)] * 3, 1.5)
+    corners = corner_bootstrap(OfImages([1, 2, 3]), matches, 10)
+    boxes = Resamples(fingerprint="f", version=WEIGHTS_VERSION, values={"AP": np.zeros(10)})
+    assert set(boxes.joined(corners).values) == {"AP", *CORNER_METRICS}
+    other = Resamples(fingerprint="g", version=WEIGHTS_VERSION, values={"AP": np.zeros(10)})
+    with pytest.raises(ValueError, match="different weights"):
+        other.joined(corners)

@@ -19,6 +19,7 @@ from ablations.statistics import (
     Measurement,
     PairedDifference,
     Summary,
+    arm_mean,
     detectable_difference,
     half_width,
     holm,
@@ -205,6 +206,50 @@ def test_a_record_without_resamples_is_an_error_that_names_it() -> None:
         Measurement.from_record({"metrics": {}}, "evaluations/abc")
     record = {"metrics": {"AP": 0.5}, "resamples": measured(0.5, [0.25, 0.75]).resamples.to_record()}
     assert Measurement.from_record(record).resamples.values["AP"].tolist() == [0.25, 0.75]
+
+
+def test_a_record_without_resamples_can_be_let_pass_and_has_no_spread_over_images() -> None:
+    old = Measurement.from_record({"metrics": {"AP": 0.25}}, resamples_required=False)
+    assert old.resamples is None
+    assert not old.resampled("AP")
+    new = measured(0.5, [0.4, 0.6])
+    assert (new.resampled("AP"), new.resampled("AR1")) == (True, False)
+    found = paired_difference("AP", {0: new, 1: new}, {0: new, 1: old}, resamples_required=False)
+    assert dict(found.per_seed) == {0: 0.0, 1: 25.0}
+    assert found.seed_sd == pytest.approx(math.sqrt(312.5))
+    assert math.isnan(found.image_sd)
+    assert math.isnan(found.interval()[0])
+    # and neither has a difference to one that has it
+    whole = paired_difference("AP", {0: new, 1: new}, {0: new, 1: new})
+    assert math.isnan(whole.less(found).image_sd)
+    assert math.isnan(found.less(whole).image_sd)
+    with pytest.raises(ValueError, match="seed 1: the base has no resamples of AP"):
+        paired_difference("AP", {0: new, 1: new}, {0: new, 1: old})
+
+
+def test_seeds_without_the_metric_are_listed_as_unmeasured() -> None:
+    arms = {0: measured(None, [math.nan] * 2), 1: measured(0.5, [0.4, 0.6]), 2: measured(0.5, [0.4, 0.6])}
+    found = paired_difference("AP", arms, {seed: arms[seed] for seed in (0, 1)})
+    assert (found.seeds, found.unmeasured) == ((1,), (0,))
+    assert found.negated().unmeasured == (0,)
+    whole = PairedDifference(per_seed={0: 1.0, 1: 1.0}, resamples={0: np.ones(2), 1: np.ones(2)})
+    assert (whole.less(found).seeds, whole.less(found).unmeasured) == ((1,), (0,))
+
+
+def test_the_level_of_an_arm_has_the_same_interval_with_its_own_spreads() -> None:
+    arm = {
+        0: measured(0.50, [0.40, 0.60, 0.50]),
+        1: measured(0.54, [0.46, 0.66, 0.56]),
+        2: measured(0.58, [0.46, 0.66, 0.56]),
+        3: measured(None, [math.nan] * 3),
+    }
+    found = arm_mean("AP", arm)
+    assert found.seeds == (0, 1, 2)
+    assert (found.mean, found.seed_sd, found.image_sd) == pytest.approx((54, 4, 10))
+    half = half_width(4, 3, 10)
+    assert found.interval() == pytest.approx((54 - half, 54 + half))
+    with pytest.raises(ValueError, match="seed 1: the arm was evaluated on other images"):
+        arm_mean("AP", {0: arm[0], 1: measured(0.5, [0.1, 0.2, 0.3], "other")})
 
 
 # ----------------------------------------------------------------------------------------------------------- coverage

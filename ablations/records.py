@@ -1,0 +1,136 @@
+"""Published records: what evaluations found, small enough to be committed, and the only thing reports are made from.
+
+One file an evaluation, ``FOLDER/EVALUATION_KEY.json``, the folder one of :func:`records_folder`. A published record
+counts as a finished evaluation: a clone of the repository renders every table, and judges every claim, without
+training anything. The key covers all that decides a result (:mod:`ablations.planner`), so a file found under it is the
+result.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cornernet.files import atomic_write
+
+__all__ = ["FIELDS", "MAX_BYTES", "PublishedRecords", "RecordError", "load", "publish", "published", "records_folder"]
+
+MAX_BYTES = 64 * 1024
+"""Of a file: 1,000 resamples of ten metrics take 53 KB of it."""
+
+FIELDS = (
+    "training_key",
+    "evaluation_key",
+    "config",
+    "data",
+    "area_bands",
+    "metrics",
+    "per_class",
+    "resamples",
+    "true_corners",
+    "latency",
+    "seconds",
+    "provenance",
+)
+"""What a record must have. Others may stand beside them."""
+
+_KEY = re.compile(r"[0-9A-Za-z_-]+")
+
+
+class RecordError(ValueError):
+    """A record that cannot be published or read. The message names the file or the field, and the fix."""
+
+
+class PublishedRecords(NamedTuple):
+    """What a folder holds: records by evaluation key, and the files that were left out because they are broken."""
+
+    records: dict[str, dict[str, Any]]
+    broken: list[Path]
+
+
+def records_folder(root: Path, profile: str, data: str) -> Path:
+    """Return the folder of a profile's records on a data set, below the folder of all reports."""
+    return root / "records" / f"{profile}-{data}"
+
+
+def published(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record as it is published: of the metrics of each class, AP alone.
+
+    Raises :class:`RecordError` for a record without one of :data:`FIELDS`, or with a key that is no file's name.
+    """
+    missing = [name for name in FIELDS if name not in record]
+    if missing:
+        raise RecordError(f"the record lacks the field {missing[0]!r}; evaluate again")
+    key = record["evaluation_key"]
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise RecordError(f"evaluation_key is {key!r}, and must be letters and digits: it becomes a file's name")
+    without = [name for name, values in record["per_class"].items() if "AP" not in values]
+    if without:
+        raise RecordError(f"the field 'per_class' has no AP of {without[0]!r}; evaluate again")
+    classes = {name: {"AP": values["AP"]} for name, values in record["per_class"].items()}
+    return {**record, "per_class": classes}
+
+
+def publish(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Write a record to ``folder``, which is made if need be, and return its file.
+
+    The file appears whole or not at all; one of the same key is replaced. The same record gives the same bytes. Raises
+    :class:`RecordError` as :func:`published` does, for values that JSON has not (NaN), and for more than
+    :data:`MAX_BYTES`; it then names the largest field.
+    """
+    tree = published(record)
+    content = (_compact(tree, "the record") + "\n").encode()
+    if len(content) > MAX_BYTES:
+        sizes = {name: len(_compact(value, name).encode()) for name, value in tree.items()}
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise RecordError(
+            f"the record {tree['evaluation_key']} has {len(content):,} bytes, and at most {MAX_BYTES:,} are published; "
+            f"its field {largest!r} is too large with {sizes[largest]:,} of them"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{tree['evaluation_key']}.json"
+    atomic_write(path, content)
+    return path
+
+
+def load(folder: Path) -> PublishedRecords:
+    """Return the records in ``folder`` by evaluation key, in the order of their keys; none where there is no folder.
+
+    A file that is no record, or whose name is not its record's key, is left out and listed as broken, with a warning
+    that names it and what is wrong: one damaged file must not hide the others.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    broken = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            records[path.stem] = _read(path)
+        except (OSError, ValueError) as error:
+            warnings.warn(f"the published record {path} is left out: {error}", stacklevel=2)
+            broken.append(path)
+    return PublishedRecords(records, broken)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read one file. Raises ``ValueError`` (what is not UTF-8, JSON or a record) or ``OSError``."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(record, dict):
+        raise RecordError("it holds no JSON object; restore it from version control, or remove it")
+    missing = [name for name in FIELDS if name not in record]
+    if missing:
+        raise RecordError(f"it lacks the field {missing[0]!r}; restore it from version control, or remove it")
+    if record["evaluation_key"] != path.stem:
+        raise RecordError(f"it is the record of {record['evaluation_key']!r}; name it so, or remove it")
+    return record
+
+
+def _compact(value: Any, where: str) -> str:
+    try:
+        return json.dumps(value, separators=(",", ":"), sort_keys=True, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise RecordError(
+            f"{where} cannot be written as JSON: {error}; use numbers that are finite, or None"
+        ) from error

@@ -1,0 +1,119 @@
+"""The paper's primary claims, one a table, judged together; and which tables rest on the same trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ablations.claims import LEVEL, JudgedClaim, judge_primary
+from ablations.reporting.verdicts import HEADER, decided, verdict_cells
+
+if TYPE_CHECKING:
+    from ablations.reporting.tables import StudyTable
+
+__all__ = ["Overview", "SharedTrainings", "overview"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedTrainings:
+    """Trainings that several tables evaluate: study to the variants that rest on them, their seeds and keys."""
+
+    variants: dict[str, tuple[str, ...]]
+    seeds: tuple[int, ...]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """The primary claims by study, Holm over all of them, and the trainings that their tables share."""
+
+    tables: dict[str, StudyTable]
+    judged: dict[str, JudgedClaim]
+    shared: tuple[SharedTrainings, ...]
+
+    @property
+    def decided(self) -> bool:
+        """Whether some primary claim has seeds enough to be judged."""
+        return decided(list(self.judged.values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {
+            "claims": {name: judged.to_dict() for name, judged in self.judged.items()},
+            "shared_trainings": [
+                {"variants": {k: list(v) for k, v in s.variants.items()}, "seeds": list(s.seeds), "keys": list(s.keys)}
+                for s in self.shared
+            ],
+        }
+
+    def to_markdown(self) -> str:
+        """Return the section of a folder's README: the claims, how to read them, and what their tables share."""
+        body = [
+            [_name(self.tables[name]), judged.claim.statement, *verdict_cells(judged), str(_seeds(judged))]
+            for name, judged in self.judged.items()
+        ]
+        frame = pd.DataFrame(body, columns=["", "primary claim", *HEADER, "seeds"])
+        lines = [
+            f"One claim a table. Verdicts: {LEVEL:.0%}, two-sided, p-values adjusted by Holm over the "
+            f"{len(self.judged)} tables, so that any verdict here is false with a probability of at most {LEVEL:.0%}; "
+            "a table's own verdicts are adjusted over its own claims, and may differ. Intervals are adjusted for "
+            "nothing. Of a claim in parts the difference is that of its least sure part. Not COCO: what holds, holds "
+            "of this data at this budget.",
+            *(self._sentence(shared) for shared in self.shared),
+        ]
+        table = str(frame.to_markdown(index=False, disable_numparse=True))
+        return "\n\n".join(["## Overview", table, "  \n".join(lines)])
+
+    def _sentence(self, shared: SharedTrainings) -> str:
+        sides = []
+        for study, variants in shared.variants.items():
+            table = self.tables[study]
+            whole = len(variants) == len(table.study.variants) > 1
+            sides.append(f"{_name(table)} ({'every row' if whole else ', '.join(variants)})")
+        seeds = ("seed " if len(shared.seeds) == 1 else "seeds ") + ", ".join(map(str, shared.seeds))
+        return (
+            f"{', '.join(sides[:-1])} and {sides[-1]} rest on the same trainings ({seeds}): luck in those is luck in "
+            "all of them, which Holm's adjustment allows for."
+        )
+
+
+def overview(tables: Sequence[StudyTable]) -> Overview:
+    """Judge the primary claims of ``tables`` together; tables that declare none are left out.
+
+    Raises ``ValueError`` for a table that declares more than one.
+    """
+    judged = judge_primary({table.study.name: (table.study.claims, table.differences) for table in tables})
+    kept = {table.study.name: table for table in tables if table.study.name in judged}
+    return Overview(tables=kept, judged=judged, shared=_shared(list(kept.values())))
+
+
+def _shared(tables: Sequence[StudyTable]) -> tuple[SharedTrainings, ...]:
+    """Return the trainings of more than one table, those together that the same rows of the same tables rest on."""
+    users: dict[str, list[tuple[str, str, int]]] = {}
+    for table in tables:
+        for (variant, seed), key in table.trainings.items():
+            users.setdefault(key, []).append((table.study.name, variant, seed))
+    groups: dict[tuple[tuple[str, str], ...], list[tuple[int, str]]] = {}
+    for key, found in users.items():
+        rows = tuple((study, variant) for study, variant, _ in found)
+        if len({study for study, _ in rows}) > 1:
+            groups.setdefault(rows, []).append((found[0][2], key))
+    shared = []
+    for rows, trainings in groups.items():
+        variants: dict[str, tuple[str, ...]] = {}
+        for study, variant in rows:
+            variants[study] = (*variants.get(study, ()), variant)
+        seeds, keys = zip(*sorted(trainings), strict=True)
+        shared.append(SharedTrainings(variants=variants, seeds=seeds, keys=keys))
+    return tuple(shared)
+
+
+def _name(table: StudyTable) -> str:
+    return f"`{table.study.name}`" if table.study.table is None else f"Table {table.study.table}"
+
+
+def _seeds(judged: JudgedClaim) -> int:
+    return min(len(estimate.per_seed) + len(estimate.unmeasured) for estimate in judged.estimates)

@@ -1,0 +1,108 @@
+"""A table's claims as judged: as Markdown, and as plain lines for CSV."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import get_args
+
+import pandas as pd
+
+from ablations.claims import LEVEL, Chain, Estimate, JudgedClaim, Verdict
+from ablations.reporting.cells import estimate_cell, p_cell, points
+from ablations.statistics import CONFIDENCE, POWER
+
+__all__ = ["claims_frame", "claims_markdown", "decided", "verdict_cells"]
+
+HEADER = ("verdict", "difference", "p", "p, Holm", f"detectable at {POWER:.0%} power")
+
+
+def decided(judged: Sequence[JudgedClaim]) -> bool:
+    """Tell whether there is anything to say: some claim has seeds enough to be judged."""
+    return any(claim.verdict != "too few seeds" for claim in judged)
+
+
+def verdict_cells(judged: JudgedClaim) -> list[str]:
+    """Return a claim's cells under :data:`HEADER`; of a chain, the difference is that of the part which decides."""
+    estimate = judged.estimate
+    bold = "**" if judged.verdict in ("holds here", "opposite here") else ""
+    return [
+        f"{bold}{judged.verdict}{bold}",
+        estimate_cell(estimate),
+        p_cell(judged.p),
+        p_cell(judged.adjusted_p),
+        _detectable(estimate) if judged.verdict == "inconclusive" else "",
+    ]
+
+
+def claims_markdown(judged: Sequence[JudgedClaim]) -> str:
+    """Return the claims as a table with a row each, and one for every part of a chain, and how to read it."""
+    body = []
+    for claim in judged:
+        cells = verdict_cells(claim)
+        chain = claim.claim if isinstance(claim.claim, Chain) else None
+        if chain is not None:
+            # its parts have their own
+            cells[1] = cells[4] = ""
+        body.append([claim.claim.statement + (" (primary)" if claim.claim.primary else ""), *cells])
+        if chain is not None:
+            for part, estimate in zip(chain.parts, claim.estimates, strict=True):
+                unsure = claim.verdict == "inconclusive" and not estimate.p <= LEVEL
+                detectable = _detectable(estimate) if unsure else ""
+                body.append(
+                    [f"&emsp;{part.statement}", "", estimate_cell(estimate), p_cell(estimate.p), "", detectable]
+                )
+    frame = pd.DataFrame(body, columns=["claim", *HEADER])
+    return "\n\n".join([str(frame.to_markdown(index=False, disable_numparse=True)), _reading(judged)])
+
+
+def _reading(judged: Sequence[JudgedClaim]) -> str:
+    """Return what may be concluded from the verdicts, in words."""
+    counts = Counter(claim.verdict for claim in judged)
+    found = ", ".join(f"{verdict}: {counts[verdict]}" for verdict in get_args(Verdict) if counts[verdict])
+    lines = [
+        f"Of {len(judged)} claims declared: {found}. What may be concluded is what holds here, or is opposite here, of "
+        "this data at this budget alone. *Inconclusive* is not evidence of no difference: a true one smaller than the "
+        "detectable one was likely to be missed.",
+        f"Verdicts: {LEVEL:.0%}, two-sided, p-values adjusted by Holm over all claims declared for this table. "
+        f"Intervals are at {CONFIDENCE:.0%} unless they say otherwise, and adjusted for nothing."
+        + (" Of a claim in parts, every part must hold: its p is the largest." if _has_parts(judged) else ""),
+    ]
+    return "  \n".join(lines)
+
+
+def _has_parts(judged: Sequence[JudgedClaim]) -> bool:
+    return any(isinstance(claim.claim, Chain) for claim in judged)
+
+
+def _detectable(estimate: Estimate) -> str:
+    return points(estimate.detectable)
+
+
+def claims_frame(judged: Sequence[JudgedClaim]) -> pd.DataFrame:
+    """Return a line for each claim, and for each part of a chain; numbers unrounded, empty where there are none."""
+    lines = []
+    for claim in judged:
+        tree = claim.to_dict()
+        whole = {f"claim_{name}" if name == "p" else name: tree[name] for name in _OF_CLAIM}
+        for estimate in tree["estimates"]:
+            seeds = " ".join(estimate["per_seed"])
+            lines.append({**whole, **{name: estimate[name] for name in _OF_ESTIMATE}, "seeds": seeds})
+    columns = [*(f"claim_{name}" if name == "p" else name for name in _OF_CLAIM), *_OF_ESTIMATE, "seeds"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+_OF_CLAIM = ("name", "kind", "statement", "primary", "verdict", "p", "adjusted_p")
+_OF_ESTIMATE = (
+    "label",
+    "expected",
+    "margin",
+    "mean",
+    "low",
+    "high",
+    "confidence",
+    "seed_sd",
+    "image_sd",
+    "p",
+    "detectable",
+)

@@ -1,0 +1,565 @@
+"""Tables from records: intervals, verdicts, what was not measured or not run, and the overview of primary claims."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ablations.claims import Chain, Claim, Effect, Equivalence, Interaction, Sign, effects_of
+from ablations.records import load, publish
+from ablations.reporting import Context, StudyTable, overview, study_table, write_reports
+from ablations.resampling import Resamples
+from ablations.statistics import detectable_difference, half_width
+from ablations.studies import STUDIES
+from ablations.study import Contrast, Study, Variant
+
+RESAMPLES = 40
+METRICS = ("AP", "APs", "APl")
+GAIN = {metric: Effect(variant="with", base="without", metric=metric) for metric in METRICS}
+SIGN = Sign(name="ap", statement="It improves AP", effect=GAIN["AP"], primary=True)
+GROWS = Interaction(name="grows", statement="Large gain more", effect=GAIN["APl"], other=GAIN["AP"])
+SMALL = Sign(name="small", statement="It improves small objects", effect=GAIN["APs"])
+
+
+def study(*claims: Claim, name: str = "pooling", metrics: tuple[str, ...] = METRICS, latency: bool = False) -> Study:
+    return Study(
+        name=name,
+        title="A table",
+        question="Does it help?",
+        table=1,
+        variants=(
+            Variant(name="without", paper_row="w/o corner pooling"),
+            Variant(name="with", paper_row="w/ corner pooling"),
+        ),
+        contrasts=(Contrast(variant="with", base="without"),),
+        metrics=metrics,
+        claims=claims,
+        latency=latency,
+    )
+
+
+def standard(count: int, ddof: int) -> np.ndarray:
+    """Return evenly spaced values of mean 0 and standard deviation 1."""
+    values = np.arange(count) - (count - 1) / 2
+    return values / values.std(ddof=ddof) if count > 1 else np.zeros(1)
+
+
+def record(
+    metrics: Mapping[str, float | None], image_sd: float = 0.0, resampled: Iterable[str] | None = None, key: str = "k"
+) -> dict[str, Any]:
+    """Return a record of these fractions whose spread over images is exactly ``image_sd``."""
+    noise = image_sd * standard(RESAMPLES, 1)
+    values = {
+        name: np.full(RESAMPLES, np.nan) if metrics[name] is None else metrics[name] + noise
+        for name in (metrics if resampled is None else resampled)
+    }
+    made: dict[str, Any] = {
+        "training_key": key,
+        "evaluation_key": f"e{key}",
+        "metrics": dict(metrics),
+        "latency": {"milliseconds": 40.0},
+        "config": {"training": {"iterations": 7}},
+        "seconds": {"training": 3.0, "evaluation": 1.0},
+        "provenance": {"processor": "a processor", "versions": {"torch": "2"}, "revision": "abc"},
+    }
+    if values:
+        made["resamples"] = Resamples(fingerprint="data", version=1, values=values).to_record()
+    return made
+
+
+def records(
+    gains: Mapping[str, float | None],
+    *,
+    seeds: int = 5,
+    seed_sd: float = 0.01,
+    image_sd: float = 0.01,
+    name: str = "pooling",
+    resampled: Iterable[str] | None = None,
+) -> dict[tuple[str, str, int], dict[str, Any] | None]:
+    """Return records of both arms: the base at 0.4, and each metric's gain, fractions; spreads are the gains'."""
+    made: dict[tuple[str, str, int], dict[str, Any] | None] = {}
+    for seed, offset in enumerate(seed_sd * standard(seeds, 1)):
+        base = {metric: None if gain is None else 0.4 for metric, gain in gains.items()}
+        other = {metric: None if gain is None else 0.4 + gain + offset for metric, gain in gains.items()}
+        made[name, "without", seed] = record(base, 0.0, resampled, f"base{seed}")
+        made[name, "with", seed] = record(other, image_sd, resampled, f"{name}{seed}")
+    return made
+
+
+def context(seeds: int = 5) -> Context:
+    return Context(profile="p", data="d", command="c", seeds=tuple(range(seeds)), areas=(1, 2, 3))
+
+
+ALIKE = {"AP": 0.1, "APs": 0.1, "APl": 0.1}
+
+
+def table(*claims: Claim, gains: Mapping[str, float | None] = ALIKE, seeds: int = 5, **how: Any) -> StudyTable:
+    return study_table(study(*claims), records(gains, seeds=seeds, **how), context(seeds))
+
+
+def cells(text: str) -> dict[str, dict[str, str]]:
+    """Return row to column to cell of all tables in Markdown; of equal names the last."""
+    found: dict[str, dict[str, str]] = {}
+    header: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            header = []
+            continue
+        row = [cell.strip() for cell in line.split("|")[1:-1]]
+        if not header:
+            header = row
+        elif not row[0].startswith(":-"):
+            found[row[0]] = dict(zip(header[1:], row[1:], strict=True))
+    return found
+
+
+DIFFERENCE = "*difference: with less without*"
+
+
+# ---------------------------------------------------------------------------------------------------------- intervals
+def test_a_row_has_its_mean_with_half_its_interval_and_a_difference_its_interval() -> None:
+    rows = cells(table(gains={"AP": 0.03, "APs": 0.1, "APl": 0.001}, seeds=4).to_markdown())
+    half = half_width(1.0, 4, 1.0)
+    assert rows["with"]["AP"] == f"**43.0** ±{half:.1f}"
+    assert rows["without"]["AP"] == "40.0 ±0.0"
+    assert rows[DIFFERENCE]["AP"] == f"+3.0 [{3 - half:+.1f}, {3 + half:+.1f}]"
+    assert rows[DIFFERENCE]["seeds"] == "4"
+    assert rows["&emsp;the paper, COCO"]["AP"] == "+1.9"
+
+
+def test_the_detectable_difference_stands_beside_those_whose_interval_has_zero_in_it() -> None:
+    rows = cells(table(gains={"AP": 0.05, "APs": 0.001, "APl": -0.05}).to_markdown())
+    expected = f"{detectable_difference(1.0, 5, 1.0):.1f}"
+    assert rows["&emsp;detectable"] == {"AP": "", "APs": expected, "APl": "", "seeds": ""}
+    assert "&emsp;detectable" not in cells(table().to_markdown())
+
+
+def test_bold_is_the_best_of_a_column_where_its_difference_is_beyond_doubt() -> None:
+    rows = cells(table(gains={"AP": 0.05, "APs": 0.001, "APl": -0.05}).to_markdown())
+    assert {metric: text.startswith("**") for metric, text in rows["with"].items()} == {
+        "AP": True,
+        "APs": False,
+        "APl": False,
+        "seeds": False,
+    }
+    assert rows["without"]["APl"].startswith("**40.0** ±")
+    assert "**" not in rows["without"]["AP"] + rows["without"]["APs"]
+
+
+def test_with_two_seeds_nothing_is_bold_and_no_claim_is_judged() -> None:
+    made = table(SIGN, seeds=2, gains={"AP": 0.5, "APs": None, "APl": 0.5}, seed_sd=1e-5, image_sd=1e-5)
+    text = made.to_markdown()
+    assert "Too few seeds for a verdict (2; 3 are needed)" in text
+    assert "**" not in text.replace("***", "")
+    assert "tested here" not in text
+    assert [judged.verdict for judged in made.judged] == ["too few seeds"]
+    assert cells(text)[DIFFERENCE]["AP"] == "+50.0 [+50.0, +50.0]"
+
+
+def test_one_seed_has_no_interval() -> None:
+    rows = cells(table(seeds=1).to_markdown())
+    assert (rows["with"]["AP"], rows[DIFFERENCE]["AP"]) == ("50.0", "+10.0")
+
+
+def test_best_of_three_is_bold_only_where_all_its_differences_are_clear() -> None:
+    arms = {"a": 0.4, "b": 0.5, "c": 0.501}
+    three = Study(
+        name="three",
+        title="",
+        question="",
+        table=None,
+        variants=tuple(Variant(name=name) for name in arms),
+        contrasts=(Contrast(variant="b", base="a"), Contrast(variant="c", base="a"), Contrast(variant="c", base="b")),
+        metrics=("AP",),
+    )
+    made = {
+        ("three", name, seed): record({"AP": value + 0.01 * seed * (name == "c")}, 0.005 * (name == "c"))
+        for name, value in arms.items()
+        for seed in range(4)
+    }
+    assert "**" not in study_table(three, made, context(4)).to_markdown()
+    apart = {key: record({"AP": 0.6}) if key[1] == "c" else each for key, each in made.items()}
+    rows = cells(study_table(three, apart, context(4)).to_markdown())
+    assert [rows[name]["AP"] for name in arms] == ["40.0 ±0.0", "50.0 ±0.0", "**60.0** ±0.0"]
+
+
+# ----------------------------------------------------------------------------------------------------------- verdicts
+@pytest.mark.parametrize(
+    ("gain", "verdict"), [(0.05, "**holds here**"), (-0.05, "**opposite here**"), (0.01, "inconclusive")]
+)
+def test_a_claim_is_judged_below_its_table(gain, verdict) -> None:
+    text = table(SIGN, gains={**ALIKE, "AP": gain}).to_markdown()
+    row = cells(text)["It improves AP (primary)"]
+    half = half_width(1.0, 5, 1.0)
+    assert row["verdict"] == verdict
+    assert row["difference"] == f"{100 * gain:+.1f} [{100 * gain - half:+.1f}, {100 * gain + half:+.1f}]"
+    inconclusive = verdict == "inconclusive"
+    assert row["detectable at 80% power"] == (f"{detectable_difference(1.0, 5, 1.0):.1f}" if inconclusive else "")
+    assert f"Of 1 claims declared: {verdict.strip('*')}: 1." in text
+    assert "this data at this budget alone" in text
+    assert "adjusted for nothing" in text
+    assert "Too few seeds" not in text
+
+
+def test_p_values_are_shown_before_and_after_holm() -> None:
+    other = Sign(name="other", statement="Large too", effect=GAIN["APl"])
+    made = table(SIGN, other, gains={**ALIKE, "AP": 0.025, "APl": 0.026})
+    rows = cells(made.to_markdown())
+    assert float(rows["It improves AP (primary)"]["p"]) == pytest.approx(made.judged[0].p, abs=5e-4)
+    assert made.judged[1].adjusted_p == pytest.approx(2 * made.judged[1].p)
+    assert float(rows["Large too"]["p, Holm"]) == pytest.approx(2 * made.judged[1].p, abs=5e-4)
+    assert cells(table(SIGN).to_markdown())["It improves AP (primary)"]["p, Holm"] == "<0.001"
+
+
+def test_a_chain_is_shown_with_its_parts() -> None:
+    chain = Chain(
+        name="both",
+        statement="Both improve",
+        parts=(
+            Sign(name="1", statement="AP does", effect=GAIN["AP"]),
+            Sign(name="2", statement="APl does", effect=GAIN["APl"]),
+        ),
+    )
+    made = table(chain, gains={**ALIKE, "AP": 0.1, "APl": 0.001})
+    rows = cells(made.to_markdown())
+    assert rows["Both improve"]["verdict"] == "inconclusive"
+    assert rows["Both improve"]["difference"] == ""
+    assert rows["&emsp;AP does"]["difference"].startswith("+10.0 [")
+    assert rows["&emsp;AP does"]["detectable at 80% power"] == ""
+    assert rows["&emsp;APl does"]["detectable at 80% power"] == f"{detectable_difference(1.0, 5, 1.0):.1f}"
+    assert rows["Both improve"]["p"] == rows["&emsp;APl does"]["p"]
+
+
+def test_an_equivalence_of_two_gains_shows_its_interval_at_ninety_percent() -> None:
+    similar = Equivalence(name="same", statement="As much", effect=GAIN["APl"], other=GAIN["AP"], margin=2.0)
+    row = cells(table(similar, gains={**ALIKE, "APl": 0.105}).to_markdown())["As much"]
+    # both arms move alike, so the difference of the gains is known
+    assert (row["verdict"], row["difference"]) == ("**holds here**", "+0.5 [+0.5, +0.5] at 90%")
+    assert cells(table(similar, gains={**ALIKE, "APl": 0.2}).to_markdown())["As much"]["verdict"] == "**opposite here**"
+
+
+# --------------------------------------------------------------------------------- not measured, not run, not resampled
+def test_a_metric_without_objects_is_not_measured_in_cells_and_claims() -> None:
+    vanish = Interaction(name="vanish", statement="Large against small", effect=GAIN["APl"], other=GAIN["APs"])
+    made = table(SIGN, SMALL, GROWS, vanish, gains={"AP": 0.1, "APs": None, "APl": 0.15})
+    text = made.to_markdown()
+    rows = cells(text)
+    assert [rows[name]["APs"] for name in ("with", "without", DIFFERENCE)] == ["not measured"] * 3
+    assert rows["It improves small objects"] == {
+        "verdict": "not measured",
+        "difference": "",
+        "p": "–",
+        "p, Holm": "–",
+        "detectable at 80% power": "",
+    }
+    assert rows["Large against small"]["verdict"] == "not measured"
+    assert rows["Large gain more"]["verdict"] == "**holds here**"
+    assert "nan" not in text
+
+
+def test_few_objects_are_judged_over_the_resamples_that_have_any_and_none_is_inconclusive() -> None:
+    for kept, verdict in ((RESAMPLES // 2, "holds here"), (1, "inconclusive"), (0, "inconclusive")):
+        made = records(ALIKE)
+        for each in made.values():
+            assert each is not None
+            tree = Resamples.from_record(each["resamples"])
+            tree.values["APs"][kept:] = np.nan
+            each["resamples"] = tree.to_record()
+        built = study_table(study(SMALL), made, context())
+        assert built.judged[0].verdict == verdict
+        text = built.to_markdown()
+        assert "nan" not in text
+        # without a spread over images there is a mean and no interval
+        assert ("[" in cells(text)[DIFFERENCE]["APs"]) == (verdict == "holds here")
+
+
+def test_missing_runs_are_shown_and_leave_claims_without_verdict() -> None:
+    made = records(ALIKE)
+    for seed in range(5):
+        made["pooling", "with", seed] = None
+    text = study_table(study(SIGN), made, context()).to_markdown()
+    rows = cells(text)
+    assert {rows[name][metric] for name in ("with", DIFFERENCE) for metric in METRICS} == {"not run"}
+    assert rows["without"]["AP"] == "40.0 ±0.0"
+    assert "Too few seeds for a verdict (0; 3 are needed)" in text
+    assert study_table(study(SIGN), {}, context()).judged[0].verdict == "too few seeds"
+
+
+def test_a_claim_is_over_the_seeds_that_both_arms_ran_under() -> None:
+    made = records(ALIKE)
+    made["pooling", "with", 0] = made["pooling", "without", 4] = None
+    built = study_table(study(SIGN), made, context())
+    assert built.judged[0].estimate.seeds == (1, 2, 3)
+    assert cells(built.to_markdown())[DIFFERENCE]["seeds"] == "3"
+
+
+def test_records_without_resamples_have_their_spread_over_seeds_and_say_so() -> None:
+    made = table(SIGN, gains={**ALIKE, "AP": 0.05}, resampled=())
+    text = made.to_markdown()
+    rows = cells(text)
+    assert (rows["with"]["AP"], rows[DIFFERENCE]["AP"]) == ("45.0 ± 1.0", "+5.0 ± 1.0")
+    assert "standard deviation over seeds alone" in text
+    assert "interval over seeds and images" not in text
+    assert rows["It improves AP (primary)"]["verdict"] == "inconclusive"
+    assert rows["It improves AP (primary)"]["p"] == "–"
+    assert made.seeds_alone == METRICS
+
+
+def test_a_metric_that_is_not_resampled_leaves_the_others_their_intervals() -> None:
+    text = table(resampled=("AP", "APs")).to_markdown()
+    assert "In APl: mean ± standard deviation over seeds alone" in text
+    rows = cells(text)
+    assert rows["with"]["APl"] == "50.0 ± 1.0"
+    assert rows["with"]["AP"].startswith("**50.0** ±")
+
+
+def test_one_record_without_resamples_takes_the_column_its_intervals() -> None:
+    made = records(ALIKE)
+    old = made["pooling", "with", 2]
+    assert old is not None
+    del old["resamples"]
+    built = study_table(study(SIGN), made, context())
+    assert cells(built.to_markdown())["without"]["AP"] == "40.0 ± 0.0"
+    assert built.judged[0].verdict == "inconclusive"
+
+
+def test_columns_have_the_paper_s_names_where_it_has_others() -> None:
+    declared = STUDIES["table3"]
+    made = {
+        ("table3", variant.name, 0): record(dict.fromkeys(declared.metrics, 0.5))
+        | {"true_corners": {metric: n for n, metric in enumerate(declared.metrics)}}
+        for variant in declared.variants
+    }
+    text = study_table(declared, made, context(1)).to_markdown()
+    assert cells(text)["w/ corner pooling"]["top-left corners, bottom-right quadrant"] == "50.0"
+    assert "top-left corners, bottom-right quadrant: 1; " in text
+    assert "corner_AP" not in text
+
+
+def test_milliseconds_have_their_spread_over_seeds() -> None:
+    built = study_table(study(latency=True), records(ALIKE), context())
+    rows = cells(built.to_markdown())
+    assert (rows["with"]["ms an image"], rows[DIFFERENCE]["ms an image"]) == ("40.0 ± 0.0", "+0.0 ± 0.0")
+    assert "ms an image: mean ± standard deviation over seeds" in built.to_markdown()
+
+
+# ------------------------------------------------------------------------------------------------------------- errors
+def test_arms_on_other_images_are_an_error_that_names_them() -> None:
+    made = records(ALIKE)
+    moved = made["pooling", "with", 1]
+    assert moved is not None
+    moved["resamples"]["fingerprint"] = "other data"
+    with pytest.raises(ValueError, match="study pooling, with: seed 1: the arm was evaluated on other images"):
+        study_table(study(), made, context())
+    for seed in range(5):
+        each = made["pooling", "with", seed]
+        assert each is not None
+        each["resamples"]["fingerprint"] = "other data"
+    with pytest.raises(ValueError, match="study pooling, with less without: seed 0: the base was evaluated on other"):
+        study_table(study(), made, context())
+
+
+def test_a_record_that_cannot_be_read_is_an_error_that_names_the_run() -> None:
+    made = records(ALIKE)
+    broken = made["pooling", "with", 1]
+    assert broken is not None
+    broken["resamples"]["values"]["AP"] = "?"
+    with pytest.raises(ValueError, match="the record of pooling, with, seed 1: the resamples of AP are not base64"):
+        study_table(study(), made, context())
+    del broken["metrics"]["AP"]
+    broken["resamples"] = None
+    with pytest.raises(ValueError, match="the record of pooling, with, seed 1 lacks the metric 'AP'"):
+        study_table(study(), made, context())
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+def test_files_carry_every_number_and_no_resamples(tmp_path) -> None:
+    made = records({**ALIKE, "APs": None})
+    built = study_table(study(SIGN, SMALL), made, context())
+    write_reports(tmp_path, [built], made, context())
+    text = (tmp_path / "results.json").read_text()
+    results = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    (saved,) = results["tables"]
+    statistics = saved["rows"][-1]["statistics"]["AP"]
+    half = half_width(1.0, 5, 1.0)
+    assert statistics == pytest.approx(
+        {
+            "mean": 10,
+            "low": 10 - half,
+            "high": 10 + half,
+            "seed_sd": 1,
+            "image_sd": 1,
+            "detectable": detectable_difference(1.0, 5, 1.0),
+        },
+        rel=1e-5,
+    )
+    assert set(saved["rows"][-1]["statistics"]["APs"].values()) == {None}
+    assert saved["claims"] == [judged.to_dict() for judged in built.judged]
+    assert results["overview"]["claims"]["pooling"]["verdict"] == "holds here"
+    assert len(results["runs"]) == 10
+    assert all(run["resamples"] == {"fingerprint": "data", "version": 1, "resamples": 40} for run in results["runs"])
+    assert "values" in made["pooling", "with", 0]["resamples"], "the records themselves are left alone"
+
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "tables" / "pooling.csv").read_text())))
+    (mean,) = [
+        line for line in lines if (line["row"], line["metric"], line["seed"]) == ("with less without", "AP", "mean")
+    ]
+    numbers = {"mean": mean["percent"], **{name: mean[name] for name in statistics if name != "mean"}}
+    assert {name: float(value) for name, value in numbers.items()} == statistics
+    assert [line["percent"] for line in lines if line["metric"] == "APs" and line["seed"] == "mean"] == []
+    claims = list(csv.DictReader(io.StringIO((tmp_path / "tables" / "pooling-claims.csv").read_text())))
+    assert [line["verdict"] for line in claims] == ["holds here", "not measured"]
+    assert float(claims[0]["adjusted_p"]) == built.judged[0].adjusted_p
+    assert (float(claims[0]["low"]), claims[1]["low"], claims[0]["seeds"]) == (statistics["low"], "", "0 1 2 3 4")
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path) -> None:
+    for name in ("once", "twice"):
+        made = records(ALIKE)
+        write_reports(tmp_path / name, [study_table(study(SIGN, GROWS), made, context())], made, context())
+    once = {path.relative_to(tmp_path / "once"): path.read_bytes() for path in (tmp_path / "once").rglob("*.*")}
+    assert once == {
+        path.relative_to(tmp_path / "twice"): path.read_bytes() for path in (tmp_path / "twice").rglob("*.*")
+    }
+    assert len(once) == 5
+
+
+def test_a_table_of_published_records_is_the_same(tmp_path) -> None:
+    made = records({**ALIKE, "APs": None})
+    keys = {}
+    for n, (place, each) in enumerate(made.items()):
+        assert each is not None
+        rest = {
+            "data": {},
+            "area_bands": [1, 2],
+            "per_class": {"class": {"AP": 0.5, "AP50": 0.6}},
+            "true_corners": None,
+        }
+        each |= {**rest, "evaluation_key": f"key{n}"}
+        publish(tmp_path, each)
+        keys[place] = f"key{n}"
+    found = load(tmp_path).records
+    read = study_table(study(SIGN, SMALL), {place: found[key] for place, key in keys.items()}, context())
+    built = study_table(study(SIGN, SMALL), made, context())
+    assert read.to_markdown() == built.to_markdown()
+    assert read.to_frame().to_csv() == built.to_frame().to_csv()
+
+
+# ----------------------------------------------------------------------------------------------------------- overview
+def three_tables(seeds: int = 5) -> tuple[list[StudyTable], dict[tuple[str, str, int], dict[str, Any] | None]]:
+    """Return three tables with the same base runs; the third declares nothing."""
+    made: dict[tuple[str, str, int], dict[str, Any] | None] = {}
+    tables = []
+    for name, gain, claims in (("one", 0.05, (SIGN, GROWS)), ("two", 0.025, (SIGN,)), ("three", 0.05, ())):
+        made |= records({**ALIKE, "AP": gain}, name=name, seeds=seeds)
+        tables.append(study_table(study(*claims, name=name), made, context(seeds)))
+    return tables, made
+
+
+def test_the_overview_has_a_row_a_primary_claim_corrected_over_the_tables() -> None:
+    tables, _ = three_tables()
+    found = overview(tables)
+    assert list(found.judged) == ["one", "two"]
+    assert found.judged["one"].adjusted_p == pytest.approx(2 * found.judged["one"].p)
+    assert found.judged["two"].adjusted_p == pytest.approx(found.judged["two"].p)
+    text = found.to_markdown()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert [row[:3] for row in rows[2:]] == [["Table 1", "It improves AP", "**holds here**"]] * 2
+    assert "over the 2 tables" in text
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_the_overview_names_the_base_runs_that_tables_share() -> None:
+    tables, _ = three_tables(3)
+    (shared,) = overview(tables).shared
+    assert shared.variants == {"one": ("without",), "two": ("without",)}
+    assert (shared.seeds, shared.keys) == ((0, 1, 2), ("base0", "base1", "base2"))
+    assert (
+        "Table 1 (without) and Table 1 (without) rest on the same trainings (seeds 0, 1, 2)"
+        in overview(tables).to_markdown()
+    )
+    assert overview(tables[:1]).shared == ()
+
+
+def test_the_readme_begins_with_the_overview_where_there_are_seeds_enough(tmp_path) -> None:
+    for seeds in (2, 3):
+        tables, made = three_tables(seeds)
+        write_reports(tmp_path, tables, made, context(seeds))
+        headings = [line for line in (tmp_path / "README.md").read_text().splitlines() if line.startswith("#")]
+        assert ("## Overview" in headings) == (seeds == 3)
+    assert headings[:3] == ["# Profile `p` on d", "## Overview", "### Table 1. A table"]
+    made = records(ALIKE)
+    write_reports(tmp_path, [study_table(study(GROWS), made, context())], made, context())
+    assert "## Overview" not in (tmp_path / "README.md").read_text(), "no claim is primary"
+    assert overview([]).judged == {}
+
+
+# ------------------------------------------------------------------------------------------------------- the studies'
+def _paper(declared: Study, effect: Effect) -> float:
+    rows = {variant.name: declared.paper_figures(variant) for variant in declared.variants}
+    ours, base = rows[effect.variant], rows[effect.base]
+    assert ours is not None
+    assert base is not None
+    return ours[effect.metric] - base[effect.metric]
+
+
+def _holds_in_the_paper(declared: Study, claim: Claim) -> bool:
+    if isinstance(claim, Chain):
+        return all(_holds_in_the_paper(declared, part) for part in claim.parts)
+    size = _paper(declared, claim.effect)
+    if not isinstance(claim, Sign) and claim.other is not None:
+        size -= _paper(declared, claim.other)
+    if isinstance(claim, Equivalence):
+        return abs(size) < claim.margin
+    return size > 0 if claim.expected == "positive" else size < 0
+
+
+CLAIMING = [declared for declared in STUDIES.values() if declared.claims]
+
+
+@pytest.mark.parametrize("declared", CLAIMING, ids=lambda declared: declared.name)
+def test_the_paper_s_own_figures_bear_out_every_claim_declared_for_it(declared) -> None:
+    for claim in declared.claims:
+        assert _holds_in_the_paper(declared, claim), claim.statement
+
+
+@pytest.mark.parametrize("declared", CLAIMING, ids=lambda declared: declared.name)
+def test_claims_speak_of_the_study_s_own_variants_and_metrics_and_one_is_primary(declared) -> None:
+    names = {variant.name for variant in declared.variants}
+    for effect in (effect for claim in declared.claims for effect in effects_of(claim)):
+        assert {effect.variant, effect.base} <= names
+        assert effect.metric in declared.metrics
+    assert [claim.primary for claim in declared.claims].count(True) == 1
+    assert len({claim.name for claim in declared.claims}) == len(declared.claims)
+
+
+def test_the_tables_of_the_paper_that_are_studied_declare_claims() -> None:
+    assert {"table1", "table2", "table3", "table6", "table7"} <= {declared.name for declared in CLAIMING}
+
+
+@pytest.mark.parametrize("declared", STUDIES.values(), ids=lambda declared: declared.name)
+@pytest.mark.parametrize("measured", [True, False])
+def test_every_study_renders_whatever_its_runs_gave(declared, measured, tmp_path) -> None:
+    made: dict[tuple[str, str, int], dict[str, Any] | None] = {
+        (declared.name, variant.name, seed): record(
+            dict.fromkeys(declared.metrics, 0.3 + 0.05 * n + 0.003 * seed * n if measured else None), 0.01
+        )
+        for n, variant in enumerate(declared.variants)
+        for seed in range(3)
+    }
+    built = study_table(declared, made, context(3))
+    write_reports(tmp_path, [built], made, context(3))
+    assert "nan" not in (tmp_path / "README.md").read_text()
+    verdicts = {judged.verdict for judged in built.judged}
+    if measured:
+        assert not verdicts & {"not measured", "too few seeds"}
+    else:
+        assert verdicts <= {"not measured"}
+    assert all(math.isnan(judged.p) != measured for judged in built.judged)
