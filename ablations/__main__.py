@@ -1,24 +1,30 @@
-"""``python -m ablations``: run studies and write their tables."""
+"""``python -m ablations``: run studies and write their tables; ``python -m ablations status``: where they stand."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
+import torch
 import tyro
+from tabulate import tabulate
 
-from ablations.planner import Fingerprints, plan
-from ablations.profiles import PROFILES, find_profile
+from ablations.planner import Fingerprints, Job, grouped, in_order, plan
+from ablations.profiles import PROFILES, Profile, find_profile
+from ablations.records import load, publish
 from ablations.reporting import study_table, write_reports
 from ablations.reporting.tables import Context
-from ablations.runner import JobFailed, run_jobs
+from ablations.runner import Outcome, run_jobs
 from ablations.store import Store, StoreError
 from ablations.studies import STUDIES, find_study
 from ablations.study import Study
+from ablations.timing import CALIBRATION_SECONDS, Estimate, calibrate, estimate, minutes, speeds_of_store
 from cornernet.config import Config, ConfigError, SourceConfig
 from cornernet.data import (
     DataError,
@@ -32,17 +38,21 @@ from cornernet.training import resolve_device
 
 __all__ = ["main"]
 
+PROGRAM = "python -m ablations"
+
+FAILED, IMPOSSIBLE, TIME_UP, INTERRUPTED = 1, 2, 3, 130
+"""Exit statuses."""
+
+_PROFILES = "; ".join(f"{p.name}: {p.purpose} (minutes: {p.minutes})" for p in PROFILES.values())
+
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Train and evaluate the variants of the paper's ablations, and print and write their tables.
+class Selection:
+    """Which jobs a call is about."""
 
-    Finished runs are kept and not repeated; an interrupted call goes on where it was. Example:
-    python -m ablations --data my_photos
-    """
-
-    profile: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PROFILES) + "}")] = "quick"
-    """How much it may cost."""
+    profile: Annotated[
+        str, tyro.conf.arg(metavar="{" + ",".join(PROFILES) + "}", help=f"How much it may cost. {_PROFILES}.")
+    ] = "quick"
     studies: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="{" + ",".join(STUDIES) + "} ...")] = None
     """Which tables. Default: the profile's."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -53,102 +63,341 @@ class Arguments:
     """Likewise to evaluate on. Default: val."""
     seeds: tuple[int, ...] | None = None
     """Instead of the profile's."""
-    workers: int = 2
-    """Runs side by side, one CPU thread each."""
     store: Path = Path("runs/ablations")
-    """Folder of the runs."""
+    """Folder of the runs. Several calls may share it: no job is run twice."""
+    records: Path = Path("reports/records")
+    """Folder of the records that are committed, of profiles that publish theirs: those found there, in
+    PROFILE-DATA, are not run again, and what is finished is written there."""
+    no_records: bool = False
+    """Neither read nor write committed records."""
+
+
+AnyArguments = TypeVar("AnyArguments", bound=Selection)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Selection):
+    """Train and evaluate the variants of the paper's ablations, and print and write their tables.
+
+    Finished runs are kept and not repeated; an interrupted call goes on where it was. Example:
+    python -m ablations --data my_photos. To see every job with its state: python -m ablations status
+    """
+
+    workers: int | None = None
+    """Runs side by side, one CPU thread each. Default: the profile's, 2 on a CPU and 1 on GPUs."""
+    max_minutes: float | None = None
+    """Stop after so long: what runs writes a checkpoint, the tables show what there is, and the exit status is 3. The
+    same command goes on from there."""
     out: Path | None = None
     """Folder of the tables. Default: reports/PROFILE-DATA."""
+    plan: bool = False
+    """Print what there is to run and how long it takes, and do nothing else. Speeds that no finished run tells are
+    measured, for some seconds."""
     only_report: bool = False
     """Write the tables from the runs that are finished, and train nothing."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StatusArguments(Selection):
+    """Print every job with its state: finished, running, stopped, failed and why, or waiting."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1 where a run failed, 2 for what cannot be done."""
-    argv = sys.argv[1:] if argv is None else argv
-    arguments = tyro.cli(Arguments, prog="python -m ablations", args=list(argv), config=(tyro.conf.FlagCreatePairsOff,))
+    """Run the command line and return its exit status.
+
+    0; 1 where a run failed; 2 for what cannot be done; 3 where --max-minutes did not suffice; 130 when interrupted.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    began = time.monotonic()
     try:
-        return _run(arguments)
+        if argv[:1] == ["status"]:
+            return _status(_parse(StatusArguments, f"{PROGRAM} status", argv[1:]))
+        return _run(_parse(Arguments, PROGRAM, argv), argv, began)
     except KeyboardInterrupt:
         print("ablations: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except (ConfigError, DataError, StoreError, ValueError, OSError) as error:
         print(f"ablations: error: {error}", file=sys.stderr)
-        return 2
+        return IMPOSSIBLE
 
 
-def _run(arguments: Arguments) -> int:
+def _parse(kind: type[AnyArguments], program: str, argv: list[str]) -> AnyArguments:
+    return tyro.cli(kind, prog=program, args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a call is about: the jobs of each (study, variant, seed), and where their runs are."""
+
+    profile: Profile
+    studies: list[Study]
+    seeds: tuple[int, ...]
+    base: Config
+    data: str
+    sources: _Sources
+    jobs: dict[tuple[str, str, int], Job]
+    store: Store
+    published: Path | None
+    """The folder of the committed records, for a profile that has them."""
+
+    @property
+    def distinct(self) -> list[Job]:
+        """The distinct jobs in the order in which they are run."""
+        return in_order(self.jobs, self.seeds)
+
+    def names(self) -> dict[str, tuple[str, str, int]]:
+        """Return the first (study, variant, seed) that asks for each evaluation, and for each training."""
+        names: dict[str, tuple[str, str, int]] = {}
+        for name, job in self.jobs.items():
+            names.setdefault(job.evaluation_key, name)
+            names.setdefault(job.training_key, name)
+        return names
+
+    def headline(self, workers: int) -> str:
+        """Return what there is to do, in a line."""
+        trainings = {job.training_key: job.config.training.iterations for job in self.distinct}
+        iterations = " and ".join(str(each) for each in sorted(set(trainings.values())))
+        finished = sum(self.store.record(job) is not None for job in self.distinct)
+        return (
+            f"profile {self.profile.name} on {self.data}: {len(trainings)} trainings of {iterations} iterations, "
+            f"{len(self.distinct)} evaluations, {finished} of them finished, {workers} at a time"
+        )
+
+    def estimate(self, workers: int, measure: bool = False) -> Estimate:
+        """Return how long the rest takes; ``measure`` what no finished run tells."""
+        groups, known = grouped(self.distinct), speeds_of_store(self.store)
+        now = calibrate(self.store, groups, known, self.sources.val) if measure else None
+        return estimate(self.store, groups, workers, known, now, self.sources.val)
+
+
+def _work(arguments: Selection, quiet: bool = False) -> _Work:
+    """Open the data and the store, and plan the jobs."""
     profile = find_profile(arguments.profile)
     studies = [find_study(name) for name in (profile.studies if arguments.studies is None else arguments.studies)]
     seeds = profile.seeds if arguments.seeds is None else arguments.seeds
     if len(set(seeds)) != len(seeds) or not seeds:
         raise ConfigError(f"--seeds needs one or more different numbers, not {' '.join(map(str, seeds))}")
-    if arguments.workers < 1:
-        raise ConfigError(f"--workers is {arguments.workers}; use 1 or more")
     base = _base(arguments)
-    sources = _Sources()
+    sources = _Sources(quiet)
     base = base.with_("model.num_classes", len(sources.open(base.data.source)[0].classes))
-
     data = "shapes" if arguments.data is None else arguments.data.resolve().name
-    jobs = plan(studies, base, seeds, sources.fingerprints)
-    store = Store(arguments.store)
-    trainings = {job.training_key for job in jobs.values()}
-    evaluations = {job.evaluation_key: job for job in jobs.values()}
-    finished = sum(store.record(job) is not None for job in evaluations.values())
-    print(
-        f"profile {profile.name} on {data}: {len(trainings)} trainings of {base.training.iterations} iterations, "
-        f"{len(evaluations)} evaluations, {finished} of them finished, {arguments.workers} at a time",
-        flush=True,
-    )
-    failure = None
-    try:
-        if not arguments.only_report:
-            run_jobs(store, list(jobs.values()), arguments.workers)
-    except JobFailed as error:
-        failure = error
-
-    context = Context(
-        profile=profile.name,
-        data=data,
-        command=_command(arguments, studies, seeds),
+    published = None
+    if profile.publish and not arguments.no_records:
+        published = arguments.records / f"{profile.name}-{data}"
+    return _Work(
+        profile=profile,
+        studies=studies,
         seeds=tuple(seeds),
-        areas=sources.open(base.data.source)[1].area_counts(),
+        base=base,
+        data=data,
+        sources=sources,
+        jobs=plan(studies, base, seeds, sources.fingerprints),
+        store=Store(arguments.store, None if published is None else _read_published(published)),
+        published=published,
     )
-    records = {key: store.record(job) for key, job in jobs.items()}
+
+
+def _read_published(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the committed records by evaluation key, and say which cannot be read."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = load(folder).records
+    for warning in told:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    return found
+
+
+def _run(arguments: Arguments, argv: Sequence[str], began: float) -> int:
+    profile = find_profile(arguments.profile)
+    workers = profile.workers if arguments.workers is None else arguments.workers
+    if workers < 1:
+        raise ConfigError(f"--workers is {workers}; use 1 or more")
+    if arguments.max_minutes is not None and not arguments.max_minutes > 0:
+        raise ConfigError(f"--max-minutes is {arguments.max_minutes:g}; use more than 0")
+    work = _work(arguments)
+    print(work.headline(workers), flush=True)
+    if arguments.plan:
+        _print_plan(work, workers)
+        return 0
+    print(work.estimate(workers).to_text(), flush=True)
+    outcome = Outcome((), (), 0)
+    if not arguments.only_report:
+        if any(work.store.record(job) is None for job in work.distinct):
+            _require_gpus(profile)
+        deadline = None if arguments.max_minutes is None else began + 60 * arguments.max_minutes
+        outcome = run_jobs(work.store, work.distinct, workers, processes=max(1, profile.gpus), deadline=deadline)
+    _publish(work)
+    _report(arguments, work)
+    if outcome.failed:
+        print(f"ablations: error: {_failures(outcome, work.store)}", file=sys.stderr)
+    if outcome.left:
+        rest = work.estimate(workers)
+        left = f"{len(rest.trainings)} trainings and {len(rest.evaluations)} evaluations are left; {rest.to_text()}"
+        print(f"ablations: stopped after {arguments.max_minutes:g} minutes, as asked for: {left}", file=sys.stderr)
+        print(f"go on with: {shlex.join(['python', '-m', 'ablations', *argv])}", file=sys.stderr)
+        return TIME_UP
+    return FAILED if outcome.failed else 0
+
+
+def _failures(outcome: Outcome, store: Store) -> str:
+    """Return which jobs of a call failed and why."""
+    # a training that failed has failed each of its evaluations in the same words
+    lines = dict.fromkeys(f"  {store.root / failure.log}: {failure.last_line}" for failure in outcome.failed)
+    text = f"{len(outcome.failed)} of {outcome.tried} jobs failed; the others are kept, and the next call tries again:"
+    return "\n".join([text, *lines])
+
+
+def _require_gpus(profile: Profile) -> None:
+    """Raise ``ConfigError`` where this machine has fewer GPUs than a training of the profile takes."""
+    found = torch.cuda.device_count()
+    if found < profile.gpus:
+        raise ConfigError(
+            f"profile {profile.name} takes {profile.gpus} CUDA device{'s' * (profile.gpus > 1)} for a training, and "
+            f"torch finds {found} here; --plan and --only-report need none, and --profile quick runs on a CPU"
+        )
+
+
+def _print_plan(work: _Work, workers: int) -> None:
+    """Print the distinct trainings and evaluations, their states and the time they take."""
+    why_not = _why_not_measured(work.profile)
+    if why_not is None:
+        print(f"measuring what no finished run tells, for {CALIBRATION_SECONDS:.0f} seconds at most", flush=True)
+    times = work.estimate(workers, measure=why_not is None)
+    names = work.names()
+
+    def minutes_of(part: Mapping[str, float | None], key: str) -> str:
+        if key not in part:
+            return ""
+        seconds = part[key]
+        return "not measured" if seconds is None else minutes(seconds)
+
+    rows = []
+    for group in grouped(work.distinct):
+        job, key = group[0], group[0].training_key
+        iterations, done = job.config.training.iterations, work.store.resumes_at(job)
+        state = "finished" if _training_finished(work.store, group) else f"resumes at {done}" if done else "to do"
+        rows.append([key, *names[key], iterations, state, minutes_of(times.trainings, key)])
+    print("\nTrainings, by the first variant that needs each\n")
+    print(tabulate(rows, ["key", "study", "variant", "seed", "iterations", "state", "minutes"], disable_numparse=True))
+    rows = [
+        [
+            job.evaluation_key,
+            *names[job.evaluation_key],
+            job.training_key,
+            "to do" if work.store.record(job) is None else "finished",
+            minutes_of(times.evaluations, job.evaluation_key),
+        ]
+        for job in work.distinct
+    ]
+    print("\nEvaluations, by the first variant that needs each\n")
+    print(tabulate(rows, ["key", "study", "variant", "seed", "training", "state", "minutes"], disable_numparse=True))
+    print(f"\nbudget of the profile, in minutes: {work.profile.minutes}")
+    print(times.to_text() if why_not is None or not times.unknown else f"{times.to_text()}: {why_not}")
+
+
+def _why_not_measured(profile: Profile) -> str | None:
+    """Return why a speed cannot be measured beforehand; None where it can."""
+    if profile.gpus > 1:
+        return f"not measured, a training takes {profile.gpus} GPUs together"
+    if profile.gpus > torch.cuda.device_count():
+        return "not measured, it takes a CUDA device and torch finds none here"
+    return None
+
+
+def _training_finished(store: Store, group: Sequence[Job]) -> bool:
+    """Return whether a training is finished, by its weights or by the records of all evaluations that need it."""
+    return store.trained(group[0]) or all(store.record(job) is not None for job in group)
+
+
+def _status(arguments: StatusArguments) -> int:
+    work = _work(arguments, quiet=True)
+    # read once: a job may be of several studies, and go on meanwhile
+    states = {job.evaluation_key: _state(work.store, job) for job in work.distinct}
+    rows = [[*name, job.evaluation_key, states[job.evaluation_key]] for name, job in work.jobs.items()]
+    print(work.headline(work.profile.workers))
+    print(work.estimate(work.profile.workers).to_text(), end="\n\n")
+    print(tabulate(rows, ["study", "variant", "seed", "evaluation", "state"], disable_numparse=True))
+    failed = {job.evaluation_key: work.store.failure(job) for job in work.distinct if not work.store.record(job)}
+    for failure in failed.values():
+        if failure is not None:
+            print(f"\n{failure.evaluation_key} failed at {failure.time}\n  {failure.last_line}")
+            print(f"  its log: {work.store.root / failure.log}")
+    return 0
+
+
+def _state(store: Store, job: Job) -> str:
+    """Return the state of a job in words."""
+    if store.own_record(job) is not None:
+        return "finished"
+    if store.record(job) is not None:
+        return "finished, published"
+    total = job.config.training.iterations
+    if store.held(job):
+        return "running now" + ("" if store.trained(job) else f", at iteration {store.iterations_done(job)} of {total}")
+    if store.failure(job) is not None:
+        return "failed"
+    if store.trained(job):
+        return "waiting, trained"
+    done = store.resumes_at(job)
+    return f"stopped at iteration {done} of {total}" if done else "waiting"
+
+
+def _publish(work: _Work) -> None:
+    """Write the store's finished records to the folder of those that are committed."""
+    if work.published is None:
+        return
+    for job in work.distinct:
+        record = work.store.own_record(job)
+        if record is not None:
+            publish(work.published, record)
+
+
+def _report(arguments: Arguments, work: _Work) -> None:
+    """Print the tables and write them."""
+    context = Context(
+        profile=work.profile.name,
+        data=work.data,
+        command=_command(arguments, work.studies, work.seeds),
+        seeds=work.seeds,
+        areas=work.sources.val(work.base.data.source).area_counts(),
+    )
+    records = {key: work.store.record(job) for key, job in work.jobs.items()}
     tables = []
-    for study in studies:
-        source = study.configure(base, study.variants[0]).data.source
-        areas = sources.open(source)[1].area_counts()
+    for study in work.studies:
+        source = study.configure(work.base, study.variants[0]).data.source
+        areas = work.sources.val(source).area_counts()
         tables.append(study_table(study, records, replace(context, areas=areas)))
-    out = Path("reports") / f"{profile.name}-{data}" if arguments.out is None else arguments.out
+    out = Path("reports") / f"{work.profile.name}-{work.data}" if arguments.out is None else arguments.out
     write_reports(out, tables, records, context)
     for table in tables:
         print(f"\n{table.to_markdown()}")
     print(f"\nMarkdown, CSV and JSON are in {out}")
-    if failure is not None:
-        print(f"ablations: error: {failure}", file=sys.stderr)
-        return 1
-    return 0
 
 
 class _Sources:
     """The data of each source that studies need, opened and checked once."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
         self._opened: dict[str, tuple[DetectionDataset, DetectionDataset]] = {}
 
     def open(self, source: SourceConfig) -> tuple[DetectionDataset, DetectionDataset]:
-        """Return train and val. The first time, say what is in them and warn of images that they share."""
+        """Return train and val. The first time say what is in them, and warn of images that they share."""
         key = repr(source)
         if key not in self._opened:
             train_set, val_set = open_dataset(source, "train"), open_dataset(source, "val")
             require_same_classes(train_set, val_set)
             shared = shared_images(train_set, val_set)
-            if shared:
+            if shared and not self.quiet:
                 print(f"warning: {shared_images_warning(shared, val_set)}", file=sys.stderr)
-            print(train_set.summary(), val_set.summary(), sep="\n")
+            if not self.quiet:
+                print(train_set.summary(), val_set.summary(), sep="\n")
             self._opened[key] = train_set, val_set
         return self._opened[key]
+
+    def val(self, source: SourceConfig) -> DetectionDataset:
+        """Return val."""
+        return self.open(source)[1]
 
     def fingerprints(self, source: SourceConfig) -> Fingerprints:
         """Return the fingerprints of train and val."""
@@ -156,7 +405,7 @@ class _Sources:
         return Fingerprints(train_set.fingerprint, val_set.fingerprint)
 
 
-def _base(arguments: Arguments) -> Config:
+def _base(arguments: Selection) -> Config:
     """Return the profile's configuration on the data that was asked for."""
     base = find_profile(arguments.profile).base(arguments.data)
     for name, value in (("train_split", arguments.train_split), ("val_split", arguments.val_split)):
@@ -164,8 +413,10 @@ def _base(arguments: Arguments) -> Config:
             if arguments.data is None:
                 raise ConfigError(f"--{name.replace('_', '-')} needs --data, the folder that it is a split of")
             base = base.with_(f"data.source.{name}", value)
+    if base.training.device != "auto":
+        return base
     # part of the key: arms on a CPU and on a GPU are not the same runs
-    return base.with_("training.device", resolve_device(base.training.device).type)
+    return base.with_("training.device", resolve_device("auto").type)
 
 
 def _command(arguments: Arguments, studies: Sequence[Study], seeds: Sequence[int]) -> str:

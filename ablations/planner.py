@@ -10,14 +10,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ablations.study import Study
 from cornernet.config import Config, SourceConfig, TestingConfig
 
-__all__ = ["EVALUATION_REVISION", "TRAINING_REVISION", "Fingerprints", "Job", "plan"]
+__all__ = ["EVALUATION_REVISION", "TRAINING_REVISION", "Fingerprints", "Job", "grouped", "in_order", "plan"]
 
 # Raised by hand when the same configuration would give other results: old runs are then not taken for new ones.
 TRAINING_REVISION = 1
@@ -60,12 +60,28 @@ def plan(
     """
     jobs = {}
     for study in studies:
-        # all arms of a seed before the next seed: an early stop leaves whole pairs
         for seed in seeds:
             for variant in study.variants:
                 config = study.configure(base, variant).with_("training.seed", seed)
                 jobs[study.name, variant.name, seed] = make_job(config, data(config.data.source))
     return jobs
+
+
+def in_order(jobs: Mapping[tuple[str, str, int], Job], seeds: Sequence[int]) -> list[Job]:
+    """Return the distinct jobs in the order to run them: all that a seed needs, over all studies, then the next seed.
+
+    However early a run is stopped, what it leaves is whole pairs and one arm that is not.
+    """
+    ordered = sorted(jobs, key=lambda name: seeds.index(name[2]))
+    return list({jobs[name].evaluation_key: jobs[name] for name in ordered}.values())
+
+
+def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
+    """Return the distinct jobs as groups that share a training, in the order in which each training is met first."""
+    groups: dict[str, dict[str, Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.training_key, {})[job.evaluation_key] = job
+    return [list(group.values()) for group in groups.values()]
 
 
 def make_job(config: Config, data: Fingerprints) -> Job:

@@ -10,17 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cornernet.config import CocoSource, Config, HourglassConfig, ShapesSource
-from cornernet.recipes import small, tiny
+from cornernet.config import CocoSource, Config, ConfigError, HourglassConfig, ShapesSource
+from cornernet.recipes import hourglass_104, small, tiny
 
 __all__ = ["PROFILES", "Profile", "find_profile"]
+
+ALL_STUDIES = ("table1", "table2", "table3", "table6", "table7")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
     """A budget: seeds, the studies that are run unless others are named, and the base configuration.
 
-    The latter on the generated data and on a folder of photographs.
+    The latter on the generated data and on a folder of photographs; it raises ``ConfigError`` for data that the profile
+    is not for.
     """
 
     name: str
@@ -29,11 +32,20 @@ class Profile:
     studies: tuple[str, ...]
     on_shapes: Callable[[], Config]
     on_photographs: Callable[[], Config]
+    minutes: str = "not stated"
+    """What a whole run takes, in words, and on what."""
+    publish: bool = False
+    """Whether its records are committed, under reports/records, and found there by a store that lacks them."""
+    workers: int = 2
+    """Trainings side by side, unless told otherwise."""
+    gpus: int = 0
+    """GPUs that a training takes, under torchrun where they are several; 0 runs on a CPU as well."""
 
     def base(self, data: Path | None) -> Config:
         """Return the base configuration on a COCO folder, or on ``shapes`` for None.
 
-        A training run on a CPU has one thread, so that its bits do not depend on how many run side by side.
+        A training run on a CPU has one thread, so that its bits do not depend on how many run side by side. Raises
+        ``ConfigError`` for data that the profile is not for.
         """
         if data is None:
             config = self.on_shapes()
@@ -77,6 +89,52 @@ def _standard_photographs() -> Config:
     return small().with_("training.batch_size", 4).with_("training.iterations", 800)
 
 
+def _gpu_network(config: Config) -> Config:
+    """Return the configuration with what fits one GPU: two stacks at 255x255, larger batches, bfloat16."""
+    for path, value in (
+        ("model.backbone.stacks", 2),
+        ("model.backbone.stem_channels", 64),
+        ("model.backbone.channels", (64, 64, 96, 128)),
+        ("model.head.pool_channels", 64),
+        ("data.input_size", (255, 255)),
+        ("data.fit", (256, 256)),
+        ("training.batch_size", 32),
+        ("training.iterations", 600),
+        ("training.precision", "bfloat16"),
+        ("training.device", "cuda"),
+        # loader processes: one thread would keep the GPU waiting
+        ("training.workers", 8),
+        ("training.checkpoint_every", 200),
+    ):
+        config = config.with_(path, value)
+    return config
+
+
+def _gpu_shapes() -> Config:
+    source = ShapesSource(
+        image_size=(255, 255), object_size=(0.10, 0.80), max_objects=6, train_images=1000, val_images=200
+    )
+    return _gpu_network(small().with_("data.source", source))
+
+
+def _gpu_photographs() -> Config:
+    return _gpu_network(small())
+
+
+def _paper_shapes() -> Config:
+    raise ConfigError(
+        "profile paper is the paper's own experiment, 250,000 iterations at 511x511 pixels on COCO (section 4): on the "
+        "generated `shapes` it would cost as much and compare with none of the paper's figures; give COCO's folder "
+        "with --data, or use --profile gpu"
+    )
+
+
+def _paper_coco() -> Config:
+    """Return the paper's training for its ablations: half the iterations, so that the learning rate never decays."""
+    config = hourglass_104().with_("training.iterations", 250_000)
+    return config.with_("training.device", "cuda").with_("training.workers", 8)
+
+
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
@@ -84,9 +142,10 @@ PROFILES: dict[str, Profile] = {
             name="smoke",
             purpose="every code path in seconds; its numbers mean nothing",
             seeds=(0, 1),
-            studies=("table1", "table2", "table3", "table6", "table7"),
+            studies=ALL_STUDIES,
             on_shapes=_smoke_shapes,
             on_photographs=_smoke_photographs,
+            minutes="about 1 on two CPU cores",
         ),
         Profile(
             name="quick",
@@ -95,14 +154,42 @@ PROFILES: dict[str, Profile] = {
             studies=("table1",),
             on_shapes=_quick_shapes,
             on_photographs=_quick_photographs,
+            minutes="at most 10 on two CPU cores",
         ),
         Profile(
             name="standard",
             purpose="the paper's tables with verdicts, about an hour on two CPU cores (docs/protocol.md)",
             seeds=(1, 2, 3, 4, 5),
-            studies=("table1", "table2", "table3", "table6", "table7"),
+            studies=ALL_STUDIES,
             on_shapes=_standard_shapes,
             on_photographs=_standard_photographs,
+            minutes="at most 80 a call on two CPU cores, by --max-minutes",
+            publish=True,
+        ),
+        Profile(
+            name="gpu",
+            purpose="larger maps and networks on one GPU, in slices by --max-minutes",
+            seeds=(0, 1, 2),
+            studies=ALL_STUDIES,
+            on_shapes=_gpu_shapes,
+            on_photographs=_gpu_photographs,
+            minutes="meant for 20 on one H100; not timed yet",
+            publish=True,
+            workers=1,
+            gpus=1,
+        ),
+        Profile(
+            name="paper",
+            purpose="the paper's own experiment, for those who have COCO: Hourglass-104, batch 49, 250,000 iterations",
+            seeds=(0, 1, 2),
+            studies=ALL_STUDIES,
+            on_shapes=_paper_shapes,
+            on_photographs=_paper_coco,
+            minutes="weeks on seven GPUs; not timed yet",
+            publish=True,
+            workers=1,
+            # the authors' ten took 4 and nine times 5 images; here a batch is cut evenly, and 49 divides by 7 alone
+            gpus=7,
         ),
     )
 }

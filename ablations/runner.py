@@ -1,7 +1,7 @@
 """Runs jobs, several side by side: a process with one CPU thread for each training and the evaluations that share it.
 
 A job that is finished is not run again; one that was interrupted goes on from its checkpoint; one that fails leaves
-its traceback in its log, and the others go on.
+its traceback in the store, and the others go on. Jobs that another live process holds are left to it.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import cv2
 import torch
 
-from ablations.planner import Fingerprints, Job, make_job
+from ablations.planner import Fingerprints, Job, grouped, make_job
 from ablations.provenance import provenance
 from ablations.resampling import Resamples, bootstrap, corner_bootstrap
-from ablations.store import Store
+from ablations.store import Failure, Store
 from cornernet.checkpoints import load_detector
 from cornernet.config import Config
 from cornernet.corner_evaluation import corner_counts
@@ -34,18 +36,20 @@ from cornernet.evaluation import Evaluation, evaluate
 from cornernet.progress import Progress
 from cornernet.training import finite, resolve_device, train
 
-__all__ = ["JobFailed", "run_group", "run_jobs"]
+__all__ = ["Outcome", "run_group", "run_jobs"]
 
+SECONDS_BETWEEN_LOOKS = 0.5
 
-class JobFailed(RuntimeError):
-    """Jobs that failed. The message names each and its log."""
+SECONDS_TO_STOP = 60.0
+"""A process that was asked to stop is asked again after this long: it may have begun to evaluate just then."""
 
 
 def run_group(store: Store, configs: Sequence[Config]) -> int:
     """Train once and evaluate with each configuration in this process, from where it stands; write a record each.
 
     The configurations differ in their testing part alone. An evaluation that fails prints its traceback and the others
-    go on; returns how many did.
+    go on; returns how many did. Whoever calls this holds the training's lock. Under torchrun all processes train and
+    the first evaluates.
     """
     config = configs[0]
     train_set = open_dataset(config.data.source, "train")
@@ -53,31 +57,47 @@ def run_group(store: Store, configs: Sequence[Config]) -> int:
     jobs = [make_job(each, Fingerprints(train_set.fingerprint, val_set.fingerprint)) for each in configs]
     if len({job.training_key for job in jobs}) > 1:
         raise ValueError("the configurations of a group must share one training")
-    failed = 0
-    with store.lock(jobs[0]):
-        jobs = [job for job in jobs if store.record(job) is None]
-        if not jobs:
-            return 0
-        began = time.monotonic()
-        folder = store.training(jobs[0])
-        begun = (folder / "metrics.jsonl").exists()
-        if not (folder / "model.safetensors").exists():
-            train(jobs[0].training_config, folder, resume=True, final_evaluation=False)
-        if config.training.threads:
-            torch.set_num_threads(config.training.threads)
-            cv2.setNumThreads(config.training.threads)
-        device = resolve_device(config.training.device)
-        detector = load_detector(folder, device=device)
-        # a training that was stopped in between has no time of its own
-        spent = None if begun else time.monotonic() - began
+    jobs = [job for job in jobs if store.record(job) is None]
+    if not jobs:
+        return 0
+    try:
+        trained = _trained(store, jobs[0])
+    except Exception:
         for job in jobs:
-            try:
-                store.write_record(job, _evaluated(job, detector, train_set, val_set, spent))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
-                traceback.print_exc()
-                print(f"evaluation {job.evaluation_key}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-                failed += 1
+            store.write_failure(job, traceback.format_exc())
+        raise
+    if trained is None:
+        return 0
+    failed = 0
+    for job in jobs:
+        try:
+            store.write_record(job, _evaluated(job, trained[0], train_set, val_set, trained[1]))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+            store.write_failure(job, traceback.format_exc())
+            traceback.print_exc()
+            print(f"evaluation {job.evaluation_key}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            failed += 1
     return failed
+
+
+def _trained(store: Store, job: Job) -> tuple[Detector, float | None] | None:
+    """Train where that is not done, and return the detector and the seconds it took; None on all but the first process.
+
+    A training that was stopped in between has no time of its own.
+    """
+    began = time.monotonic()
+    folder = store.training(job)
+    begun = (folder / "metrics.jsonl").exists()
+    if not store.trained(job):
+        train(job.training_config, folder, resume=True, final_evaluation=False)
+    if int(os.environ.get("RANK", "0")) > 0:
+        return None
+    training = job.config.training
+    if training.threads:
+        torch.set_num_threads(training.threads)
+        cv2.setNumThreads(training.threads)
+    detector = load_detector(folder, device=resolve_device(training.device))
+    return detector, None if begun else time.monotonic() - began
 
 
 def _evaluated(
@@ -130,83 +150,185 @@ def _without_places(config: Config) -> dict[str, Any]:
     return tree
 
 
-def run_jobs(store: Store, jobs: Sequence[Job], workers: int, quiet: bool = False) -> None:
-    """Run the jobs that are not finished, ``workers`` at a time. Raises :class:`JobFailed` after all were tried.
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the jobs of a call."""
 
-    Jobs that share a training share its process. When this process is interrupted or terminated the jobs are asked to
-    stop; they write a checkpoint first.
+    failed: tuple[Failure, ...]
+    """Those that were tried and failed."""
+    left: tuple[Job, ...]
+    """Those that the time did not suffice for."""
+    tried: int
+    """How many there were to do."""
+
+
+def run_jobs(
+    store: Store,
+    jobs: Sequence[Job],
+    workers: int,
+    *,
+    processes: int = 1,
+    deadline: float | None = None,
+    quiet: bool = False,
+) -> Outcome:
+    """Run the jobs that are not finished, ``workers`` trainings at a time, and return what became of them.
+
+    Jobs that share a training share its process; those that failed before come last. A training that another process
+    holds is left to it, and waited for once nothing else is to do. ``processes`` is how many GPUs share one training,
+    under torchrun. At ``deadline``, in the seconds of ``time.monotonic``, or when this process is interrupted or
+    terminated, what runs is asked to stop, and writes a checkpoint first.
     """
-    waiting = list({job.evaluation_key: job for job in jobs if store.record(job) is None}.values())
-    if not waiting:
-        return
-    groups: dict[str, list[Job]] = {}
-    for job in waiting:
-        groups.setdefault(job.training_key, []).append(job)
-    queue = list(groups.values())
-    running: dict[str, tuple[list[Job], subprocess.Popen[bytes], IO[bytes]]] = {}
-    failed: list[Job] = []
-    trainings = [group[0] for group in queue]
+    queue = grouped(job for job in jobs if store.record(job) is None)
+    queue.sort(key=lambda group: any(store.failure(job) is not None for job in group))
+    if not queue:
+        return Outcome((), (), 0)
+    calls = _Calls(store, workers, processes, queue)
+    trainings, tried = [group[0] for group in queue], sum(map(len, queue))
     total = sum(job.config.training.iterations for job in trainings)
     progress = Progress("ablate", total, start=sum(map(store.iterations_done, trainings)), quiet=quiet)
-    with contextlib.closing(progress), _terminate_on_exit(running):
-        while queue or running:
-            if queue and len(running) < workers:
-                group = queue.pop(0)
-                running[group[0].training_key] = (group, *_start(store, group))
+    with contextlib.closing(progress), calls.stopped_at_the_end():
+        while calls.queue or calls.running:
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            if calls.start_next():
                 continue
-            time.sleep(0.5)
-            for key, (group, process, log) in list(running.items()):
-                if process.poll() is not None:
-                    log.close()
-                    del running[key]
-                    failed += [job for job in group if store.record(job) is None]
-            done = sum(map(store.iterations_done, trainings))
-            progress.update(done, f"{len(running)} running, {len(queue)} waiting, {len(failed)} failed")
-    if failed:
-        logs = "\n".join(f"  {path}: {_last_line(path)}" for path in dict.fromkeys(map(store.log_path, failed)))
-        raise JobFailed(f"{len(failed)} of {len(waiting)} jobs failed; the others are kept:\n{logs}")
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            calls.collect()
+            progress.update(sum(map(store.iterations_done, trainings)), calls.note())
+    calls.collect(stopped=True)
+    left = tuple(job for group in calls.queue for job in group if store.record(job) is None)
+    return Outcome(tuple(calls.failed), left, tried)
 
 
-def _start(store: Store, group: Sequence[Job]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
-    """Start a process for jobs that share a training; its output goes to their log."""
-    path = store.log_path(group[0])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    log = path.open("ab")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "ablations.worker", str(store.root.resolve())]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        # Ctrl-C in a terminal would reach it beside our own request to stop, and asked twice it stops at once
-        start_new_session=True,
+@dataclass
+class _Call:
+    """A process at work on a group of jobs that share a training."""
+
+    group: list[Job]
+    process: subprocess.Popen[bytes]
+    log: Path
+    log_start: int
+    """Where in the log this call begins."""
+    before: dict[str, Failure | None]
+    """Why each job failed the time before."""
+
+
+class _Calls:
+    """The groups of jobs that wait, the processes that run, and the failures so far."""
+
+    def __init__(self, store: Store, workers: int, processes: int, queue: list[list[Job]]) -> None:
+        self.store, self.workers, self.processes = store, workers, processes
+        self.queue = queue
+        self.running: list[_Call] = []
+        self.failed: list[Failure] = []
+        self.elsewhere: dict[str, dict[str, Failure | None]] = {}
+        """The groups that another process was seen to hold, and how their jobs had failed before."""
+
+    def note(self) -> str:
+        """Return the note of the progress line."""
+        held = sum(self.store.held(group[0]) for group in self.queue)
+        parts = [f"{len(self.running)} running", f"{len(self.queue) - held} waiting", f"{len(self.failed)} failed"]
+        return ", ".join([*parts, *([f"{held} run by another process"] if held else [])])
+
+    def start_next(self) -> bool:
+        """Start the first group that is free, or drop one that has become finished; return whether there was one."""
+        if len(self.running) >= self.workers:
+            return False
+        for index, group in enumerate(self.queue):
+            key = group[0].training_key
+            lock = self.store.acquire(group[0])
+            if lock is None:
+                self.elsewhere.setdefault(key, self._failures(group))
+                continue
+            with lock:
+                del self.queue[index]
+                group = [job for job in group if self.store.record(job) is None]
+                tried = self._new_failures(group, self.elsewhere[key]) if key in self.elsewhere else {}
+                # what has just failed elsewhere is not tried again by this call
+                self.failed += tried.values()
+                group = [job for job in group if job.evaluation_key not in tried]
+                if group:
+                    self.running.append(self._start(group, lock))
+            return True
+        return False
+
+    def collect(self, stopped: bool = False) -> None:
+        """Take note of the processes that have ended; those that were ``stopped`` go back to the queue."""
+        for call in [call for call in self.running if call.process.poll() is not None]:
+            self.running.remove(call)
+            missing = [job for job in call.group if self.store.record(job) is None]
+            told = self._new_failures(missing, call.before)
+            self.failed += told.values()
+            silent = [job for job in missing if job.evaluation_key not in told]
+            if stopped and silent:
+                self.queue.insert(0, silent)
+                continue
+            for job in silent:
+                self.store.write_failure(job, _last_words(call))
+                failure = self.store.failure(job)
+                assert failure is not None
+                self.failed.append(failure)
+
+    @contextlib.contextmanager
+    def stopped_at_the_end(self) -> Iterator[None]:
+        """Ask the processes that still run to stop when this one leaves; they write a checkpoint first."""
+        previous = None
+        with contextlib.suppress(ValueError):  # signals can be handled in the main thread alone
+            previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            yield
+        finally:
+            if previous is not None:
+                signal.signal(signal.SIGTERM, previous)
+            for call in self.running:
+                call.process.terminate()
+            for call in self.running:
+                try:
+                    call.process.wait(SECONDS_TO_STOP)
+                except subprocess.TimeoutExpired:
+                    call.process.terminate()
+                    call.process.wait()
+
+    def _failures(self, group: Sequence[Job]) -> dict[str, Failure | None]:
+        return {job.evaluation_key: self.store.failure(job) for job in group}
+
+    def _new_failures(self, jobs: Sequence[Job], before: dict[str, Failure | None]) -> dict[str, Failure]:
+        """Return the failures by evaluation key that were not there before."""
+        now = self._failures(jobs)
+        return {key: failure for key, failure in now.items() if failure is not None and failure != before.get(key)}
+
+    def _start(self, group: list[Job], lock: IO[str]) -> _Call:
+        """Start a process that takes over the lock of a group; its output goes to their log."""
+        path = self.store.log_path(group[0])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m"]
+        if self.processes > 1:
+            command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes), "-m"]
+        before = self._failures(group)
+        with path.open("ab") as log, tempfile.TemporaryFile() as configs:
+            log_start = log.tell()
+            configs.write(json.dumps([job.config.to_dict() for job in group]).encode())
+            configs.flush()
+            process = subprocess.Popen(
+                [*command, "ablations.worker", str(self.store.root.resolve())],
+                stdin=configs,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "CORNERNET_WORKERS": str(self.workers)},
+                pass_fds=(lock.fileno(),),
+                # Ctrl-C in a terminal would reach it beside our own request to stop, and asked twice it stops at once
+                start_new_session=True,
+            )
+            return _Call(group, process, path, log_start, before)
+
+
+def _last_words(call: _Call) -> str:
+    """Return the end of what a process said that left neither a record nor a failure, and how it ended."""
+    with call.log.open("rb") as file:
+        file.seek(call.log_start)
+        said = file.read().decode(errors="replace").strip().splitlines()
+    status = call.process.returncode
+    how = (
+        f"was ended by signal {-status} ({signal.strsignal(-status)})" if status < 0 else f"ended with status {status}"
     )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps([job.config.to_dict() for job in group]).encode())
-    process.stdin.close()
-    return process, log
-
-
-@contextlib.contextmanager
-def _terminate_on_exit(running: dict[str, tuple[list[Job], subprocess.Popen[bytes], IO[bytes]]]) -> Iterator[None]:
-    """Ask the processes that still run to stop when this one leaves early; they write a checkpoint first."""
-    previous = None
-    with contextlib.suppress(ValueError):  # signals can be handled in the main thread alone
-        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
-        for _, process, _ in running.values():
-            process.terminate()
-        for _, process, log in running.values():
-            process.wait()
-            log.close()
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no output"
+    return "\n".join([*said[-40:], f"the process {how}"])

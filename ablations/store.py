@@ -2,35 +2,63 @@
 
 ::
 
-    STORE/trainings/KEY/        as cornernet.training writes it
+    STORE/trainings/KEY/        as cornernet.training writes it, and .lock, held while a process works on it
     STORE/evaluations/KEY.json  the record: config, provenance, metrics
+    STORE/failures/KEY.json     why an evaluation, or its training, failed; gone once it succeeds
     STORE/logs/KEY.log          what the processes said that made a training and its evaluations
+
+Several processes may share a store: who holds a training's lock works on it, the others do something else meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ablations.planner import Job
 from cornernet.files import atomic_write
 
-__all__ = ["Store", "StoreError"]
+__all__ = ["Failure", "Store", "StoreError"]
 
 
 class StoreError(RuntimeError):
     """A store that cannot be used. The message names the file and the fix."""
 
 
-class Store:
-    """A folder of runs. Keys come from ``ablations.planner``."""
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a job failed the last time that it was tried."""
 
-    def __init__(self, root: Path) -> None:
+    evaluation_key: str
+    training_key: str
+    time: str
+    """UTC, ISO 8601."""
+    traceback: str
+    log: str
+    """The log's path below the store."""
+
+    @property
+    def last_line(self) -> str:
+        """The last line of the traceback: the error itself."""
+        lines = self.traceback.strip().splitlines()
+        return lines[-1].strip() if lines else "no output"
+
+
+class Store:
+    """A folder of runs. Keys come from ``ablations.planner``.
+
+    ``published`` are records from elsewhere by evaluation key, that count as finished where the folder has none.
+    """
+
+    def __init__(self, root: Path, published: Mapping[str, dict[str, Any]] | None = None) -> None:
         self.root = root
+        self.published = {} if published is None else published
 
     def training(self, job: Job) -> Path:
         """Return the folder of a job's training."""
@@ -40,26 +68,53 @@ class Store:
         """Return the file of a job's record."""
         return self.root / "evaluations" / f"{job.evaluation_key}.json"
 
+    def failure_path(self, job: Job) -> Path:
+        """Return the file that says why a job failed."""
+        return self.root / "failures" / f"{job.evaluation_key}.json"
+
     def log_path(self, job: Job) -> Path:
         """Return the file of what the process of a job's training and its evaluations says."""
         return self.root / "logs" / f"{job.training_key}.log"
 
     def record(self, job: Job) -> dict[str, Any] | None:
         """Return a job's record, or None while it is not finished."""
-        path = self.record_path(job)
-        try:
-            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise StoreError(f"the record {path} cannot be read: {error}; remove it to evaluate again") from error
-        return record
+        record = _read_json(self.record_path(job), "evaluate again")
+        return self.published.get(job.evaluation_key) if record is None else record
+
+    def own_record(self, job: Job) -> dict[str, Any] | None:
+        """Return a job's record of this folder alone, whatever was published."""
+        return _read_json(self.record_path(job), "evaluate again")
 
     def write_record(self, job: Job, record: dict[str, Any]) -> None:
-        """Write a job's record: from here on the job is finished."""
-        path = self.record_path(job)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        """Write a job's record: from here on the job is finished, however often it failed before."""
+        _write_json(self.record_path(job), record)
+        self.failure_path(job).unlink(missing_ok=True)
+
+    def failure(self, job: Job) -> Failure | None:
+        """Return why a job failed the last time, or None where it did not."""
+        path = self.failure_path(job)
+        tree = _read_json(path, "forget the failure")
+        if tree is None:
+            return None
+        try:
+            return Failure(**tree)
+        except TypeError as error:
+            raise StoreError(f"{path} is no record of a failure: {error}; remove it to forget the failure") from error
+
+    def write_failure(self, job: Job, traceback: str) -> None:
+        """Write why a job failed. It is tried again by the next call."""
+        failure = Failure(
+            evaluation_key=job.evaluation_key,
+            training_key=job.training_key,
+            time=datetime.datetime.now(datetime.UTC).isoformat(),
+            traceback=traceback,
+            log=str(self.log_path(job).relative_to(self.root)),
+        )
+        _write_json(self.failure_path(job), failure.__dict__)
+
+    def trained(self, job: Job) -> bool:
+        """Return whether a job's training is finished."""
+        return (self.training(job) / "model.safetensors").exists()
 
     def iterations_done(self, job: Job) -> int:
         """Return how far a job's training has come, as its metrics tell."""
@@ -68,16 +123,58 @@ class Store:
             return int(json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["iteration"])
         return 0
 
-    @contextlib.contextmanager
-    def lock(self, job: Job) -> Iterator[None]:
-        """Hold a job's training for this process. Raises :class:`StoreError` while another process has it."""
+    def resumes_at(self, job: Job) -> int:
+        """Return the iteration that a job's training goes on from: its checkpoint's, the last one when finished."""
+        if self.trained(job):
+            return job.config.training.iterations
+        steps = (path.name.removeprefix("step-") for path in (self.training(job) / "checkpoints").glob("step-*"))
+        return max((int(step) for step in steps if step.isdecimal()), default=0)
+
+    def acquire(self, job: Job) -> IO[str] | None:
+        """Return a job's training's lock, held until the file and all copies of it are closed; None while it is held.
+
+        A process that inherits the file holds the lock too, and goes on holding it after this one ends.
+        """
         folder = self.training(job)
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StoreError(
-                    f"another process is working on {folder}; wait for it, or use another store"
-                ) from error
-            yield
+        file = (folder / ".lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        return file
+
+    def held(self, job: Job) -> bool:
+        """Return whether a live process holds a job's training."""
+        try:
+            with (self.training(job) / ".lock").open() as file:
+                # shared: two that look at once do not see each other
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def finished_records(self) -> Iterator[dict[str, Any]]:
+        """Yield the records of this folder, whatever job they are of; those that cannot be read are left out."""
+        for path in sorted((self.root / "evaluations").glob("*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def _read_json(path: Path, purpose: str) -> dict[str, Any] | None:
+    """Return what a file of the store holds, or None where there is none; it is removed for ``purpose``."""
+    try:
+        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read: {error}; remove it to {purpose}") from error
+    return tree
+
+
+def _write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, json.dumps(tree, indent=1, allow_nan=False) + "\n")

@@ -1,11 +1,13 @@
 """The process of one training and its evaluations: ``python -m ablations.worker STORE``.
 
-The configurations of the evaluations come as a JSON list on standard input.
+The configurations of the evaluations come as a JSON list in a file on standard input. Under torchrun every process
+reads them, so that the file is read from its beginning whoever read it before.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,5 +16,10 @@ from ablations.store import Store
 from cornernet.config import Config
 
 if __name__ == "__main__":
-    configs = [Config.from_dict(tree, "standard input") for tree in json.load(sys.stdin)]
-    sys.exit(run_group(Store(Path(sys.argv[1])), configs))
+    text = os.pread(sys.stdin.fileno(), os.fstat(sys.stdin.fileno()).st_size, 0)
+    configs = [Config.from_dict(tree, "standard input") for tree in json.loads(text)]
+    try:
+        sys.exit(run_group(Store(Path(sys.argv[1])), configs))
+    except KeyboardInterrupt as stop:
+        print(f"ablations.worker: {stop or 'stopped'}", file=sys.stderr)
+        sys.exit(130)

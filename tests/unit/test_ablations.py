@@ -475,6 +475,18 @@ def test_what_cannot_be_done_is_said(argv, message, tmp_path, capsys) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_a_profile_trains_on_one_thread(profile, tmp_path) -> None:
-    for data in (None, tmp_path):
+    for data in (tmp_path,) if profile.name == "paper" else (None, tmp_path):
         assert profile.base(data).training.threads == 1
         assert len(profile.seeds) >= 2
+
+
+def test_the_paper_s_profile_is_the_paper_s_training_and_takes_no_generated_data(tmp_path) -> None:
+    config = PROFILES["paper"].base(tmp_path)
+    assert config.model == recipe("hourglass_104").model
+    assert config.data.input_size == (511, 511)
+    assert (config.training.batch_size, config.training.iterations) == (49, 250_000)
+    assert (config.training.learning_rate, config.training.schedule) == (2.5e-4, "step")
+    # the batch can be cut evenly
+    assert config.training.batch_size % (PROFILES["paper"].gpus * config.training.accumulation) == 0
+    with pytest.raises(ConfigError, match=r"COCO's folder with --data"):
+        PROFILES["paper"].base(None)
