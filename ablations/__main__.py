@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
 import time
@@ -140,10 +141,22 @@ class _Work:
     published: Path | None
     """The folder of the committed records, for a profile that has them."""
 
-    @property
+    @functools.cached_property
+    def unavailable(self) -> dict[tuple[str, str], str]:
+        """Why this machine cannot run a (study, variant); without those that another machine finished."""
+        return {
+            (study.name, variant.name): why
+            for study in self.studies
+            for variant in study.variants
+            if (why := study.why_not(self.base, variant)) is not None
+            and any(self.store.record(self.jobs[study.name, variant.name, seed]) is None for seed in self.seeds)
+        }
+
+    @functools.cached_property
     def distinct(self) -> list[Job]:
-        """The distinct jobs in the order in which they are run."""
-        return in_order(self.jobs, self.seeds)
+        """The distinct jobs that can run here, in the order in which they are run."""
+        here = {key: job for key, job in self.jobs.items() if key[:2] not in self.unavailable}
+        return in_order(here, self.seeds)
 
     def names(self) -> dict[str, tuple[str, str, int]]:
         """Return the first (study, variant, seed) that asks for each evaluation, and for each training."""
@@ -313,7 +326,10 @@ def _status(arguments: StatusArguments) -> int:
     work = _work(arguments, quiet=True)
     # read once: a job may be of several studies, and go on meanwhile
     states = {job.evaluation_key: _state(work.store, job) for job in work.distinct}
-    rows = [[*name, job.evaluation_key, states[job.evaluation_key]] for name, job in work.jobs.items()]
+    rows = [
+        [*name, job.evaluation_key, states.get(job.evaluation_key) or f"cannot run here: {work.unavailable[name[:2]]}"]
+        for name, job in work.jobs.items()
+    ]
     print(work.headline(work.profile.workers))
     print(work.estimate(work.profile.workers).to_text(), end="\n\n")
     print(tabulate(rows, ["study", "variant", "seed", "evaluation", "state"], disable_numparse=True))
@@ -360,6 +376,7 @@ def _report(arguments: Arguments, work: _Work) -> None:
         command=_command(arguments, work.studies, work.seeds),
         seeds=work.seeds,
         areas=work.sources.val(work.base.data.source).area_counts(),
+        unavailable=work.unavailable,
     )
     records = {key: work.store.record(job) for key, job in work.jobs.items()}
     tables = []

@@ -15,7 +15,7 @@ from cornernet.recipes import hourglass_104, small, tiny
 
 __all__ = ["PROFILES", "Profile", "find_profile"]
 
-ALL_STUDIES = ("table1", "table2", "table3", "table6", "table7")
+ALL_STUDIES = ("table1", "table2", "table3", "table6", "table6_error_types", "table7", "pooling_implementations")
 
 
 @dataclass(frozen=True, kw_only=True)
