@@ -213,7 +213,7 @@ class StudyTable:
             counts = "; ".join(f"{self._shown(metric)}: {self.true_corners[metric]}" for metric in counted)
             lines.append(f"Corners evaluated on: {counts}.")
         for row in self.rows:
-            if row["kind"] == "difference":
+            if row["kind"] == "difference" and self._runs_here(row):
                 primary = self.study.metrics[0]
                 per_seed = row["values"][primary]
                 each = (
