@@ -120,17 +120,18 @@ def _run(
     reverse: bool,
     parts: int,
 ) -> None:
-    """Run the loops over all of their units of work: planes, or blocks of the channels of an image."""
+    """Run the loops over all of their units of work: planes, or bands of the rows of a channels_last image."""
     like = tensors[0]
     images, channels, height, width = like.shape
     openmp = _openmp()
     threads = torch.get_num_threads() if openmp is not None and like.numel() >= _SHARED_FROM else 1
-    channels_last, blocks = memory_format_of(like) == torch.channels_last, 1
+    channels_last, bands = memory_format_of(like) == torch.channels_last, 1
     if channels_last:
-        # blocks of channels, only as many as keep every thread busy: long runs of memory are read faster
-        lanes = -(-channels // _LANES)
-        blocks = min(lanes, -(-threads // images))
-        units, scratch_size = images * blocks, (width + 1) * -(-lanes // blocks) * _LANES
+        # An image is cut into bands only where there are more threads than images. Bands of rows, although the
+        # vertical scan must read the rows before the band; threads that share rows, each with channels of its own,
+        # fetch each other's ahead: 3.3 times the addition at [1, 128, 128, 128], slower than one thread
+        bands = min(height, -(-threads // images))
+        units, scratch_size = images * bands, (width + 1) * -(-channels // _LANES) * _LANES
     else:
         units, scratch_size = images * channels, -(-width // _LANES) * _LANES
     # bytes for each thread, and a gap: two threads that write to one cache line wait for each other
@@ -142,7 +143,7 @@ def _run(
     parameters = np.array(
         (
             channels_last, *(tensor.data_ptr() for tensor in tensors), *words, scratch.ctypes.data, scratch_size,
-            tickets.ctypes.data, pieces, units, height, width, channels, blocks, reverse, parts, records is not None,
+            tickets.ctypes.data, pieces, units, height, width, channels, bands, reverse, parts, records is not None,
         ),
         np.int64,
     )  # fmt: skip

@@ -491,6 +491,12 @@ def back_across(grad: Any, sums: Any, at: int, grad_x: Any, index: int, bits: in
     _store(sums, at, where_bit(bits, nothing, total))
 
 
+@_inlined
+def carry_across(grad: Any, sums: Any, at: int, bits: int) -> None:
+    """Add 16 gradients to the sums held in ``sums[at:]``, which records end."""
+    _store(sums, at, where_bit(bits, zero(sums), add(_load(sums, at), grad)))
+
+
 # ------------------------------------------------------------------------------------------------ contiguous tensors
 def _forward_cell(step_along: Any, last_lane: Any) -> Any:
     @_inlined
@@ -649,47 +655,64 @@ def _backward_channels(
         back_across(grad, sums, beside, grad_horizontal, index, get_word(words[1], word), count)
 
 
+@_inlined
+def first_step(band: int, bands: int, height: int) -> int:
+    """Return where a band of rows starts in the scan. Later bands are two thirds as long as the one before: each
+    reads the rows before its own first, one map of three."""
+    ratio = 2.0 / 3.0
+    return int(height * (1.0 - ratio**band) / (1.0 - ratio**bands) + 0.5)
+
+
 @_loop
 def channels_forward(
     vertical: Any, horizontal: Any, result: Any, words_down: Any, words_across: Any, scratch: Any,
-    tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, blocks: int,
+    tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, bands: int,
     reverse: bool, parts: int, keep: bool,
 ) -> None:  # fmt: skip
-    """Pool blocks of channels of channels_last tensors, in memory [images, height, width, channels].
+    """Pool bands of rows of channels_last tensors, in memory [images, height, width, channels].
 
-    ``units`` are images * ``blocks``. ``scratch`` holds (width + 1) * the channels of a block, rounded up to 16, wide
-    values. Other arguments as in :func:`rows_forward`.
+    ``units`` are images * ``bands``. ``scratch`` holds (width + 1) * channels, rounded up to 16, wide values. Other
+    arguments as in :func:`rows_forward`.
     """
     tensors = vertical, horizontal, result
     words, best = (words_down, words_across), scratch
-    count = (channels + LANES - 1) // LANES
-    size = (count + blocks - 1) // blocks
-    beside, rest = width * size * LANES, channels % LANES
+    full, rest = channels // LANES, channels % LANES
+    count = full + (rest > 0)
+    beside = width * count * LANES
     piece = take_ticket(tickets)
     while piece < pieces:
         for unit in range(units * piece // pieces, units * (piece + 1) // pieces):
-            low = unit % blocks * size
-            high = min(low + size, count)
-            whole = high - 1 if high == count and rest else high
-            for k in range(width * size):
+            image, band = unit // bands, unit % bands
+            start, stop = first_step(band, bands, height), first_step(band + 1, bands, height)
+            for k in range(width * count):
                 _store(best, k * LANES, lowest(best))
-            for step in range(height):
-                row = unit // blocks * height + (height - 1 - step if reverse else step)
-                for k in range(size):
+            for step in range(start if parts != 2 else 0):  # what the vertical scan brings along from before the band
+                row = image * height + (height - 1 - step if reverse else step)
+                for column in range(width):
+                    position, at = row * width + column, column * count * LANES
+                    for k in range(full):
+                        index = position * channels + k * LANES
+                        step_across(vertical, index, best, at + k * LANES, words_down, 0, False, False, LANES)
+                    if rest:
+                        index = position * channels + full * LANES
+                        step_across(vertical, index, best, at + full * LANES, words_down, 0, False, False, rest)
+            for step in range(start, stop):
+                row = image * height + (height - 1 - step if reverse else step)
+                for k in range(count):
                     _store(best, beside + k * LANES, lowest(best))
                 for turn in range(width):
                     column = width - 1 - turn if reverse else turn
                     position, top, edge = row * width + column, step == 0, turn == 0
-                    index, at, word = position * channels, (column * size - low) * LANES, position * count
-                    for k in range(low, whole):
+                    index, at, word = position * channels, column * count * LANES, position * count
+                    for k in range(full):
                         _forward_channels(
-                            tensors, words, best, index + k * LANES, at + k * LANES, beside + (k - low) * LANES,
-                            word + k, top, edge, parts, keep, LANES,
+                            tensors, words, best, index + k * LANES, at + k * LANES, beside + k * LANES, word + k,
+                            top, edge, parts, keep, LANES,
                         )  # fmt: skip
-                    for k in range(max(low, whole), high):
+                    if rest:
                         _forward_channels(
-                            tensors, words, best, index + k * LANES, at + k * LANES, beside + (k - low) * LANES,
-                            word + k, top, edge, parts, keep, rest,
+                            tensors, words, best, index + full * LANES, at + full * LANES, beside + full * LANES,
+                            word + full, top, edge, parts, keep, rest,
                         )  # fmt: skip
         piece = take_ticket(tickets)
 
@@ -697,40 +720,46 @@ def channels_forward(
 @_loop
 def channels_backward(
     grad_result: Any, grad_vertical: Any, grad_horizontal: Any, words_down: Any, words_across: Any, scratch: Any,
-    tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, blocks: int,
+    tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, bands: int,
     reverse: bool, parts: int,
 ) -> None:  # fmt: skip
     """Spread the gradient of :func:`channels_forward` over its inputs, following the records; arguments as there."""
     tensors = grad_result, grad_vertical, grad_horizontal
     words, sums = (words_down, words_across), scratch
-    count = (channels + LANES - 1) // LANES
-    size = (count + blocks - 1) // blocks
-    beside, rest = width * size * LANES, channels % LANES
+    full, rest = channels // LANES, channels % LANES
+    count = full + (rest > 0)
+    beside = width * count * LANES
     piece = take_ticket(tickets)
     while piece < pieces:
         for unit in range(units * piece // pieces, units * (piece + 1) // pieces):
-            low = unit % blocks * size
-            high = min(low + size, count)
-            whole = high - 1 if high == count and rest else high
-            for k in range(width * size):
+            image, band = unit // bands, unit % bands
+            start, stop = first_step(band, bands, height), first_step(band + 1, bands, height)
+            for k in range(width * count):
                 _store(sums, k * LANES, zero(sums))
-            for step in range(height):
-                row = unit // blocks * height + (step if reverse else height - 1 - step)
-                for k in range(size):
+            for step in range(start if parts != 2 else 0):
+                row = image * height + (step if reverse else height - 1 - step)
+                for column in range(width):
+                    position, at = row * width + column, column * count * LANES
+                    for k in range(count):
+                        grad = get_or_zero(grad_result, position * channels + k * LANES, LANES if k < full else rest)
+                        carry_across(grad, sums, at + k * LANES, get_word(words_down, position * count + k))
+            for step in range(start, stop):
+                row = image * height + (step if reverse else height - 1 - step)
+                for k in range(count):
                     _store(sums, beside + k * LANES, zero(sums))
                 for turn in range(width):
                     column = turn if reverse else width - 1 - turn
                     position = row * width + column
-                    index, at, word = position * channels, (column * size - low) * LANES, position * count
-                    for k in range(low, whole):
+                    index, at, word = position * channels, column * count * LANES, position * count
+                    for k in range(full):
                         _backward_channels(
-                            tensors, words, sums, index + k * LANES, at + k * LANES, beside + (k - low) * LANES,
-                            word + k, parts, LANES,
+                            tensors, words, sums, index + k * LANES, at + k * LANES, beside + k * LANES, word + k,
+                            parts, LANES,
                         )  # fmt: skip
-                    for k in range(max(low, whole), high):
+                    if rest:
                         _backward_channels(
-                            tensors, words, sums, index + k * LANES, at + k * LANES, beside + (k - low) * LANES,
-                            word + k, parts, rest,
+                            tensors, words, sums, index + full * LANES, at + full * LANES, beside + full * LANES,
+                            word + full, parts, rest,
                         )  # fmt: skip
         piece = take_ticket(tickets)
 
@@ -738,7 +767,7 @@ def channels_backward(
 # ---------------------------------------------------------------------------------------------------------- entries
 # One C function void(int64 *parameters) for each direction and dtype, so that any thread can run it without Python:
 # 0 channels_last?, 1-3 tensors, 4-5 records, 6 scratch, 7 bytes of scratch for a thread, 8 tickets (two counters, zero:
-# pieces, threads), 9 pieces, 10 units, 11 height, 12 width, 13 channels, 14 blocks, 15 reverse, 16 parts, 17 keep
+# pieces, threads), 9 pieces, 10 units, 11 height, 12 width, 13 channels, 14 bands, 15 reverse, 16 parts, 17 keep
 PARAMETERS = 18
 
 
@@ -750,9 +779,9 @@ def _forward(p: Any, at: Any, wide_at: Any) -> None:
     pieces, units, height, width = parameter(p, 9), parameter(p, 10), parameter(p, 11), parameter(p, 12)
     reverse, parts, keep = parameter(p, 15) != 0, parameter(p, 16), parameter(p, 17) != 0
     if parameter(p, 0):
-        channels, blocks = parameter(p, 13), parameter(p, 14)
+        channels, bands = parameter(p, 13), parameter(p, 14)
         channels_forward(
-            *tensors, *words, scratch, tickets, pieces, units, height, width, channels, blocks, reverse, parts, keep
+            *tensors, *words, scratch, tickets, pieces, units, height, width, channels, bands, reverse, parts, keep
         )
     else:
         rows_forward(*tensors, *words, scratch, tickets, pieces, units, height, width, reverse, parts, keep)
@@ -766,9 +795,9 @@ def _backward(p: Any, at: Any, wide_at: Any) -> None:
     pieces, units, height, width = parameter(p, 9), parameter(p, 10), parameter(p, 11), parameter(p, 12)
     reverse, parts = parameter(p, 15) != 0, parameter(p, 16)
     if parameter(p, 0):
-        channels, blocks = parameter(p, 13), parameter(p, 14)
+        channels, bands = parameter(p, 13), parameter(p, 14)
         channels_backward(
-            *tensors, *words, scratch, tickets, pieces, units, height, width, channels, blocks, reverse, parts
+            *tensors, *words, scratch, tickets, pieces, units, height, width, channels, bands, reverse, parts
         )
     else:
         rows_backward(*tensors, *words, scratch, tickets, pieces, units, height, width, reverse, parts)
