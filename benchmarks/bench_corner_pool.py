@@ -1,7 +1,11 @@
 """Corner pooling, every implementation: ``pytest benchmarks/bench_corner_pool.py --benchmark-json=out.json``.
 
 The figures are in each row's ``extra_info`` (``benchmarks.measure`` says how they are taken); the plugin's own
-statistics, three more runs of the candidate, are secondary. BENCHMARK_PROFILE=smoke runs one tiny workload.
+statistics, a few more runs of the candidate, are secondary. Every implementation has a row for every workload and
+mode; one without figures says why. BENCHMARK_PROFILE=thorough measures what takes plain torch on a CPU minutes a row
+too, BENCHMARK_PROFILE=smoke one tiny workload.
+
+A run may be cut into slices, such as ``-k "eager and paper-4"``: ``benchmarks.results`` merges their files.
 """
 
 from __future__ import annotations
@@ -14,15 +18,16 @@ import torch
 
 import kernels
 from benchmarks.measure import blank_row, measure, prepare, unmeasured
-from benchmarks.workloads import MODES, Workload, workloads
+from benchmarks.workloads import MODES, Workload, profile_name, workloads
 from kernels import registry
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KEEPS_RECORDS = ("cpu",)
 
-# Plain torch takes seconds where the operators take milliseconds, and its larger workloads would fill an afternoon
-_PLAIN_LARGEST = 128**3
-_WIDE_DTYPES = ("float32", "bfloat16")
+# Plain torch takes seconds where the operators take milliseconds: in float32 only beyond the first, not at all beyond
+# the second number of elements
+_PLAIN_ALL_DTYPES, _PLAIN_LARGEST = 128**3, 4 * 128**3
+_BATCH_32_DTYPES = ("float32", "bfloat16")
 
 
 def why_not_timed(row: registry.Implementation, workload: Workload) -> tuple[str, str] | None:
@@ -32,22 +37,23 @@ def why_not_timed(row: registry.Implementation, workload: Workload) -> tuple[str
         return "unavailable", reason
     if row.name == "reference" and torch.Size(workload.shape).numel() > 10_000:
         return "not measured", "the oracle of the tests, brute force in Python"
-    size = torch.Size(workload.shape).numel()
-    if DEVICE == "cpu" and not row.operators and (size > _PLAIN_LARGEST or workload.dtype not in _WIDE_DTYPES):
-        return "not measured", "plain torch on a CPU: minutes a row"
-    if workload.name == "batch-32" and workload.dtype not in _WIDE_DTYPES:
-        return "not measured", "gigabytes a tensor"
+    if workload.name == "batch-32" and workload.dtype not in _BATCH_32_DTYPES:
+        return "not measured", "gigabytes of memory, and float32 and bfloat16 tell the rest"
+    if DEVICE == "cpu" and not row.operators and profile_name() != "thorough":
+        size = torch.Size(workload.shape).numel()
+        if size > (_PLAIN_LARGEST if workload.dtype == "float32" else _PLAIN_ALL_DTYPES):
+            return "not measured", "plain torch on a CPU takes up to minutes a row; BENCHMARK_PROFILE=thorough"
     return None
 
 
 def cases() -> list[Any]:
-    """Return each implementation, workload and mode; one workload where an implementation has nothing to measure."""
-    params = []
-    for row in registry.ROWS:
-        timed = [workload for workload in workloads() if why_not_timed(row, workload) is None]
-        for workload in timed or workloads()[:1]:
-            params += [pytest.param(row, workload, mode, id=f"{row.name}-{mode}-{workload}") for mode in MODES]
-    return params
+    """Return each implementation, workload and mode; workload by workload, as its maps are made only once."""
+    return [
+        pytest.param(row, workload, mode, id=f"{row.name}-{mode}-{workload}")
+        for workload in workloads()
+        for row in registry.ROWS
+        for mode in MODES
+    ]
 
 
 @pytest.mark.parametrize(("row", "workload", "mode"), cases())
@@ -65,7 +71,7 @@ def test_corner_pool(benchmark: Any, row: registry.Implementation, workload: Wor
         )  # fmt: skip
     benchmark.extra_info.update(result)
     if result["status"] == "ok":
-        benchmark.pedantic(prepare(pool, workload, mode, DEVICE)[0], rounds=3)
+        benchmark.pedantic(prepare(pool, workload, mode, DEVICE)[0], rounds=3 if result["milliseconds"] < 100 else 1)
     else:
         benchmark.pedantic(lambda: None, rounds=1)  # the plugin writes no row for what it has not run
         if result["status"] == "error":

@@ -144,12 +144,16 @@ def _seconds(function: Callable[[], Any], device: str) -> float:
 def in_turn(
     candidate: Callable[[], Any], floor: Callable[[], Any], device: str, seconds: float
 ) -> list[tuple[float, float]]:
-    """Return the times of candidate and floor, run in turn for about ``seconds``, between 5 and 400 pairs of them."""
-    once = _seconds(candidate, device) + _seconds(floor, device)  # the first run compiles and touches memory
-    for _ in range(2 if once < 1 else 0):
-        once = _seconds(candidate, device) + _seconds(floor, device)
-    pairs = min(400, max(5, math.ceil(seconds / once)))
-    return [(_seconds(candidate, device), _seconds(floor, device)) for _ in range(pairs)]
+    """Return the times of candidate and floor, run in turn for about ``seconds``, between 3 and 400 pairs of them."""
+
+    def pair() -> tuple[float, float]:
+        return _seconds(candidate, device), _seconds(floor, device)
+
+    for _ in range(2):  # the first run compiles and touches memory; where it takes that long, it is one of the few
+        first = pair()
+        if sum(first) > seconds:
+            return [first, pair(), pair()]
+    return [pair() for _ in range(min(400, max(3, math.ceil(seconds / sum(first)))))]
 
 
 def memory(pool: Pool, workload: Workload, mode: str, device: str) -> tuple[int, int]:

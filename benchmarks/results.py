@@ -1,7 +1,8 @@
 """Reading what ``pytest benchmarks --benchmark-json=out.json`` wrote, and publishing it.
 
 ``python -m benchmarks.results out.json reports/benchmarks`` writes reports/benchmarks/<device>.json: the same, with the
-plugin's statistics reduced to a few figures and one row a line.
+plugin's statistics reduced to a few figures and one row a line. Several files, slices of one run, are merged: where two
+hold the same row, the later file's counts. All must come from the same device, threads and versions.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +40,29 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def publish(source: Path, folder: Path) -> Path:
-    """Write the rows of ``source`` to ``folder``/<device>.json, one row a line, and return the path."""
-    rows = read_rows(source)
-    if not rows:
-        raise ValueError(f"{source}: no rows; run pytest benchmarks --benchmark-json={source}")
-    content = json.loads(source.read_text())
-    common = {field: rows[0][field] for field in _COMMON}
+def publish(sources: Sequence[Path], folder: Path) -> Path:
+    """Write the rows of ``sources`` to ``folder``/<device>.json, one row a line, and return the path.
+
+    Raises ``ValueError``, naming the file, for one without rows, or from another device, threads or versions.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    common: dict[str, Any] = {}
+    for source in sources:
+        rows = read_rows(source)
+        if not rows:
+            raise ValueError(f"{source}: no rows; run pytest benchmarks --benchmark-json={source}")
+        content = json.loads(source.read_text())
+        merged |= {each["name"]: each for each in content["benchmarks"] if "status" in each["extra_info"]}
+        for row in rows:
+            common = common or {field: row[field] for field in _COMMON}
+            for field in _COMMON:
+                if row[field] != common[field]:
+                    raise ValueError(
+                        f"{source}: {field} is {row[field]!r}, but {common[field]!r} in {sources[0]}; "
+                        "publish only what was run alike"
+                    )
     lines = []
-    for each in content["benchmarks"]:
+    for each in merged.values():
         info = {
             field: value for field, value in each["extra_info"].items() if field not in _COMMON and value is not None
         }
@@ -62,6 +78,7 @@ def publish(source: Path, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        raise SystemExit("usage: python -m benchmarks.results out.json reports/benchmarks")
-    print(publish(Path(sys.argv[1]), Path(sys.argv[2])))
+    if len(sys.argv) < 3:
+        raise SystemExit("usage: python -m benchmarks.results out.json [more.json ...] reports/benchmarks")
+    *raw, target = map(Path, sys.argv[1:])
+    print(publish(raw, target))

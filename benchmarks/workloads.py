@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 
@@ -33,16 +34,20 @@ class Workload:
     def maps(self, device: str) -> tuple[Tensor, Tensor, Tensor]:
         """Return the two maps and a gradient: rectified normal values, as after a ReLU, and small whole numbers.
 
-        Whole numbers, so that sums of gradients are exact and every implementation must agree to the last bit.
+        Whole numbers, so that sums of gradients are exact and every implementation must agree to the last bit. The
+        memory is the same at every call and must not be written to.
         """
-        generator = torch.Generator().manual_seed(0)
-        dtype, layout = getattr(torch, self.dtype), LAYOUTS[self.layout]
-        vertical, horizontal = (torch.randn(self.shape, generator=generator).relu() for _ in range(2))
-        grad = torch.randint(-2, 3, self.shape, generator=generator)
-        first, second, third = (
-            tensor.to(device, dtype).contiguous(memory_format=layout) for tensor in (vertical, horizontal, grad)
-        )
-        return first, second, third
+        vertical, horizontal, grad = (tensor.detach() for tensor in _maps(self, device))
+        return vertical, horizontal, grad
+
+
+@functools.lru_cache(maxsize=1)
+def _maps(workload: Workload, device: str) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    dtype, layout = getattr(torch, workload.dtype), LAYOUTS[workload.layout]
+    vertical, horizontal = (torch.randn(workload.shape, generator=generator).relu() for _ in range(2))
+    grad = torch.randint(-2, 3, workload.shape, generator=generator)
+    return tuple(tensor.to(device, dtype).contiguous(memory_format=layout) for tensor in (vertical, horizontal, grad))
 
 
 _SHAPES = {
@@ -54,11 +59,17 @@ _SHAPES = {
 }
 
 
-def workloads() -> list[Workload]:
-    """Return what to measure: everything, or one tiny workload with ``BENCHMARK_PROFILE=smoke``."""
+def profile_name() -> str:
+    """Return BENCHMARK_PROFILE: full, thorough (what full leaves out for its time too) or smoke."""
     profile = os.environ.get("BENCHMARK_PROFILE", "full")
-    if profile not in ("full", "smoke"):
-        raise ValueError(f"BENCHMARK_PROFILE must be full or smoke, not {profile!r}")
+    if profile not in ("full", "thorough", "smoke"):
+        raise ValueError(f"BENCHMARK_PROFILE must be full, thorough or smoke, not {profile!r}")
+    return profile
+
+
+def workloads() -> list[Workload]:
+    """Return every workload, or a tiny one with ``BENCHMARK_PROFILE=smoke``."""
+    profile = profile_name()
     shapes = {"smoke": (1, 4, 16, 17)} if profile == "smoke" else _SHAPES
     dtypes = DTYPES[:1] if profile == "smoke" else DTYPES
     return [

@@ -112,7 +112,7 @@ int64_at, words_at = _at(types.int64), bfloat16_at
 
 @_emitted
 def parameter(typing_context: Any, parameters: Any, index: Any) -> Any:
-    """Return ``parameters[index]``."""
+    """Return ``parameters[index]``, 64 bits."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load(builder.gep(args[0], [args[1]]), align=8)
@@ -252,6 +252,37 @@ def put_word(typing_context: Any, words: Any, index: Any, bits: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(words, types.intp, bits), generate
+
+
+# How far ahead of the scan memory is asked for. It is the store that waits otherwise: the processor foresees what is
+# read, and fetches a line that is written only when the store meets it. At [1, 128, 128, 128] float32, two threads on
+# two cores (Sapphire Rapids), in units of an addition: contiguous 1.43 without, 1.37 asking for what is read only, 1.10
+# to 1.26 for both; channels_last 1.66, 1.75, 1.26 to 1.57. From 1 to 4 KiB differ by less than the runs do
+_BYTES_AHEAD = 2048
+_CACHE_LINE = 64
+
+
+def _prefetch(write: int) -> Any:
+    @_emitted
+    def prefetch(typing_context: Any, array: Any, index: Any, reverse: Any) -> Any:
+        """Ask for what the scan will meet some way after ``array[index : index + 16]``; never faults."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            byte = builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
+            kind = ir.FunctionType(ir.VoidType(), [byte.type, _I32, _I32, _I32])
+            function = _declared(builder, kind, "llvm.prefetch.p0")
+            for line in range(0, max(_CACHE_LINE, LANES * array.dtype.bitwidth // 8), _CACHE_LINE):
+                towards = [ir.Constant(ir.IntType(64), line + sign * _BYTES_AHEAD) for sign in (-1, 1)]
+                address = builder.gep(byte, [builder.select(args[2], *towards)])
+                builder.call(function, [address, _I32(write), _I32(3), _I32(1)])  # 3: keep in all caches; 1: data
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, types.boolean), generate
+
+    return prefetch
+
+
+will_read, will_write = _prefetch(0), _prefetch(1)
 
 
 # ----------------------------------------------------------------------------------------------------------- threads
@@ -491,8 +522,14 @@ def back_across(grad: Any, sums: Any, at: int, grad_x: Any, index: int, bits: in
     _store(sums, at, where_bit(bits, nothing, total))
 
 
+@_inlined
+def carry_across(grad: Any, sums: Any, at: int, bits: int) -> None:
+    """Add 16 gradients to the sums held in ``sums[at:]``, which records end."""
+    _store(sums, at, where_bit(bits, zero(sums), add(_load(sums, at), grad)))
+
+
 # ------------------------------------------------------------------------------------------------ contiguous tensors
-def _forward_cell(step_along: Any, last_lane: Any) -> Any:
+def _forward_cell(step_along: Any, last_lane: Any, reverse: bool) -> Any:
     @_inlined
     def cell(
         tensors: Any, words: Any, best: Any, carried: Any, index: int, k: int, word: int, top: bool, edge: bool,
@@ -501,9 +538,12 @@ def _forward_cell(step_along: Any, last_lane: Any) -> Any:
         """Pool 16 positions of one row and return the maximum to carry along it."""
         vertical, horizontal, result = tensors
         down = across = carried
+        will_write(result, index, reverse)
         if parts != 2:
+            will_read(vertical, index, reverse)
             down = step_across(vertical, index, best, k * LANES, words[0], word, top, keep, count)
         if parts != 1:
+            will_read(horizontal, index, reverse)
             across = step_along(horizontal, index, carried, words[1], word, edge, keep, count)
         put(result, index, down if parts == 1 else across if parts == 2 else add(down, across), count)
         return last_lane(across)
@@ -511,7 +551,7 @@ def _forward_cell(step_along: Any, last_lane: Any) -> Any:
     return cell
 
 
-def _backward_cell(sums_along: Any, last_lane: Any) -> Any:
+def _backward_cell(sums_along: Any, last_lane: Any, reverse: bool) -> Any:
     @_inlined
     def cell(
         tensors: Any, words: Any, sums: Any, carried: Any, index: int, k: int, word: int, parts: int, count: int
@@ -519,10 +559,13 @@ def _backward_cell(sums_along: Any, last_lane: Any) -> Any:
         """Spread the gradients of 16 positions of one row and return the sum to carry along it."""
         grad_result, grad_vertical, grad_horizontal = tensors
         grad, nothing = get_or_zero(grad_result, index, count), zero(sums)
+        will_read(grad_result, index, reverse)
         if parts != 2:
+            will_write(grad_vertical, index, reverse)
             back_across(grad, sums, k * LANES, grad_vertical, index, get_word(words[0], word), count)
         if parts == 1:
             return nothing
+        will_write(grad_horizontal, index, reverse)
         bits = get_word(words[1], word)
         total = sums_along(grad, carried, bits)
         put(grad_horizontal, index, where_bit(bits, total, nothing), count)
@@ -531,8 +574,10 @@ def _backward_cell(sums_along: Any, last_lane: Any) -> Any:
     return cell
 
 
-_forward_left, _forward_right = _forward_cell(step_left, _last_left), _forward_cell(step_right, _last_right)
-_backward_left, _backward_right = _backward_cell(_sums_left, _last_left), _backward_cell(_sums_right, _last_right)
+_forward_left = _forward_cell(step_left, _last_left, reverse=True)
+_forward_right = _forward_cell(step_right, _last_right, reverse=False)
+_backward_left = _backward_cell(_sums_left, _last_left, reverse=True)
+_backward_right = _backward_cell(_sums_right, _last_right, reverse=False)
 
 
 @_loop
@@ -624,72 +669,92 @@ def rows_backward(
 @_inlined
 def _forward_channels(
     tensors: Any, words: Any, best: Any, index: int, at: int, beside: int, word: int, top: bool, edge: bool,
-    parts: int, keep: bool, count: int,
+    reverse: bool, parts: int, keep: bool, count: int,
 ) -> None:  # fmt: skip
     """Pool 16 channels of one position; ``best`` holds the maxima of the rows before and, from ``beside``, beside."""
     vertical, horizontal, result = tensors
     down = across = lowest(best)
+    will_write(result, index, reverse)
     if parts != 2:
+        will_read(vertical, index, reverse)
         down = step_across(vertical, index, best, at, words[0], word, top, keep, count)
     if parts != 1:
+        will_read(horizontal, index, reverse)
         across = step_across(horizontal, index, best, beside, words[1], word, edge, keep, count)
     put(result, index, down if parts == 1 else across if parts == 2 else add(down, across), count)
 
 
 @_inlined
 def _backward_channels(
-    tensors: Any, words: Any, sums: Any, index: int, at: int, beside: int, word: int, parts: int, count: int
-) -> None:
+    tensors: Any, words: Any, sums: Any, index: int, at: int, beside: int, word: int, reverse: bool,
+    parts: int, count: int,
+) -> None:  # fmt: skip
     """Spread the gradients of 16 channels of one position."""
     grad_result, grad_vertical, grad_horizontal = tensors
     grad = get_or_zero(grad_result, index, count)
+    will_read(grad_result, index, not reverse)
     if parts != 2:
+        will_write(grad_vertical, index, not reverse)
         back_across(grad, sums, at, grad_vertical, index, get_word(words[0], word), count)
     if parts != 1:
+        will_write(grad_horizontal, index, not reverse)
         back_across(grad, sums, beside, grad_horizontal, index, get_word(words[1], word), count)
 
 
 @_loop
 def channels_forward(
     vertical: Any, horizontal: Any, result: Any, words_down: Any, words_across: Any, scratch: Any,
-    tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, blocks: int,
+    tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, bands: int, starts: Any,
     reverse: bool, parts: int, keep: bool,
 ) -> None:  # fmt: skip
-    """Pool blocks of channels of channels_last tensors, in memory [images, height, width, channels].
+    """Pool bands of rows of channels_last tensors, in memory [images, height, width, channels].
 
-    ``units`` are images * ``blocks``. ``scratch`` holds (width + 1) * the channels of a block, rounded up to 16, wide
-    values. Other arguments as in :func:`rows_forward`.
+    ``units`` are images * ``bands``; a band starts at the step ``starts[band]`` of the vertical scan and ends before
+    ``starts[band + 1]``. It first takes the vertical scan, and nothing else, to where it starts, so every number comes
+    about as it would in one band. ``scratch`` holds (width + 1) * channels, rounded up to 16, wide values. Other
+    arguments as in :func:`rows_forward`.
     """
     tensors = vertical, horizontal, result
     words, best = (words_down, words_across), scratch
-    count = (channels + LANES - 1) // LANES
-    size = (count + blocks - 1) // blocks
-    beside, rest = width * size * LANES, channels % LANES
+    full, rest = channels // LANES, channels % LANES
+    count = full + (rest > 0)
+    beside = width * count * LANES
     piece = take_ticket(tickets)
     while piece < pieces:
         for unit in range(units * piece // pieces, units * (piece + 1) // pieces):
-            low = unit % blocks * size
-            high = min(low + size, count)
-            whole = high - 1 if high == count and rest else high
-            for k in range(width * size):
+            image, band = unit // bands, unit % bands
+            start, stop = parameter(starts, band), parameter(starts, band + 1)
+            for k in range(width * count):
                 _store(best, k * LANES, lowest(best))
-            for step in range(height):
-                row = unit // blocks * height + (height - 1 - step if reverse else step)
-                for k in range(size):
+            for step in range(start if parts != 2 else 0):
+                row = image * height + (height - 1 - step if reverse else step)
+                for column in range(width):
+                    position, at = row * width + column, column * count * LANES
+                    for k in range(full):
+                        index = position * channels + k * LANES
+                        will_read(vertical, index, reverse)
+                        step_across(vertical, index, best, at + k * LANES, words_down, 0, False, False, LANES)
+                    if rest:
+                        index = position * channels + full * LANES
+                        will_read(vertical, index, reverse)
+                        step_across(vertical, index, best, at + full * LANES, words_down, 0, False, False, rest)
+            for step in range(start, stop):
+                row = image * height + (height - 1 - step if reverse else step)
+                for k in range(count):
                     _store(best, beside + k * LANES, lowest(best))
                 for turn in range(width):
                     column = width - 1 - turn if reverse else turn
                     position, top, edge = row * width + column, step == 0, turn == 0
-                    index, at, word = position * channels, (column * size - low) * LANES, position * count
-                    for k in range(low, whole):
+                    index, at, word = position * channels, column * count * LANES, position * count
+                    for k in range(full):
                         _forward_channels(
-                            tensors, words, best, index + k * LANES, at + k * LANES, beside + (k - low) * LANES,
-                            word + k, top, edge, parts, keep, LANES,
+                            tensors, words, best, index + k * LANES, at + k * LANES, beside + k * LANES, word + k,
+                            top, edge, reverse, parts, keep, LANES,
                         )  # fmt: skip
-                    for k in range(max(low, whole), high):
+                    if rest:
                         _forward_channels(
-                            tensors, words, best, index + k * LANES, at + k * LANES, beside + (k - low) * LANES,
-                            word + k, top, edge, parts, keep, rest,
+                            tensors, words, best, index + full * LANES, at + full * LANES, beside + full * LANES,
+                            word + full, top, edge, reverse, parts, keep, rest,
                         )  # fmt: skip
         piece = take_ticket(tickets)
 
@@ -697,40 +762,53 @@ def channels_forward(
 @_loop
 def channels_backward(
     grad_result: Any, grad_vertical: Any, grad_horizontal: Any, words_down: Any, words_across: Any, scratch: Any,
-    tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, blocks: int,
+    tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, bands: int, starts: Any,
     reverse: bool, parts: int,
 ) -> None:  # fmt: skip
     """Spread the gradient of :func:`channels_forward` over its inputs, following the records; arguments as there."""
     tensors = grad_result, grad_vertical, grad_horizontal
     words, sums = (words_down, words_across), scratch
-    count = (channels + LANES - 1) // LANES
-    size = (count + blocks - 1) // blocks
-    beside, rest = width * size * LANES, channels % LANES
+    full, rest = channels // LANES, channels % LANES
+    count = full + (rest > 0)
+    beside = width * count * LANES
     piece = take_ticket(tickets)
     while piece < pieces:
         for unit in range(units * piece // pieces, units * (piece + 1) // pieces):
-            low = unit % blocks * size
-            high = min(low + size, count)
-            whole = high - 1 if high == count and rest else high
-            for k in range(width * size):
+            image, band = unit // bands, unit % bands
+            start, stop = parameter(starts, band), parameter(starts, band + 1)
+            for k in range(width * count):
                 _store(sums, k * LANES, zero(sums))
-            for step in range(height):
-                row = unit // blocks * height + (step if reverse else height - 1 - step)
-                for k in range(size):
+            for step in range(start if parts != 2 else 0):
+                row = image * height + (step if reverse else height - 1 - step)
+                for column in range(width):
+                    position, at = row * width + column, column * count * LANES
+                    for k in range(full):
+                        index = position * channels + k * LANES
+                        will_read(grad_result, index, not reverse)
+                        grad, bits = get_or_zero(grad_result, index, LANES), get_word(words_down, position * count + k)
+                        carry_across(grad, sums, at + k * LANES, bits)
+                    if rest:
+                        index = position * channels + full * LANES
+                        will_read(grad_result, index, not reverse)
+                        grad = get_or_zero(grad_result, index, rest)
+                        carry_across(grad, sums, at + full * LANES, get_word(words_down, position * count + full))
+            for step in range(start, stop):
+                row = image * height + (step if reverse else height - 1 - step)
+                for k in range(count):
                     _store(sums, beside + k * LANES, zero(sums))
                 for turn in range(width):
                     column = turn if reverse else width - 1 - turn
                     position = row * width + column
-                    index, at, word = position * channels, (column * size - low) * LANES, position * count
-                    for k in range(low, whole):
+                    index, at, word = position * channels, column * count * LANES, position * count
+                    for k in range(full):
                         _backward_channels(
-                            tensors, words, sums, index + k * LANES, at + k * LANES, beside + (k - low) * LANES,
-                            word + k, parts, LANES,
+                            tensors, words, sums, index + k * LANES, at + k * LANES, beside + k * LANES, word + k,
+                            reverse, parts, LANES,
                         )  # fmt: skip
-                    for k in range(max(low, whole), high):
+                    if rest:
                         _backward_channels(
-                            tensors, words, sums, index + k * LANES, at + k * LANES, beside + (k - low) * LANES,
-                            word + k, parts, rest,
+                            tensors, words, sums, index + full * LANES, at + full * LANES, beside + full * LANES,
+                            word + full, reverse, parts, rest,
                         )  # fmt: skip
         piece = take_ticket(tickets)
 
@@ -738,8 +816,9 @@ def channels_backward(
 # ---------------------------------------------------------------------------------------------------------- entries
 # One C function void(int64 *parameters) for each direction and dtype, so that any thread can run it without Python:
 # 0 channels_last?, 1-3 tensors, 4-5 records, 6 scratch, 7 bytes of scratch for a thread, 8 tickets (two counters, zero:
-# pieces, threads), 9 pieces, 10 units, 11 height, 12 width, 13 channels, 14 blocks, 15 reverse, 16 parts, 17 keep
-PARAMETERS = 18
+# pieces, threads), 9 pieces, 10 units, 11 height, 12 width, 13 channels, 14 bands, 15 their starts, 16 reverse,
+# 17 parts, 18 keep
+PARAMETERS = 19
 
 
 @_inlined
@@ -748,12 +827,13 @@ def _forward(p: Any, at: Any, wide_at: Any) -> None:
     tensors = at(parameter(p, 1)), at(parameter(p, 2)), at(parameter(p, 3))
     words, tickets = (words_at(parameter(p, 4)), words_at(parameter(p, 5))), int64_at(parameter(p, 8))
     pieces, units, height, width = parameter(p, 9), parameter(p, 10), parameter(p, 11), parameter(p, 12)
-    reverse, parts, keep = parameter(p, 15) != 0, parameter(p, 16), parameter(p, 17) != 0
+    reverse, parts, keep = parameter(p, 16) != 0, parameter(p, 17), parameter(p, 18) != 0
     if parameter(p, 0):
-        channels, blocks = parameter(p, 13), parameter(p, 14)
+        channels, bands, starts = parameter(p, 13), parameter(p, 14), int64_at(parameter(p, 15))
         channels_forward(
-            *tensors, *words, scratch, tickets, pieces, units, height, width, channels, blocks, reverse, parts, keep
-        )
+            *tensors, *words, scratch, tickets, pieces, units, height, width, channels, bands, starts,
+            reverse, parts, keep,
+        )  # fmt: skip
     else:
         rows_forward(*tensors, *words, scratch, tickets, pieces, units, height, width, reverse, parts, keep)
 
@@ -764,12 +844,13 @@ def _backward(p: Any, at: Any, wide_at: Any) -> None:
     tensors = at(parameter(p, 1)), at(parameter(p, 2)), at(parameter(p, 3))
     words, tickets = (words_at(parameter(p, 4)), words_at(parameter(p, 5))), int64_at(parameter(p, 8))
     pieces, units, height, width = parameter(p, 9), parameter(p, 10), parameter(p, 11), parameter(p, 12)
-    reverse, parts = parameter(p, 15) != 0, parameter(p, 16)
+    reverse, parts = parameter(p, 16) != 0, parameter(p, 17)
     if parameter(p, 0):
-        channels, blocks = parameter(p, 13), parameter(p, 14)
+        channels, bands, starts = parameter(p, 13), parameter(p, 14), int64_at(parameter(p, 15))
         channels_backward(
-            *tensors, *words, scratch, tickets, pieces, units, height, width, channels, blocks, reverse, parts
-        )
+            *tensors, *words, scratch, tickets, pieces, units, height, width, channels, bands, starts,
+            reverse, parts,
+        )  # fmt: skip
     else:
         rows_backward(*tensors, *words, scratch, tickets, pieces, units, height, width, reverse, parts)
 

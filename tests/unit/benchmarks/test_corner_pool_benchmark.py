@@ -42,7 +42,7 @@ def test_a_run_writes_a_row_for_every_implementation_and_mode_and_reads_them_bac
             assert row["ratio_lower"] <= row["ratio"] <= row["ratio_upper"]
             assert row["peak_bytes"] >= 4 * torch.Size(row["shape"]).numel()
     assert {row["status"] for row in rows if row["implementation"] == "eager"} == {"ok"}
-    assert read_rows(publish(out, tmp_path / "published")) == rows
+    assert read_rows(publish([out], tmp_path / "published")) == rows
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -89,6 +89,27 @@ def test_a_malformed_row_is_refused_by_name(tmp_path):
         path.write_text(json.dumps({"benchmarks": [{"extra_info": {**row, **change}}]}))
         with pytest.raises(ValueError, match=message):
             read_rows(path)
+
+
+def raw(path: Path, *ids: str, **info: object) -> Path:
+    """Write a file as pytest-benchmark does, with one row without figures for each of ``ids``."""
+    row = blank_row("cpu", TINY, "forward", "cpu") | {"status": "unavailable", "reason": path.stem} | info
+    benchmarks = [{"name": name, "extra_info": row, "stats": {"min": 0, "median": 0, "rounds": 1}} for name in ids]
+    path.write_text(json.dumps({"datetime": "2026-01-01T00:00:00", "benchmarks": benchmarks}))
+    return path
+
+
+def test_slices_of_a_run_are_merged_and_the_later_of_two_equal_rows_counts(tmp_path):
+    slices = [raw(tmp_path / "first.json", "a", "b"), raw(tmp_path / "second.json", "b", "c")]
+    published = json.loads(publish(slices, tmp_path / "published").read_text())
+    reasons = {each["name"]: each["extra_info"]["reason"] for each in published["benchmarks"]}
+    assert reasons == {"a": "first", "b": "second", "c": "second"}
+
+
+def test_slices_of_different_runs_are_refused_by_name(tmp_path):
+    slices = [raw(tmp_path / "first.json", "a"), raw(tmp_path / "second.json", "b", threads=99)]
+    with pytest.raises(ValueError, match=r"second\.json: threads is 99"):
+        publish(slices, tmp_path / "published")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "reports" / "benchmarks").glob("*.json")), ids=lambda path: path.stem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 import kernels
+from kernels import cpu
+from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, FLOATS
 from tests.targets import targets
 
 pytestmark = pytest.mark.skipif(
@@ -48,6 +51,14 @@ def several_threads(monkeypatch):
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def any_threads():
+    """Let a test set the number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("shape", [(1, 1, 40, 40), (1, 2, 40, 40), (1, 33, 9, 7), (3, 70, 5, 6), SHAPE])
 def test_any_number_of_threads_gives_the_same_bits(several_threads, layout, shape):
@@ -58,6 +69,86 @@ def test_any_number_of_threads_gives_the_same_bits(several_threads, layout, shap
         torch.set_num_threads(threads)
         results.append(pooled(*tensors))
     assert all(equal(result, results[0]) for result in results)
+
+
+def awkward(shape: tuple[int, ...], dtype: str, seed: int) -> torch.Tensor:
+    """Return channels_last values that show at once where a scan down the rows was cut or taken up wrongly.
+
+    By channel: ties of small whole numbers; a record in every row, in one direction or the other; nothing but -inf up
+    to some row or from it on; one NaN in a line.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    images, channels, height, width = shape
+    x = torch.randint(-2, 3, shape, generator=generator).float()
+    rows, kind = torch.arange(height).view(1, 1, -1, 1), torch.arange(channels).view(1, -1, 1, 1) % 4
+    cut = torch.randint(0, height, (images, channels, 1, width), generator=generator)
+    upwards = torch.arange(width) % 2 == 0
+    x = torch.where((kind == 1) & upwards, rows.float(), torch.where((kind == 1) & ~upwards, -rows.float(), x))
+    x = torch.where((kind == 2) & torch.where(upwards, rows < cut, rows >= cut), -torch.inf, x)
+    x = torch.where((kind == 3) & (rows == cut), torch.nan, x)
+    return x.to(getattr(torch, dtype)).contiguous(memory_format=torch.channels_last)
+
+
+def pools_and_gradients(inputs: list[torch.Tensor], grad: torch.Tensor, impl: str) -> dict[str, torch.Tensor]:
+    """Return every direction's and both corners' results, with gradients and without."""
+    found = {}
+    for which in (*AXIS_AND_REVERSED, *DIRECTIONS_OF):
+        if which in DIRECTIONS_OF:
+            leaves = [x.detach().requires_grad_() for x in inputs]
+            result = kernels.corner_pool(*leaves, which, impl=impl)
+            with torch.no_grad():
+                found[f"{which} without records"] = kernels.corner_pool(*inputs, which, impl=impl)
+        else:
+            leaves = [inputs[0].detach().requires_grad_()]
+            result = kernels.directional_max_pool(*leaves, which, impl=impl)
+            with torch.no_grad():
+                found[f"{which} without records"] = kernels.directional_max_pool(inputs[0], which, impl=impl)
+        found[which] = result.detach()
+        for i, gradient in enumerate(torch.autograd.grad(result, leaves, grad)):
+            found[f"{which} gradient {i}"] = gradient
+    return found
+
+
+def bits(x: torch.Tensor) -> torch.Tensor:
+    return x.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.dtype.itemsize])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("height", [1, 2, 3, 5, 31, 33, 129])
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_channels_last_is_exact_and_the_same_bits_for_any_number_of_threads(any_threads, images, height, dtype):
+    channels = 16 * -(-cpu._SHARED_FROM // (images * height * 20 * 16)) + 5  # enough for the threads to share it
+    shape = images, channels, height, 20
+    inputs = [awkward(shape, dtype, seed) for seed in (1, 2)]
+    whole = torch.randint(-2, 3, shape).to(inputs[0].dtype).contiguous(memory_format=torch.channels_last)
+    fractions = torch.randn(shape).to(inputs[0].dtype).contiguous(memory_format=torch.channels_last)
+    expected = pools_and_gradients(inputs, whole, "eager")
+    torch.set_num_threads(1)
+    for what, value in pools_and_gradients(inputs, whole, "cpu").items():
+        torch.testing.assert_close(value, expected[what], rtol=0, atol=0, equal_nan=True, msg=what)
+    alone = pools_and_gradients(inputs, fractions, "cpu")
+    for threads in (2, 3, 5):
+        torch.set_num_threads(threads)
+        for what, value in pools_and_gradients(inputs, fractions, "cpu").items():  # sums that depend on their order
+            assert torch.equal(bits(value), bits(alone[what])), f"{what}, {threads} threads"
+
+
+@pytest.mark.parametrize("replay_share", [0.0, 1 / 3, 1 / 2])
+@pytest.mark.parametrize("bands", [1, 2, 3, 5, 64])
+@pytest.mark.parametrize("height", [1, 2, 3, 5, 31, 33, 129, 4096])
+def test_bands_share_out_every_row_once_and_take_equally_long(height, bands, replay_share):
+    starts = cpu.band_starts(height, bands, replay_share)
+    assert starts[0] == 0
+    assert starts[-1] == height
+    lengths = [stop - start for start, stop in itertools.pairwise(starts)]
+    assert min(lengths) > 0
+    assert 1 <= len(lengths) <= bands
+    costs = [length + replay_share * start for start, length in zip(starts[:-1], lengths, strict=True)]
+    assert max(costs) - min(costs) <= 2  # a row of rounding at either end
+
+
+def test_bands_without_anything_to_replay_are_as_many_as_asked_for():
+    assert len(cpu.band_starts(4096, 64, 0.0)) == 65
 
 
 def test_the_loops_start_no_python_thread(several_threads):
