@@ -111,7 +111,9 @@ class Study:
         config = self.configure(base, variant)
         if config.testing.pooling_impl in (None, "auto"):
             return None
-        device = resolve_device(config.training.device).type
+        # a plan is also made where the GPU is not: which device, not whether it is here
+        wanted = config.training.device
+        device = resolve_device(wanted).type if wanted == "auto" else torch.device(wanted).type
         return registry.row(config.testing.pooling_impl).why_not(device, torch.float32, auto=True)
 
     def disagreements(self, measured: Mapping[tuple[str, int], Mapping[str, float | None]]) -> list[str]:

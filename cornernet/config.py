@@ -402,6 +402,10 @@ WITHOUT_EFFECT = (
     ("training", "checkpoint_every"),
 )
 
+# Fields that came after records were first published, by path, each with the value that leaves results as they were
+# before it: at that value a field is left out of what keys are made of, so that runs from before it are still found.
+LATER_FIELDS: dict[str, Any] = {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -429,11 +433,19 @@ class Config:
             )
 
     def results_dict(self) -> dict[str, Any]:
-        """Return :meth:`to_dict` without what changes no result: how often to log, and where the data lies."""
+        """Return :meth:`to_dict` without what changes no result: how often to log, where the data lies, and fields of
+        :data:`LATER_FIELDS` at the value that does nothing."""
         tree = self.to_dict()
         for part, name in WITHOUT_EFFECT:
             del tree[part][name]
         tree["data"]["source"].pop("root", None)
+        for path, neutral in LATER_FIELDS.items():
+            *parents, leaf = path.split(".")
+            node: Any = tree
+            for name in parents:
+                node = node.get(name, {})
+            if leaf in node and node[leaf] == neutral:
+                del node[leaf]
         return tree
 
     def with_(self, path: str, value: Any) -> Config:
