@@ -52,11 +52,21 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def _require_implementation(name: str, field: str) -> None:
-    names = ("auto", *(row.name for row in ROWS))
+def _require_known(name: str, names: tuple[str, ...], field: str) -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=2) or names
         raise ConfigError(f"{field} is {name!r}; did you mean {' or '.join(near)}?")
+
+
+def _require_implementation(name: str, field: str) -> None:
+    _require_known(name, ("auto", *(row.name for row in ROWS)), field)
+
+
+def _require_heatmap_loss(name: str, field: str) -> None:
+    # here and not above: heads import this module
+    from cornernet.heads.corner.heatmap_losses import HEATMAP_LOSSES
+
+    _require_known(name, tuple(HEATMAP_LOSSES), field)
 
 
 # --------------------------------------------------------------------------------------------- model
@@ -121,6 +131,8 @@ class CornerHeadConfig:
     radius_formula: Literal["corrected", "original"] = "corrected"
     """Radius of penalty_reduction 'object': the authors' formula since 2018, or the one before their fix, which gives
     larger radii than min_iou allows."""
+    heatmap_loss: str = "focal"
+    """Loss of the heatmaps, a name from cornernet.heads.corner.heatmap_losses; 'focal' is the paper's."""
     focal_alpha: float = 2.0
     """Exponent on the distance of the prediction from its target (paper equation 1)."""
     focal_beta: float = 4.0
@@ -136,6 +148,7 @@ class CornerHeadConfig:
 
     def __post_init__(self) -> None:
         _require_implementation(self.pooling_impl, "model.head.pooling_impl")
+        _require_heatmap_loss(self.heatmap_loss, "model.head.heatmap_loss")
         _require(0.0 < self.min_iou < 1.0, f"model.head.min_iou is {self.min_iou}; use a value between 0 and 1")
         _require(self.fixed_radius >= 0.0, "model.head.fixed_radius must not be negative")
         _require(self.embedding_dim >= 1, "model.head.embedding_dim must be 1 or more")
@@ -404,7 +417,9 @@ WITHOUT_EFFECT = (
 
 # Fields that came after records were first published, by path, each with the value that leaves results as they were
 # before it: at that value a field is left out of what keys are made of, so that runs from before it are still found.
-LATER_FIELDS: dict[str, Any] = {}
+LATER_FIELDS: dict[str, Any] = {
+    "model.head.heatmap_loss": "focal",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
