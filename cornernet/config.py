@@ -144,7 +144,12 @@ class CornerHeadConfig:
     push_margin: float = 1.0
     """Distance beyond which two objects' embeddings are far enough (paper equation 5)."""
     offset_weight: float = 1.0
-    """Weight of the smooth-L1 loss on offsets (paper equation 3)."""
+    """Weight of the smooth-L1 loss on offsets (paper equation 3). At 0 they are not trained: set testing.offsets too."""
+    intermediate_supervision: bool = True
+    """Every stack predicts and has its loss, as in the paper; without it the last stack alone."""
+    feedback: bool = False
+    """Add what a stack predicts to the input of the next, through a 1x1 convolution, as stacked hourglasses for human
+    pose do (Newell et al., 2016). The authors do not: for corners it hurt (paper section 3.5)."""
 
     def __post_init__(self) -> None:
         _require_implementation(self.pooling_impl, "model.head.pooling_impl")
@@ -153,6 +158,8 @@ class CornerHeadConfig:
         _require(self.fixed_radius >= 0.0, "model.head.fixed_radius must not be negative")
         _require(self.embedding_dim >= 1, "model.head.embedding_dim must be 1 or more")
         _require(self.pool_channels >= 1, "model.head.pool_channels must be 1 or more")
+        weights = (self.pull_weight, self.push_weight, self.offset_weight)
+        _require(min(weights) >= 0, "model.head.pull_weight, .push_weight and .offset_weight must not be negative")
 
 
 BackboneConfig: TypeAlias = HourglassConfig
@@ -170,6 +177,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(self.num_classes >= 1, "model.num_classes must be 1 or more")
+        if isinstance(self.head, CornerHeadConfig) and getattr(self.backbone, "stacks", 1) == 1:
+            # where they do nothing, they would make two names for one training
+            _require(not self.head.feedback, "model.head.feedback needs a next stack: raise model.backbone.stacks")
+            _require(
+                self.head.intermediate_supervision,
+                "model.head.intermediate_supervision can be off where there are several stacks: raise "
+                "model.backbone.stacks",
+            )
 
 
 # ---------------------------------------------------------------------------------------------- data
@@ -355,6 +370,9 @@ class TestingConfig:
     """Side of the window in which a corner must be the maximum of its heatmap."""
     embedding_threshold: float = 0.5
     """Largest distance between the embeddings of two corners that form a box."""
+    offsets: Literal["predicted", "none", "centre"] = "predicted"
+    """Where in its cell a corner lies: as predicted; at the cell's own corner, as the authors' code has it without
+    offsets; or at its centre, where the truth lies on average."""
     num_candidates: int = 1000
     """Boxes kept from the pairs of an input, before suppression."""
     nms: Literal["hard", "linear", "gaussian"] = "gaussian"
@@ -399,6 +417,11 @@ class TestingConfig:
             len(set(self.substitute)) == len(self.substitute),
             f"testing.substitute names an output twice: {' '.join(self.substitute)}",
         )
+        _require(
+            self.offsets == "predicted" or "offsets" not in self.substitute,
+            f"testing.offsets is {self.offsets!r}, so true offsets in testing.substitute would not be read; use "
+            "'predicted'",
+        )
         _require(self.corner_radius >= 0, "testing.corner_radius must not be negative")
         if self.pooling_impl is not None:
             _require_implementation(self.pooling_impl, "testing.pooling_impl")
@@ -419,6 +442,9 @@ WITHOUT_EFFECT = (
 # before it: at that value a field is left out of what keys are made of, so that runs from before it are still found.
 LATER_FIELDS: dict[str, Any] = {
     "model.head.heatmap_loss": "focal",
+    "model.head.intermediate_supervision": True,
+    "model.head.feedback": False,
+    "testing.offsets": "predicted",
 }
 
 
