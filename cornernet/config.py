@@ -33,6 +33,7 @@ __all__ = [
     "HeadConfig",
     "HourglassConfig",
     "ModelConfig",
+    "ResNetFPNConfig",
     "ShapesSource",
     "SourceConfig",
     "TestingConfig",
@@ -109,6 +110,49 @@ class HourglassConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResNetFPNConfig:
+    """A residual network with a feature pyramid (paper table 4), from scratch: maps at stride 4, 8, 16, 32.
+
+    The defaults are ResNet-50; ResNet-101 has ``blocks`` (3, 4, 23, 3).
+    """
+
+    kind: Literal["resnet_fpn"] = "resnet_fpn"
+    block: Literal["basic", "bottleneck"] = "bottleneck"
+    """Two 3x3 convolutions, or three that narrow to a quarter of the width in between."""
+    stem_channels: int = 64
+    """Width of the 7x7 convolution that opens the network."""
+    channels: tuple[int, ...] = (256, 512, 1024, 2048)
+    """Width of each stage, the first at stride 4, each next at twice the stride; two stages or more."""
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    """Residual blocks of each stage."""
+    fpn_channels: int = 256
+    """Width of the pyramid."""
+    outputs: Literal["finest", "all"] = "finest"
+    """Maps that leave the pyramid: that at stride 4, which is all that corners are read from (the paper's final
+    output); or one a stage."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.channels) >= 2, "model.backbone.channels needs 2 entries or more (two stages)")
+        _require(
+            len(self.channels) == len(self.blocks),
+            f"model.backbone.channels has {len(self.channels)} entries and .blocks has {len(self.blocks)}; "
+            "give both one entry per stage",
+        )
+        _require(min(self.channels) >= 1, f"model.backbone.channels must be positive, not {self.channels}")
+        _require(min(self.blocks) >= 1, f"model.backbone.blocks must be 1 or more, not {self.blocks}")
+        _require(min(self.stem_channels, self.fpn_channels) >= 1, "model.backbone widths must be 1 or more")
+        _require(
+            self.block == "basic" or not any(width % 4 for width in self.channels),
+            f"model.backbone.channels is {self.channels}; bottlenecks need multiples of 4",
+        )
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels per cell of the coarsest stage: 32 for four stages."""
+        return 4 << (len(self.channels) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CornerHeadConfig:
     """The corner head (paper section 3): pooling modules, heatmaps, embeddings, offsets, targets and losses."""
 
@@ -144,7 +188,7 @@ class CornerHeadConfig:
     push_margin: float = 1.0
     """Distance beyond which two objects' embeddings are far enough (paper equation 5)."""
     offset_weight: float = 1.0
-    """Weight of the smooth-L1 loss on offsets (paper equation 3). At 0 they are not trained: set testing.offsets too."""
+    """Weight of the smooth-L1 loss on offsets (paper equation 3). At 0 they learn nothing: set testing.offsets."""
     intermediate_supervision: bool = True
     """Every stack predicts and has its loss, as in the paper; without it the last stack alone."""
     feedback: bool = False
@@ -162,7 +206,8 @@ class CornerHeadConfig:
         _require(min(weights) >= 0, "model.head.pull_weight, .push_weight and .offset_weight must not be negative")
 
 
-BackboneConfig: TypeAlias = HourglassConfig
+BackboneConfig: TypeAlias = HourglassConfig | ResNetFPNConfig
+_Backbone: TypeAlias = Annotated[HourglassConfig | ResNetFPNConfig, pydantic.Field(discriminator="kind")]
 HeadConfig: TypeAlias = CornerHeadConfig
 
 
@@ -170,7 +215,7 @@ HeadConfig: TypeAlias = CornerHeadConfig
 class ModelConfig:
     """What is built: a backbone and a head."""
 
-    backbone: BackboneConfig = field(default_factory=HourglassConfig)
+    backbone: _Backbone = field(default_factory=HourglassConfig)
     head: HeadConfig = field(default_factory=CornerHeadConfig)
     num_classes: int = 80
     """Classes to detect. Training sets it from the data."""
@@ -565,6 +610,7 @@ class Config:
 _STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 for _part in (
     HourglassConfig,
+    ResNetFPNConfig,
     CornerHeadConfig,
     ModelConfig,
     ShapesSource,

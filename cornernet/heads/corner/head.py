@@ -150,7 +150,7 @@ class CornerHead(nn.Module):
     def loss(
         self, outputs: list[Predictions], targets: CornerTargets, counts: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return the loss averaged over supervised stacks: ``total``, and ``heatmap``, ``pull``, ``push``, ``offset`` unweighted.
+        """Return ``total``, and unweighted ``heatmap``, ``pull``, ``push``, ``offset``: means over supervised stacks.
 
         ``counts`` are those of the whole batch that ``targets`` are a part of (``targets.counts()`` summed over the
         parts), so that the parts' losses add up to the loss of the batch; None takes the targets' own.
