@@ -448,7 +448,7 @@ class TestingConfig:
     """Implementation of corner pooling when testing, a name from kernels.implementations(); None is the model's own.
     Changes speed, never meaning."""
     measure_step: bool = False
-    """Also measure the time of a training step under pooling_impl, on a copy of the detector: its weights stay."""
+    """Also measure the time and memory of a training step under pooling_impl, on a copy: the detector stays."""
 
     def __post_init__(self) -> None:
         _require(len(self.scales) > 0 and min(self.scales) > 0, "testing.scales must be positive, one or more")
