@@ -117,3 +117,11 @@ def gpu(session: nox.Session) -> None:
     """Run the tests that need a CUDA device, which skip where there is none; arguments go to pytest."""
     install(session, "tests")
     session.run("pytest", "-m", "gpu", *session.posargs)
+
+
+@nox.session(default=False)
+def ray(session: nox.Session) -> None:
+    """Run a small study on a local Ray of two workers: sequential numbers, a worker killed; arguments go to pytest."""
+    install(session, "tests", project=".[ray]")
+    session.env["OMP_NUM_THREADS"] = "1"
+    session.run("pytest", "tests/ray", *session.posargs)

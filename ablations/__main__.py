@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shlex
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import tyro
 from tabulate import tabulate
 
+from ablations.executors import Executor, LocalExecutor
 from ablations.planner import Fingerprints, Job, grouped, in_order, plan
 from ablations.profiles import PROFILES, Profile, find_profile
+from ablations.ray_executor import on_ray
 from ablations.records import load, publish
 from ablations.reporting import study_table, write_reports
 from ablations.reporting.tables import Context
@@ -85,7 +88,13 @@ class Arguments(Selection):
     """
 
     workers: int | None = None
-    """Runs side by side, one CPU thread each. Default: the profile's, 2 on a CPU and 1 on GPUs."""
+    """Runs side by side, one CPU thread each. Default: the profile's, 2 on a CPU and 1 on GPUs; on a Ray cluster that
+    is there already, as many as it has CPUs or GPUs for."""
+    executor: Literal["local", "ray"] = "local"
+    """Where runs go: this machine, or the machines of a Ray cluster, which share the store and the data (extra
+    `ray`)."""
+    address: str | None = None
+    """Of the Ray cluster: `auto`, HOST:PORT or ray://HOST:PORT. Default: Ray is started on this machine."""
     max_minutes: float | None = None
     """Stop after so long: what runs writes a checkpoint, the tables show what there is, and the exit status is 3. The
     same command goes on from there."""
@@ -225,6 +234,8 @@ def _run(arguments: Arguments, argv: Sequence[str], began: float) -> int:
     workers = profile.workers if arguments.workers is None else arguments.workers
     if workers < 1:
         raise ConfigError(f"--workers is {workers}; use 1 or more")
+    if arguments.address is not None and arguments.executor != "ray":
+        raise ConfigError("--address is of a Ray cluster: it needs --executor ray")
     if arguments.max_minutes is not None and not arguments.max_minutes > 0:
         raise ConfigError(f"--max-minutes is {arguments.max_minutes:g}; use more than 0")
     work = _work(arguments)
@@ -232,13 +243,15 @@ def _run(arguments: Arguments, argv: Sequence[str], began: float) -> int:
     if arguments.plan:
         _print_plan(work, workers)
         return 0
-    print(work.estimate(workers).to_text(), flush=True)
     outcome = Outcome((), (), 0)
-    if not arguments.only_report:
-        if any(work.store.record(job) is None for job in work.distinct):
-            _require_gpus(profile)
+    if not arguments.only_report and any(work.store.record(job) is None for job in work.distinct):
         deadline = None if arguments.max_minutes is None else began + 60 * arguments.max_minutes
-        outcome = run_jobs(work.store, work.distinct, workers, processes=max(1, profile.gpus), deadline=deadline)
+        with _executor(arguments, profile, workers) as executor:
+            workers = executor.slots()
+            print(work.estimate(workers).to_text(), flush=True)
+            outcome = run_jobs(work.store, work.distinct, workers, deadline=deadline, executor=executor)
+    else:
+        print(work.estimate(workers).to_text(), flush=True)
     _publish(work)
     _report(arguments, work)
     if outcome.failed:
@@ -250,6 +263,18 @@ def _run(arguments: Arguments, argv: Sequence[str], began: float) -> int:
         print(f"go on with: {shlex.join(['python', '-m', 'ablations', *argv])}", file=sys.stderr)
         return TIME_UP
     return FAILED if outcome.failed else 0
+
+
+@contextlib.contextmanager
+def _executor(arguments: Arguments, profile: Profile, workers: int) -> Iterator[Executor]:
+    """Yield what starts the runs. Raises ``ConfigError`` where nothing can."""
+    if arguments.executor == "local":
+        _require_gpus(profile)
+        yield LocalExecutor(workers, max(1, profile.gpus))
+        return
+    # a cluster has as many as it has; one that is started here gets what a local call would take
+    with on_ray(arguments.address, workers if arguments.address is None else arguments.workers, profile.gpus) as ray:
+        yield ray
 
 
 def _failures(outcome: Outcome, store: Store) -> str:

@@ -7,12 +7,10 @@ its traceback in the store, and the others go on. Jobs that another live process
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -23,6 +21,7 @@ from typing import IO, Any
 import cv2
 import torch
 
+from ablations.executors import Executor, LocalExecutor, Run
 from ablations.planner import Fingerprints, Job, grouped, make_job
 from ablations.provenance import provenance
 from ablations.resampling import Resamples, bootstrap, corner_bootstrap
@@ -171,19 +170,21 @@ def run_jobs(
     processes: int = 1,
     deadline: float | None = None,
     quiet: bool = False,
+    executor: Executor | None = None,
 ) -> Outcome:
     """Run the jobs that are not finished, ``workers`` trainings at a time, and return what became of them.
 
     Jobs that share a training share its process; those that failed before come last. A training that another process
     holds is left to it, and waited for once nothing else is to do. ``processes`` is how many GPUs share one training,
-    under torchrun. At ``deadline``, in the seconds of ``time.monotonic``, or when this process is interrupted or
+    under torchrun. With an ``executor`` it says how many run at a time and where, and ``workers`` and ``processes`` do
+    not. At ``deadline``, in the seconds of ``time.monotonic``, or when this process is interrupted or
     terminated, what runs is asked to stop, and writes a checkpoint first.
     """
     queue = grouped(job for job in jobs if store.record(job) is None)
     queue.sort(key=lambda group: any(store.failure(job) is not None for job in group))
     if not queue:
         return Outcome((), (), 0)
-    calls = _Calls(store, workers, processes, queue)
+    calls = _Calls(store, LocalExecutor(workers, processes) if executor is None else executor, queue)
     trainings, tried = [group[0] for group in queue], sum(map(len, queue))
     total = sum(job.config.training.iterations for job in trainings)
     progress = Progress("ablate", total, start=sum(map(store.iterations_done, trainings)), quiet=quiet)
@@ -206,7 +207,7 @@ class _Call:
     """A process at work on a group of jobs that share a training."""
 
     group: list[Job]
-    process: subprocess.Popen[bytes]
+    process: Run
     log: Path
     log_start: int
     """Where in the log this call begins."""
@@ -217,8 +218,8 @@ class _Call:
 class _Calls:
     """The groups of jobs that wait, the processes that run, and the failures so far."""
 
-    def __init__(self, store: Store, workers: int, processes: int, queue: list[list[Job]]) -> None:
-        self.store, self.workers, self.processes = store, workers, processes
+    def __init__(self, store: Store, executor: Executor, queue: list[list[Job]]) -> None:
+        self.store, self.executor = store, executor
         self.queue = queue
         self.running: list[_Call] = []
         self.failed: list[Failure] = []
@@ -233,7 +234,7 @@ class _Calls:
 
     def start_next(self) -> bool:
         """Start the first group that is free, or drop one that has become finished; return whether there was one."""
-        if len(self.running) >= self.workers:
+        if len(self.running) >= self.executor.slots():
             return False
         for index, group in enumerate(self.queue):
             key = group[0].training_key
@@ -299,36 +300,21 @@ class _Calls:
         return {key: failure for key, failure in now.items() if failure is not None and failure != before.get(key)}
 
     def _start(self, group: list[Job], lock: IO[str]) -> _Call:
-        """Start a process that takes over the lock of a group; its output goes to their log."""
-        path = self.store.log_path(group[0])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m"]
-        if self.processes > 1:
-            command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes), "-m"]
-        before = self._failures(group)
-        with path.open("ab") as log, tempfile.TemporaryFile() as configs:
-            log_start = log.tell()
-            configs.write(json.dumps([job.config.to_dict() for job in group]).encode())
-            configs.flush()
-            process = subprocess.Popen(
-                [*command, "ablations.worker", str(self.store.root.resolve())],
-                stdin=configs,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "CORNERNET_WORKERS": str(self.workers)},
-                pass_fds=(lock.fileno(),),
-                # Ctrl-C in a terminal would reach it beside our own request to stop, and asked twice it stops at once
-                start_new_session=True,
-            )
-            return _Call(group, process, path, log_start, before)
+        """Start a group whose lock is held; what it says goes to its log."""
+        log, before = self.store.log_path(group[0]), self._failures(group)
+        log_start = log.stat().st_size if log.exists() else 0
+        return _Call(group, self.executor.start(self.store, group, lock), log, log_start, before)
 
 
 def _last_words(call: _Call) -> str:
     """Return the end of what a process said that left neither a record nor a failure, and how it ended."""
-    with call.log.open("rb") as file:
-        file.seek(call.log_start)
-        said = file.read().decode(errors="replace").strip().splitlines()
+    said: list[str] = []
+    if call.log.exists():  # a task that never found a machine has none
+        with call.log.open("rb") as file:
+            file.seek(call.log_start)
+            said = file.read().decode(errors="replace").strip().splitlines()
     status = call.process.returncode
+    assert status is not None
     how = (
         f"was ended by signal {-status} ({signal.strsignal(-status)})" if status < 0 else f"ended with status {status}"
     )

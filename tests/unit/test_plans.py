@@ -363,6 +363,19 @@ def test_a_limit_that_is_no_time_is_refused(value, tmp_path, capsys) -> None:
     assert "use more than 0" in capsys.readouterr().err
 
 
+def test_an_address_is_of_a_ray_cluster(tmp_path, capsys) -> None:
+    assert main([*SMOKE, *places(tmp_path), "--address", "auto"]) == 2
+    assert "--address is of a Ray cluster: it needs --executor ray" in capsys.readouterr().err
+
+
+def test_without_ray_the_extra_is_named(tmp_path, capsys, monkeypatch) -> None:
+    # what an import of a missing package comes to
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main([*SMOKE, *places(tmp_path), "--executor", "ray"]) == 2
+    assert "pip install 'cornernet-lab[ray]'" in capsys.readouterr().err
+    assert not list((tmp_path / "store").glob("trainings/*"))
+
+
 def test_a_broken_file_of_the_store_is_named_with_the_fix(tmp_path, capsys) -> None:
     store, job = Store(tmp_path / "store"), smoke_job()
     for path in (store.failure_path(job), store.record_path(job)):
