@@ -15,8 +15,8 @@ __all__ = ["STUDY"]
 
 ONE = "one stack"
 TWO = "two stacks"
-SHALLOWER = "one stack, one reduction less"
-NARROWER = "one stack, half the width"
+SHALLOWER = "shallower: one reduction fewer"
+NARROWER = "narrower: half the width"
 
 
 def _two_reductions(config: Config) -> HourglassConfig:

@@ -184,9 +184,9 @@ def test_the_study_of_backbones_takes_from_any_hourglass_what_it_has() -> None:
     study = STUDIES["backbone_size"]
     found = {v.name: study.configure(photographs(), v).model for v in study.variants}
     assert [found[name].backbone.stacks for name in ("one stack", "two stacks")] == [1, 2]
-    assert found["one stack, one reduction less"].backbone.channels == (32, 32, 48)
-    assert found["one stack, half the width"].backbone.channels == (16, 16, 24, 32)
-    assert found["one stack, half the width"].head.pool_channels == 16
+    assert found["shallower: one reduction fewer"].backbone.channels == (32, 32, 48)
+    assert found["narrower: half the width"].backbone.channels == (16, 16, 24, 32)
+    assert found["narrower: half the width"].head.pool_channels == 16
     with pytest.raises(ValueError, match="is of hourglasses"):
         study.configure(recipe("fpn_small"), study.variants[2])
 

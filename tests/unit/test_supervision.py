@@ -160,8 +160,9 @@ def test_a_later_field_at_its_neutral_value_is_its_default_and_keeps_the_keys(pa
         pytest.skip(f"{path} is of a part that this configuration has not")
     assert getattr(node, leaf) == LATER_FIELDS[path]
     assert leaf not in tree
-    assert make_job(config, Fingerprints("a", "b")).training_key == KEY
+    made = make_job(config, Fingerprints("a", "b"))
+    assert (made.training_key, made.evaluation_key) == KEYS
 
 
-KEY = "bc68c98528b9a983"
+KEYS = ("bc68c98528b9a983", "03553acf995b9d56")
 """Of a configuration from before any of these fields."""
