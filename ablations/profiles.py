@@ -17,6 +17,17 @@ __all__ = ["PROFILES", "Profile", "find_profile"]
 
 ALL_STUDIES = ("table1", "table2", "table3", "table6", "table6_error_types", "table7", "pooling_implementations")
 
+EXPLORATORY_STUDIES = (
+    "backbone_size",
+    "pull_push_weights",
+    "feedback",
+    "intermediate_supervision",
+    "offset_loss",
+    "embeddings",
+    "focal_exponents",
+    "heatmap_losses",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
@@ -164,6 +175,16 @@ PROFILES: dict[str, Profile] = {
             on_shapes=_standard_shapes,
             on_photographs=_standard_photographs,
             minutes="at most 80 a call on two CPU cores, by --max-minutes",
+            publish=True,
+        ),
+        Profile(
+            name="extended",
+            purpose="exploratory studies under the budget of standard; no claims and no verdicts, in several calls",
+            seeds=(1, 2, 3),
+            studies=EXPLORATORY_STUDIES,
+            on_shapes=_standard_shapes,
+            on_photographs=_standard_photographs,
+            minutes="at most 80 a call on two CPU cores, by --max-minutes 80; two or three calls on shapes",
             publish=True,
         ),
         Profile(

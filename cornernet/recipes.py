@@ -5,7 +5,10 @@ recipe          network                                                         
 ==============  ==========================================================================  ==================
 hourglass_104   two hourglass stacks of five reductions, 201 M parameters (the paper)       COCO, GPUs
 hourglass_52    one stack                                                                   COCO, one GPU
+fpn_101         ResNet-101 with a feature pyramid, corners on its finest map (table 4)      COCO, GPUs
+fpn_50          the same with ResNet-50                                                     COCO, one GPU
 small           one stack of three reductions, 0.5 M parameters                             photographs on a CPU
+fpn_small       four residual blocks and a feature pyramid, 0.4 M parameters                    photographs on a CPU
 tiny            one stack of one reduction, 0.09 M parameters                               ``shapes`` on a CPU
 ==============  ==========================================================================  ==================
 """
@@ -23,11 +26,12 @@ from cornernet.config import (
     DataConfig,
     HourglassConfig,
     ModelConfig,
+    ResNetFPNConfig,
     ShapesSource,
     TrainingConfig,
 )
 
-__all__ = ["RECIPES", "hourglass_52", "hourglass_104", "recipe", "small", "tiny"]
+__all__ = ["RECIPES", "fpn_50", "fpn_101", "fpn_small", "hourglass_52", "hourglass_104", "recipe", "small", "tiny"]
 
 
 def hourglass_104() -> Config:
@@ -38,6 +42,16 @@ def hourglass_104() -> Config:
 def hourglass_52() -> Config:
     """Return the paper's detector with one hourglass module."""
     return Config(model=ModelConfig(backbone=HourglassConfig(stacks=1)))
+
+
+def fpn_101() -> Config:
+    """Return ResNet-101 with a feature pyramid and corners on its finest map, trained like the paper's hourglass."""
+    return Config(model=ModelConfig(backbone=ResNetFPNConfig(blocks=(3, 4, 23, 3))))
+
+
+def fpn_50() -> Config:
+    """Return :func:`fpn_101` with ResNet-50."""
+    return Config(model=ModelConfig(backbone=ResNetFPNConfig()))
 
 
 def small() -> Config:
@@ -68,6 +82,14 @@ def small() -> Config:
     )
 
 
+def fpn_small() -> Config:
+    """Return :func:`small` with a residual network and a feature pyramid of about as many parameters."""
+    backbone = ResNetFPNConfig(
+        block="basic", stem_channels=32, channels=(32, 48, 64, 96), blocks=(1, 1, 1, 1), fpn_channels=32
+    )
+    return small().with_("model.backbone", backbone)
+
+
 def tiny() -> Config:
     """Return a detector of 88 thousand parameters that learns ``shapes`` in about two minutes on one CPU thread."""
     return Config(
@@ -95,7 +117,10 @@ def tiny() -> Config:
 RECIPES: dict[str, Callable[[], Config]] = {
     "hourglass_104": hourglass_104,
     "hourglass_52": hourglass_52,
+    "fpn_101": fpn_101,
+    "fpn_50": fpn_50,
     "small": small,
+    "fpn_small": fpn_small,
     "tiny": tiny,
 }
 
