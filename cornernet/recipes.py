@@ -1,13 +1,17 @@
 """Recipes: named configurations. Each is a function that returns a full ``Config``; edits follow from there.
 
-==============  ==========================================================================  ==================
-recipe          network                                                                     meant for
-==============  ==========================================================================  ==================
-hourglass_104   two hourglass stacks of five reductions, 201 M parameters (the paper)       COCO, GPUs
-hourglass_52    one stack                                                                   COCO, one GPU
-small           one stack of three reductions, 0.5 M parameters                             photographs on a CPU
-tiny            one stack of one reduction, 0.09 M parameters                               ``shapes`` on a CPU
-==============  ==========================================================================  ==================
+=====================  ===================================================================  ====================
+recipe                 network                                                              meant for
+=====================  ===================================================================  ====================
+hourglass_104          two hourglass stacks of five reductions, 201 M parameters (the       COCO, GPUs
+                       paper)
+hourglass_52           one stack                                                            COCO, one GPU
+small                  one stack of three reductions, 0.5 M parameters                      photographs on a CPU
+tiny                   one stack of one reduction, 0.09 M parameters                        ``shapes`` on a CPU
+hourglass_104_anchors  the backbone of hourglass_104 under an anchor head (table 4)         COCO, GPUs
+small_anchors          that of small, likewise                                              photographs on a CPU
+tiny_anchors           that of tiny, likewise                                               ``shapes`` on a CPU
+=====================  ===================================================================  ====================
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import difflib
 from collections.abc import Callable
 
 from cornernet.config import (
+    AnchorHeadConfig,
     AugmentationConfig,
     Config,
     ConfigError,
@@ -27,7 +32,17 @@ from cornernet.config import (
     TrainingConfig,
 )
 
-__all__ = ["RECIPES", "hourglass_52", "hourglass_104", "recipe", "small", "tiny"]
+__all__ = [
+    "RECIPES",
+    "hourglass_52",
+    "hourglass_104",
+    "hourglass_104_anchors",
+    "recipe",
+    "small",
+    "small_anchors",
+    "tiny",
+    "tiny_anchors",
+]
 
 
 def hourglass_104() -> Config:
@@ -92,11 +107,34 @@ def tiny() -> Config:
     )
 
 
+def hourglass_104_anchors() -> Config:
+    """Return the paper's backbone and training under an anchor head with RetinaNet's levels, strides 8 to 128."""
+    return _with_anchors(hourglass_104(), AnchorHeadConfig(finest_stride=8))
+
+
+def small_anchors() -> Config:
+    """Return :func:`small` with an anchor head on strides 4 to 32: anchors of 16 to 203 pixels a side."""
+    return _with_anchors(small(), AnchorHeadConfig())
+
+
+def tiny_anchors() -> Config:
+    """Return :func:`tiny` with an anchor head on strides 4 and 8: 83 thousand parameters, anchors of 16 to 51 px."""
+    return _with_anchors(tiny(), AnchorHeadConfig())
+
+
+def _with_anchors(config: Config, head: AnchorHeadConfig) -> Config:
+    """Return a configuration with another head, and with RetinaNet's suppression: hard, at an IoU of 0.5."""
+    return config.with_("model.head", head).with_("testing.nms", "hard")
+
+
 RECIPES: dict[str, Callable[[], Config]] = {
     "hourglass_104": hourglass_104,
     "hourglass_52": hourglass_52,
     "small": small,
     "tiny": tiny,
+    "hourglass_104_anchors": hourglass_104_anchors,
+    "small_anchors": small_anchors,
+    "tiny_anchors": tiny_anchors,
 }
 
 
