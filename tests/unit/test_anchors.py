@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cornernet import ConfigError, build_detector, load_detector, recipe, save_detector
+from cornernet import Config, ConfigError, build_detector, load_detector, recipe, save_detector
+from cornernet.cli import main
 from cornernet.config import AnchorHeadConfig, HourglassConfig
+from cornernet.data import open_dataset
+from cornernet.evaluation import evaluate
 from cornernet.heads.anchor import AnchorPredictions
 from cornernet.heads.anchor.anchors import anchor_boxes, anchor_shapes, decode, encode
 from cornernet.heads.anchor.losses import box_loss, focal_loss
 from cornernet.heads.anchor.targets import IGNORED, NEGATIVE, TargetBuilder, assign
 from cornernet.postprocess import detect, lay, place, restore, suppress
+from cornernet.training import train
 
 PLAIN = AnchorHeadConfig(octave_scales=1, ratios=(1.0,))
 SIZE = (63, 95)
 DEEP = HourglassConfig(stacks=2, stem_channels=4, channels=(4, 6, 8), blocks=(1, 1, 1))
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def tensors(boxes, labels):
@@ -508,6 +522,79 @@ def test_what_is_of_corners_alone_is_refused() -> None:
 
 
 # -------------------------------------------------------------------------------------------- learning
+
+
+def edited(**edits):
+    config = recipe("tiny_anchors").with_("data.source.val_images", 1)
+    for path, value in {
+        "data.input_size": (63, 63),
+        "data.source.image_size": (63, 63),
+        "data.source.train_images": 4,
+        "data.augmentation.colour_jitter": 0.0,
+        "data.augmentation.flip": 0.0,
+        "training.batch_size": 4,
+        "training.learning_rate": 4e-3,
+        "training.warmup": 10,
+        "training.threads": 1,
+        "training.device": "cpu",
+        "testing.flip": False,
+        **{path.replace("__", "."): value for path, value in edits.items()},
+    }.items():
+        config = config.with_(path, value)
+    return config
+
+
+def test_the_head_learns_a_few_pictures_by_heart(tmp_path, one_thread) -> None:
+    config = edited(training__iterations=80)
+    train(config, tmp_path, quiet=True, final_evaluation=False)
+    pictures = open_dataset(config.data.source, "train")
+    evaluation = evaluate(load_detector(tmp_path), pictures, config)
+    assert evaluation.metrics["AP"] > 0.9
+    assert evaluation.metrics["AP90"] > 0.9
+
+
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, one_thread) -> None:
+    config = edited(training__iterations=5, training__checkpoint_every=1)
+
+    class Stop(Exception):
+        pass
+
+    def stop(done: int) -> None:
+        if done == 3:
+            raise Stop
+
+    train(config, tmp_path / "whole", quiet=True, final_evaluation=False)
+    with pytest.raises(Stop):
+        train(config, tmp_path / "cut", quiet=True, on_iteration=stop)
+    train(config, tmp_path / "cut", resume=True, quiet=True, final_evaluation=False)
+    ours, theirs = (load_detector(tmp_path / name).state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_the_command_line_trains_evaluates_and_detects(tmp_path, monkeypatch, capsys, one_thread) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = ["--data.source.train-images", "4", "--data.source.val-images", "2", "--training.batch-size", "2"]
+    flags = ["--training.iterations", "2", "--model.head.finest-stride", "8", "--model.head.channels", "6"]
+    assert main(["train", "--recipe", "tiny_anchors", "--out", "run", *few, *flags]) == 0
+    head = Config.load(tmp_path / "run" / "config.json").model.head
+    assert head == AnchorHeadConfig(finest_stride=8, channels=6)
+    table = capsys.readouterr().out
+    assert main(["evaluate", "--weights", "run"]) == 0
+    out = capsys.readouterr().out
+    assert out[out.index("metric") :].strip() in table
+    picture = open_dataset(recipe("tiny_anchors").data.source, "val").read(0)
+    cv2.imwrite("photo.png", picture)
+    assert main(["detect", "photo.png", "--weights", "run", "--min-score", "0"]) == 0
+    assert json.loads((tmp_path / "out" / "detections.json").read_text())[0]["detections"]
+    for argv, message in (
+        (["detect", "photo.png", "--weights", "run", "--heatmaps"], "--heatmaps draws the heatmaps of corners"),
+        (["evaluate", "--weights", "run", "--testing.corner-metrics"], "testing.corner_metrics is for heads that"),
+        (["evaluate", "--weights", "run", "--testing.substitute", "offsets"], "testing.substitute is for heads that"),
+        (["evaluate", "--weights", "run", "--testing.pooling-impl", "eager"], "testing.pooling_impl is for heads that"),
+    ):
+        capsys.readouterr()
+        assert main(argv) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_checkpoint_gives_back_the_detector(tmp_path) -> None:
