@@ -17,6 +17,9 @@ __all__ = ["PROFILES", "Profile", "find_profile"]
 
 ALL_STUDIES = ("table1", "table2", "table3", "table6", "table6_error_types", "table7", "pooling_implementations")
 
+EXPLORATORY_STUDIES = ("table4", "table5")
+"""Three seeds and no verdicts: for profiles of their own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
@@ -142,7 +145,7 @@ PROFILES: dict[str, Profile] = {
             name="smoke",
             purpose="every code path in seconds; its numbers mean nothing",
             seeds=(0, 1),
-            studies=ALL_STUDIES,
+            studies=(*ALL_STUDIES, *EXPLORATORY_STUDIES),
             on_shapes=_smoke_shapes,
             on_photographs=_smoke_photographs,
             minutes="about 1 on two CPU cores",

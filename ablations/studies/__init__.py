@@ -9,6 +9,8 @@ from ablations.studies import (
     table1_corner_pooling,
     table2_penalty_reduction,
     table3_corner_quadrants,
+    table4_backbone_and_head,
+    table5_box_quality,
     table6_error_analysis,
     table6_error_types,
     table7_test_time,
@@ -27,6 +29,8 @@ STUDIES: dict[str, Study] = {
         table6_error_types.STUDY,
         table7_test_time.STUDY,
         pooling_implementations.STUDY,
+        table4_backbone_and_head.STUDY,
+        table5_box_quality.STUDY,
     )
 }
 
