@@ -4,7 +4,7 @@ Exploratory: three seeds, intervals and no verdicts. The arms differ in what the
 it. Anchors have RetinaNet's suppression, hard at an IoU of 0.5; data, augmentation, training and the rest of testing
 are those of the corners. The head's subnets are as wide as the backbone's finest map, which makes it about as large as
 the corner head: on the backbone of recipe ``tiny`` 29 thousand parameters against 33, and 0.076 GFLOP against 0.074 for
-the whole network at 95x95 pixels.
+the whole network at 95x95 pixels; on Hourglass-104, with RetinaNet's levels, 13.9 million against 13.3.
 
 Anchors are read from every map of the hourglass's way up, from stride 4 on, where RetinaNet's begin at stride 8: on
 small pictures its smallest anchor would be larger than many objects.

@@ -456,7 +456,7 @@ def perfect(targets, detector, size) -> AnchorPredictions:
     """The predictions that the targets ask for."""
     strides = detector.head.strides
     sizes = [((size[0] + 1) // s, (size[1] + 1) // s) for s in strides]
-    counts = [h * w * detector.head.anchors_per_cell() for h, w in sizes]
+    counts = [h * w * len(anchor_shapes(4, detector.head.config)) for h, w in sizes]
     logits = torch.where(targets.labels[..., None] == torch.arange(3), 9.0, -9.0)
 
     def maps(values):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cornernet.config import AnchorHeadConfig
 
-__all__ = ["anchor_boxes", "anchor_shapes", "decode", "encode"]
+__all__ = ["FINEST_STRIDE", "anchor_boxes", "anchor_shapes", "decode", "encode", "level_sizes"]
 
 FINEST_STRIDE = 4
 """Of the map whose cells are the unit."""

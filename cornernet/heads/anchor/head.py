@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cornernet.backbones.hourglass import ConvBlock
 from cornernet.config import AnchorHeadConfig, ConfigError, TestingConfig
-from cornernet.heads.anchor.anchors import anchor_shapes
+from cornernet.heads.anchor.anchors import FINEST_STRIDE, anchor_shapes
 from cornernet.heads.anchor.decode import decode
 from cornernet.heads.anchor.losses import anchor_losses
 from cornernet.heads.anchor.outputs import AnchorPredictions
@@ -50,7 +50,7 @@ class AnchorBranch(nn.Module):
 
     def __init__(self, level_channels: tuple[int, ...], width: int, num_classes: int, config: AnchorHeadConfig) -> None:
         super().__init__()
-        anchors = config.octave_scales * len(config.ratios)
+        anchors = len(anchor_shapes(FINEST_STRIDE, config))
         prior = -math.log((1 - config.prior) / config.prior)
         self.inputs = nn.ModuleList(ConvBlock(channels, width, kernel=1) for channels in level_channels)
         self.classes = subnet(width, config.depth, anchors * num_classes, bias=prior)
@@ -69,7 +69,7 @@ class AnchorHead(nn.Module):
         super().__init__()
         self.config = config
         self.num_classes = num_classes
-        strides = [4 << level for level in range(len(backbone.level_channels))]
+        strides = [FINEST_STRIDE << level for level in range(len(backbone.level_channels))]
         self.first_level = sum(stride < config.finest_stride for stride in strides)
         self.strides = tuple(strides[self.first_level :])
         if not self.strides:
@@ -92,10 +92,6 @@ class AnchorHead(nn.Module):
     def leaves_unused(self) -> bool:
         """Whether the last stack has layers that nothing is predicted from: those of its finest map alone."""
         return self.first_level > 0
-
-    def anchors_per_cell(self) -> int:
-        """Return how many anchors each cell of each level has."""
-        return len(anchor_shapes(self.strides[0], self.config))
 
     def forward(self, index: int, maps: list[Tensor]) -> AnchorPredictions:
         """Return the raw outputs of stack ``index`` from its maps, from fine (stride 4) to coarse."""
