@@ -17,8 +17,18 @@ __all__ = ["PROFILES", "Profile", "find_profile"]
 
 ALL_STUDIES = ("table1", "table2", "table3", "table6", "table6_error_types", "table7", "pooling_implementations")
 
-EXPLORATORY_STUDIES = ("table4", "table5")
-"""Three seeds and no verdicts: for profiles of their own."""
+EXPLORATORY_STUDIES = (
+    "table4",
+    "table5",
+    "backbone_size",
+    "pull_push_weights",
+    "feedback",
+    "intermediate_supervision",
+    "offset_loss",
+    "embeddings",
+    "focal_exponents",
+    "heatmap_losses",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +155,7 @@ PROFILES: dict[str, Profile] = {
             name="smoke",
             purpose="every code path in seconds; its numbers mean nothing",
             seeds=(0, 1),
-            studies=(*ALL_STUDIES, *EXPLORATORY_STUDIES),
+            studies=ALL_STUDIES,
             on_shapes=_smoke_shapes,
             on_photographs=_smoke_photographs,
             minutes="about 1 on two CPU cores",
@@ -167,6 +177,16 @@ PROFILES: dict[str, Profile] = {
             on_shapes=_standard_shapes,
             on_photographs=_standard_photographs,
             minutes="at most 80 a call on two CPU cores, by --max-minutes",
+            publish=True,
+        ),
+        Profile(
+            name="extended",
+            purpose="exploratory studies under the budget of standard; no claims and no verdicts, in several calls",
+            seeds=(1, 2, 3),
+            studies=EXPLORATORY_STUDIES,
+            on_shapes=_standard_shapes,
+            on_photographs=_standard_photographs,
+            minutes="at most 80 a call on two CPU cores, by --max-minutes 80; two or three calls on shapes",
             publish=True,
         ),
         Profile(

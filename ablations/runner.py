@@ -124,6 +124,7 @@ def _evaluated(
             "step_milliseconds": evaluation.step_latency,
             "workers": int(os.environ.get("CORNERNET_WORKERS", "1")),
         },
+        "memory": {"step_mebibytes": evaluation.step_memory},
         "resamples": _resamples(val_set, evaluation).to_record(),
         "seconds": {"training": training, "evaluation": spent},
         "provenance": provenance(next(detector.parameters()).device),

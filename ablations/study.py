@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -14,7 +14,18 @@ from cornernet.config import Config, ShapesSource
 from cornernet.training import resolve_device
 from kernels import registry
 
-__all__ = ["Contrast", "Study", "Variant"]
+__all__ = ["Contrast", "Edit", "Study", "Variant", "edited"]
+
+
+Edit: TypeAlias = tuple[str, Any]
+"""A path and its value, or a function of the configuration so far that returns it: half of the width, say."""
+
+
+def edited(config: Config, edits: Iterable[Edit]) -> Config:
+    """Return a configuration with edits made, one after another. Raises ``ConfigError`` for one that fails."""
+    for path, value in edits:
+        config = config.with_(path, value(config) if callable(value) else value)
+    return config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +33,12 @@ class Variant:
     """One arm of a study: edits of the base configuration by path, and the paper's row that it stands for."""
 
     name: str
-    edits: tuple[tuple[str, Any], ...] = ()
+    edits: tuple[Edit, ...] = ()
     paper_row: str | None = None
 
     def apply(self, base: Config) -> Config:
         """Return the base configuration with this variant's edits. Raises ``ConfigError`` for an edit that fails."""
-        for path, value in self.edits:
-            base = base.with_(path, value)
-        return base
+        return edited(base, self.edits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +62,13 @@ class Study:
 
     ``paper_names`` are pairs of a metric and what the paper's table calls it, where that is another name;
     ``paper_transposed`` says that the paper prints our metrics as rows and our variants as columns. ``latency`` shows
-    the time of an image beside the metrics, ``step_latency`` that of a training step. ``identical`` says that all
-    variants must measure the same to the last digit, seed by seed; :meth:`disagreements` finds where they do not.
+    the time of an image beside the metrics, ``step_latency`` that of a training step; ``costs`` shows multiply-adds,
+    parameters, and the memory of a training step where ``testing.measure_step`` measured it. ``identical`` says that
+    all variants must measure the same to the last digit, seed by seed; :meth:`disagreements` finds where they do not.
     ``lower_is_better`` is of all its metrics. ``published`` are rows of the paper's table that no variant stands for:
     detectors of others, shown as a block of their own below ours.
+
+    An ``exploratory`` study asks what nobody claimed beforehand: it declares no claims, and its table says so.
     """
 
     name: str
@@ -66,15 +78,17 @@ class Study:
     variants: tuple[Variant, ...]
     contrasts: tuple[Contrast, ...]
     metrics: tuple[str, ...]
-    base_edits: tuple[tuple[str, Any], ...] = ()
-    shapes_edits: tuple[tuple[str, Any], ...] = ()
+    base_edits: tuple[Edit, ...] = ()
+    shapes_edits: tuple[Edit, ...] = ()
     shapes_edits_below: int | None = None
     paper_names: tuple[tuple[str, str], ...] = ()
     paper_transposed: bool = False
     latency: bool = False
     step_latency: bool = False
+    costs: bool = False
     identical: bool = False
     lower_is_better: bool = False
+    exploratory: bool = False
     published: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
 
@@ -83,6 +97,8 @@ class Study:
         for path, _ in self.base_edits:
             if path == "data" or path.startswith("data.source"):
                 raise ValueError(f"study {self.name}: {path} is for shapes_edits, base_edits apply to photographs too")
+        if self.exploratory and self.claims:
+            raise ValueError(f"study {self.name}: an exploratory study declares no claims")
         if len(set(names)) != len(names):
             raise ValueError(f"study {self.name}: two variants share a name among {names}")
         if self.published and self.table is None:
@@ -103,9 +119,7 @@ class Study:
         small = self.shapes_edits_below is None or cells < self.shapes_edits_below
         if isinstance(base.data.source, ShapesSource) and small:
             edits += self.shapes_edits
-        for path, value in edits:
-            base = base.with_(path, value)
-        return variant.apply(base)
+        return variant.apply(edited(base, edits))
 
     def why_not(self, base: Config, variant: Variant) -> str | None:
         """Return why this machine cannot run a variant, or None when it can.

@@ -34,6 +34,7 @@ __all__ = [
     "HeadConfig",
     "HourglassConfig",
     "ModelConfig",
+    "ResNetFPNConfig",
     "ShapesSource",
     "SourceConfig",
     "TestingConfig",
@@ -53,11 +54,21 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def _require_implementation(name: str, field: str) -> None:
-    names = ("auto", *(row.name for row in ROWS))
+def _require_known(name: str, names: tuple[str, ...], field: str) -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=2) or names
         raise ConfigError(f"{field} is {name!r}; did you mean {' or '.join(near)}?")
+
+
+def _require_implementation(name: str, field: str) -> None:
+    _require_known(name, ("auto", *(row.name for row in ROWS)), field)
+
+
+def _require_heatmap_loss(name: str, field: str) -> None:
+    # here and not above: heads import this module
+    from cornernet.heads.corner.heatmap_losses import HEATMAP_LOSSES
+
+    _require_known(name, tuple(HEATMAP_LOSSES), field)
 
 
 # --------------------------------------------------------------------------------------------- model
@@ -100,6 +111,49 @@ class HourglassConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResNetFPNConfig:
+    """A residual network with a feature pyramid (paper table 4), from scratch: maps at stride 4, 8, 16, 32.
+
+    The defaults are ResNet-50; ResNet-101 has ``blocks`` (3, 4, 23, 3).
+    """
+
+    kind: Literal["resnet_fpn"] = "resnet_fpn"
+    block: Literal["basic", "bottleneck"] = "bottleneck"
+    """Two 3x3 convolutions, or three that narrow to a quarter of the width in between."""
+    stem_channels: int = 64
+    """Width of the 7x7 convolution that opens the network."""
+    channels: tuple[int, ...] = (256, 512, 1024, 2048)
+    """Width of each stage, the first at stride 4, each next at twice the stride; two stages or more."""
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    """Residual blocks of each stage."""
+    fpn_channels: int = 256
+    """Width of the pyramid."""
+    outputs: Literal["finest", "all"] = "finest"
+    """Maps that leave the pyramid: that at stride 4, which is all that corners are read from (the paper's final
+    output); or one a stage."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.channels) >= 2, "model.backbone.channels needs 2 entries or more (two stages)")
+        _require(
+            len(self.channels) == len(self.blocks),
+            f"model.backbone.channels has {len(self.channels)} entries and .blocks has {len(self.blocks)}; "
+            "give both one entry per stage",
+        )
+        _require(min(self.channels) >= 1, f"model.backbone.channels must be positive, not {self.channels}")
+        _require(min(self.blocks) >= 1, f"model.backbone.blocks must be 1 or more, not {self.blocks}")
+        _require(min(self.stem_channels, self.fpn_channels) >= 1, "model.backbone widths must be 1 or more")
+        _require(
+            self.block == "basic" or not any(width % 4 for width in self.channels),
+            f"model.backbone.channels is {self.channels}; bottlenecks need multiples of 4",
+        )
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels per cell of the coarsest stage: 32 for four stages."""
+        return 4 << (len(self.channels) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CornerHeadConfig:
     """The corner head (paper section 3): pooling modules, heatmaps, embeddings, offsets, targets and losses."""
 
@@ -122,6 +176,8 @@ class CornerHeadConfig:
     radius_formula: Literal["corrected", "original"] = "corrected"
     """Radius of penalty_reduction 'object': the authors' formula since 2018, or the one before their fix, which gives
     larger radii than min_iou allows."""
+    heatmap_loss: str = "focal"
+    """Loss of the heatmaps, a name from cornernet.heads.corner.heatmap_losses; 'focal' is the paper's."""
     focal_alpha: float = 2.0
     """Exponent on the distance of the prediction from its target (paper equation 1)."""
     focal_beta: float = 4.0
@@ -133,14 +189,22 @@ class CornerHeadConfig:
     push_margin: float = 1.0
     """Distance beyond which two objects' embeddings are far enough (paper equation 5)."""
     offset_weight: float = 1.0
-    """Weight of the smooth-L1 loss on offsets (paper equation 3)."""
+    """Weight of the smooth-L1 loss on offsets (paper equation 3). At 0 they learn nothing: set testing.offsets."""
+    intermediate_supervision: bool = True
+    """Every stack predicts and has its loss, as in the paper; without it the last stack alone."""
+    feedback: bool = False
+    """Add what a stack predicts to the input of the next, through a 1x1 convolution, as stacked hourglasses for human
+    pose do (Newell et al., 2016). The authors do not: for corners it hurt (paper section 3.5)."""
 
     def __post_init__(self) -> None:
         _require_implementation(self.pooling_impl, "model.head.pooling_impl")
+        _require_heatmap_loss(self.heatmap_loss, "model.head.heatmap_loss")
         _require(0.0 < self.min_iou < 1.0, f"model.head.min_iou is {self.min_iou}; use a value between 0 and 1")
         _require(self.fixed_radius >= 0.0, "model.head.fixed_radius must not be negative")
         _require(self.embedding_dim >= 1, "model.head.embedding_dim must be 1 or more")
         _require(self.pool_channels >= 1, "model.head.pool_channels must be 1 or more")
+        weights = (self.pull_weight, self.push_weight, self.offset_weight)
+        _require(min(weights) >= 0, "model.head.pull_weight, .push_weight and .offset_weight must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +274,8 @@ class AnchorHeadConfig:
         )
 
 
-BackboneConfig: TypeAlias = HourglassConfig
+BackboneConfig: TypeAlias = HourglassConfig | ResNetFPNConfig
+_Backbone: TypeAlias = Annotated[HourglassConfig | ResNetFPNConfig, pydantic.Field(discriminator="kind")]
 HeadConfig: TypeAlias = CornerHeadConfig | AnchorHeadConfig
 _Head: TypeAlias = Annotated[CornerHeadConfig | AnchorHeadConfig, pydantic.Field(discriminator="kind")]
 
@@ -219,7 +284,7 @@ _Head: TypeAlias = Annotated[CornerHeadConfig | AnchorHeadConfig, pydantic.Field
 class ModelConfig:
     """What is built: a backbone and a head."""
 
-    backbone: BackboneConfig = field(default_factory=HourglassConfig)
+    backbone: _Backbone = field(default_factory=HourglassConfig)
     head: _Head = field(default_factory=CornerHeadConfig)
     num_classes: int = 80
     """Classes to detect. Training sets it from the data."""
@@ -231,6 +296,14 @@ class ModelConfig:
                 self.head.finest_stride <= self.backbone.total_stride,
                 f"model.head.finest_stride is {self.head.finest_stride}, and this backbone's coarsest map has a stride "
                 f"of {self.backbone.total_stride}: use that or less",
+            )
+        if isinstance(self.head, CornerHeadConfig) and getattr(self.backbone, "stacks", 1) == 1:
+            # where they do nothing, they would make two names for one training
+            _require(not self.head.feedback, "model.head.feedback needs a next stack: raise model.backbone.stacks")
+            _require(
+                self.head.intermediate_supervision,
+                "model.head.intermediate_supervision can be off where there are several stacks: raise "
+                "model.backbone.stacks",
             )
 
 
@@ -417,6 +490,9 @@ class TestingConfig:
     """Side of the window in which a corner must be the maximum of its heatmap."""
     embedding_threshold: float = 0.5
     """Largest distance between the embeddings of two corners that form a box."""
+    offsets: Literal["predicted", "none", "centre"] = "predicted"
+    """Where in its cell a corner lies: as predicted; at the cell's own corner, as the authors' code has it without
+    offsets; or at its centre, where the truth lies on average."""
     num_candidates: int = 1000
     """Boxes kept from the pairs of an input, before suppression."""
     nms: Literal["hard", "linear", "gaussian"] = "gaussian"
@@ -447,7 +523,7 @@ class TestingConfig:
     """Implementation of corner pooling when testing, a name from kernels.implementations(); None is the model's own.
     Changes speed, never meaning."""
     measure_step: bool = False
-    """Also measure the time of a training step under pooling_impl, on a copy of the detector: its weights stay."""
+    """Also measure the time and memory of a training step under pooling_impl, on a copy: the detector stays."""
 
     def __post_init__(self) -> None:
         _require(len(self.scales) > 0 and min(self.scales) > 0, "testing.scales must be positive, one or more")
@@ -460,6 +536,11 @@ class TestingConfig:
         _require(
             len(set(self.substitute)) == len(self.substitute),
             f"testing.substitute names an output twice: {' '.join(self.substitute)}",
+        )
+        _require(
+            self.offsets == "predicted" or "offsets" not in self.substitute,
+            f"testing.offsets is {self.offsets!r}, so true offsets in testing.substitute would not be read; use "
+            "'predicted'",
         )
         _require(self.corner_radius >= 0, "testing.corner_radius must not be negative")
         if self.pooling_impl is not None:
@@ -479,7 +560,12 @@ WITHOUT_EFFECT = (
 
 # Fields that came after records were first published, by path, each with the value that leaves results as they were
 # before it: at that value a field is left out of what keys are made of, so that runs from before it are still found.
-LATER_FIELDS: dict[str, Any] = {}
+LATER_FIELDS: dict[str, Any] = {
+    "model.head.heatmap_loss": "focal",
+    "model.head.intermediate_supervision": True,
+    "model.head.feedback": False,
+    "testing.offsets": "predicted",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -610,6 +696,7 @@ def _path(location: tuple[int | str, ...], tree: Any) -> str:
 _STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 for _part in (
     HourglassConfig,
+    ResNetFPNConfig,
     CornerHeadConfig,
     AnchorHeadConfig,
     ModelConfig,

@@ -38,7 +38,7 @@ class Detector(nn.Module):
         return int(self.backbone.total_stride)
 
     def forward(self, images: Tensor, last_only: bool = False) -> list[Any]:
-        """Return the head's raw predictions, one a stack, from normalised images [B, 3, H, W] float32.
+        """Return the head's raw predictions, one a stack that has some, from normalised images [B, 3, H, W] float32.
 
         With the corner head these are ``Predictions`` at stride 4. ``last_only`` leaves out all stacks' predictions
         but the last, which is what testing reads. Raises ``ValueError`` for a size that the backbone cannot take.
@@ -51,13 +51,24 @@ class Detector(nn.Module):
         x = self.backbone.stem(images)
         outputs = []
         stacks = self.backbone.num_stacks
+        feeds_back = getattr(self.head, "feeds_back", False)
         for index in range(stacks):
             maps = self.backbone.stack(index, x)
-            if index == stacks - 1 or not last_only:
-                outputs.append(self.head(index, maps))
-            if index < stacks - 1:
+            last = index == stacks - 1
+            shown = last or (not last_only and self._predicts(index))
+            predictions = self.head(index, maps) if shown or feeds_back else None
+            if shown:
+                outputs.append(predictions)
+            if not last:
                 x = self.backbone.merge(index, x, maps[0])
+                if feeds_back:
+                    x = x + self.head.feed_back(index, predictions)
         return outputs
+
+    def _predicts(self, index: int) -> bool:
+        """Tell whether the head predicts from a stack that is not the last; one that does not say does."""
+        predicts = getattr(self.head, "predicts", None)
+        return predicts is None or bool(predicts(index))
 
     @contextmanager
     def pooling_by(self, impl: str | None) -> Iterator[None]:

@@ -24,6 +24,7 @@ from cornernet.config import Config
 from cornernet.corner_evaluation import CornerMatches, corner_metrics, match_corners
 from cornernet.data.images import DataError
 from cornernet.detector import Detector
+from cornernet.memory import step_memory
 from cornernet.postprocess import Examined, Truth, examine, testing_mode
 from cornernet.timing import step_latency
 
@@ -62,7 +63,8 @@ class Evaluation:
     ``testing.corner_metrics`` and ``testing.error_types`` ask for them; ``per_class`` AP, AP50 and AP75 by class name;
     ``results`` the detections in COCO's result format. ``latency`` is the median time of the test path, from a
     photograph in memory to its boxes, in milliseconds; ``step_latency`` that of a training step, where
-    ``testing.measure_step`` asks for it (``cornernet.timing``); ``corner_matches`` what the corner metrics are computed
+    ``testing.measure_step`` asks for it (``cornernet.timing``), and ``step_memory`` the MiB that it takes
+    (``cornernet.memory``); ``corner_matches`` what the corner metrics are computed
     from.
     """
 
@@ -73,6 +75,7 @@ class Evaluation:
     results: list[dict[str, Any]] = field(repr=False)
     latency: float | None = None
     step_latency: float | None = None
+    step_memory: float | None = None
     corner_matches: tuple[CornerMatches, CornerMatches] | None = field(default=None, repr=False)
 
     def to_text(self) -> str:
@@ -136,6 +139,7 @@ def evaluate(
         evaluation = replace(evaluation, metrics={**evaluation.metrics, **error_types(dataset, results)})
     if config.testing.measure_step:
         evaluation = replace(evaluation, step_latency=step_latency(detector, dataset, config))
+        evaluation = replace(evaluation, step_memory=step_memory(detector, dataset, config))
     return evaluation
 
 

@@ -1,18 +1,6 @@
 """Recipes: named configurations. Each is a function that returns a full ``Config``; edits follow from there.
 
-=====================  ===================================================================  ====================
-recipe                 network                                                              meant for
-=====================  ===================================================================  ====================
-hourglass_104          two hourglass stacks of five reductions, 201 M parameters (the       COCO, GPUs
-                       paper)
-hourglass_52           one stack                                                            COCO, one GPU
-small                  one stack of three reductions, 0.5 M parameters                      photographs on a CPU
-tiny                   one stack of one reduction, 0.09 M parameters                        ``shapes`` on a CPU
-hourglass_104_anchors  the backbone of hourglass_104 under an anchor head (table 4)         COCO, GPUs
-small_anchors          that of small, likewise                                              photographs on a CPU
-tiny_anchors           that of tiny, likewise                                               ``shapes`` on a CPU
-=====================  ===================================================================  ====================
-"""
+=====================  ===================================================================  ============="""
 
 from __future__ import annotations
 
@@ -28,12 +16,16 @@ from cornernet.config import (
     DataConfig,
     HourglassConfig,
     ModelConfig,
+    ResNetFPNConfig,
     ShapesSource,
     TrainingConfig,
 )
 
 __all__ = [
     "RECIPES",
+    "fpn_50",
+    "fpn_101",
+    "fpn_small",
     "hourglass_52",
     "hourglass_104",
     "hourglass_104_anchors",
@@ -53,6 +45,16 @@ def hourglass_104() -> Config:
 def hourglass_52() -> Config:
     """Return the paper's detector with one hourglass module."""
     return Config(model=ModelConfig(backbone=HourglassConfig(stacks=1)))
+
+
+def fpn_101() -> Config:
+    """Return ResNet-101 with a feature pyramid and corners on its finest map, trained like the paper's hourglass."""
+    return Config(model=ModelConfig(backbone=ResNetFPNConfig(blocks=(3, 4, 23, 3))))
+
+
+def fpn_50() -> Config:
+    """Return :func:`fpn_101` with ResNet-50."""
+    return Config(model=ModelConfig(backbone=ResNetFPNConfig()))
 
 
 def small() -> Config:
@@ -81,6 +83,14 @@ def small() -> Config:
             checkpoint_every=100,
         ),
     )
+
+
+def fpn_small() -> Config:
+    """Return :func:`small` with a residual network and a feature pyramid of about as many parameters."""
+    backbone = ResNetFPNConfig(
+        block="basic", stem_channels=32, channels=(32, 48, 64, 96), blocks=(1, 1, 1, 1), fpn_channels=32
+    )
+    return small().with_("model.backbone", backbone)
 
 
 def tiny() -> Config:
@@ -130,7 +140,10 @@ def _with_anchors(config: Config, head: AnchorHeadConfig) -> Config:
 RECIPES: dict[str, Callable[[], Config]] = {
     "hourglass_104": hourglass_104,
     "hourglass_52": hourglass_52,
+    "fpn_101": fpn_101,
+    "fpn_50": fpn_50,
     "small": small,
+    "fpn_small": fpn_small,
     "tiny": tiny,
     "hourglass_104_anchors": hourglass_104_anchors,
     "small_anchors": small_anchors,

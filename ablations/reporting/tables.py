@@ -33,12 +33,18 @@ from ablations.statistics import (
     summarise,
 )
 from ablations.study import Contrast, Study
+from cornernet.config import Config
+from cornernet.costs import costs
 from cornernet.files import atomic_write
 
 __all__ = ["Context", "StudyTable", "study_table", "write_reports"]
 
 NOT_MEASURED = "not measured"
 NOT_RUN = "not run"
+EXPLORATORY = (
+    "**Exploratory**: nothing was claimed beforehand, so there is no confirmatory verdict. Intervals are adjusted for "
+    "nothing; of many differences, some look clear by chance."
+)
 
 Records = Mapping[tuple[str, str, int], dict[str, Any] | None]
 """The record of each (study, variant, seed); None where the job did not run or failed."""
@@ -65,7 +71,8 @@ class StudyTable:
     ``rows`` are plain data, as in the JSON: ``label``, ``kind`` (variant or difference), ``values`` (metric to the
     value under each seed), ``statistics`` (metric to mean, low, high, seed_sd, image_sd and, of a difference,
     detectable; None where there is none), ``latency`` and ``step_latency`` (milliseconds an image, and a training step,
-    under each seed) and ``paper`` (metric to the printed figure, or None).
+    under each seed), of studies that show costs ``multiply_adds`` (millions), ``parameters`` (thousands) and
+    ``step_memory`` (MiB), likewise, and ``paper`` (metric to the printed figure, or None).
     """
 
     study: Study
@@ -88,8 +95,14 @@ class StudyTable:
 
     @property
     def times(self) -> dict[str, str]:
-        """The columns of times: what a reader sees, and the field of a row."""
-        shown = {"ms an image": self.study.latency, "ms a training step": self.study.step_latency}
+        """The columns of times and costs: what a reader sees, and the field of a row."""
+        shown = {
+            "ms an image": self.study.latency,
+            "ms a training step": self.study.step_latency,
+            "million multiply-adds": self.study.costs,
+            "thousand parameters": self.study.costs,
+            "MiB a training step": self.study.costs,
+        }
         return {name: field for (name, on), field in zip(shown.items(), _TIMES, strict=True) if on}
 
     @property
@@ -131,7 +144,7 @@ class StudyTable:
             ran = [seed for seed in self.context.seeds if seed in row["seeds"]]
             cells = [self._cell(row, metric, metric in winners.get(row["label"], ())) for metric in metrics]
             cells = cells if ran else [NOT_RUN if self._runs_here(row) else NOT_MEASURED] * len(metrics)
-            times = [_cell(summarise(list(row[time].values())), signed) for time in self.times.values()]
+            times = [_cell(summarise(_values(row, time)), signed) for time in self.times.values()]
             empty = ["" for _ in times]
             body.append([name, *cells, *times, str(len(ran))])
             detectable = [self._detectable(row, metric) for metric in metrics]
@@ -217,7 +230,8 @@ class StudyTable:
         return winners
 
     def _footnote(self) -> str:
-        lines = [
+        lines = [EXPLORATORY] if self.study.exploratory else []
+        lines += [
             f"Ours: {self.context.data}, profile `{self.context.profile}`, in percent. A small-budget run, not COCO: "
             "compare signs and sizes of differences with the paper's, not levels.",
             *self._how_to_read(),
@@ -276,15 +290,23 @@ class StudyTable:
                 f"{where}mean ± standard deviation over seeds alone; differences are paired by seed. There are no "
                 "resamples of the images for that, so there is no interval, and no verdict on it but *inconclusive*."
             )
-        if self.times:
+        timed = [name for name, field in self.times.items() if field in _MEASURED]
+        if timed:
             lines.append(
-                f"{', '.join(self.times)}: mean ± standard deviation over seeds, on one CPU thread or one device"
+                f"{', '.join(timed)}: mean ± standard deviation over seeds, on one CPU thread or one device"
                 + (f", while up to {self.side_by_side} runs shared the machine." if self.side_by_side > 1 else ".")
+            )
+        if self.study.costs:
+            lines.append(
+                "Multiply-adds of the convolutions for one input, by torch's flop counter. MiB: the most that tensors "
+                "take at a time in a training step; weights, gradients, Adam's moments, a batch, activations."
             )
         return lines
 
 
-_TIMES = ("latency", "step_latency")
+_TIMES = ("latency", "step_latency", "multiply_adds", "parameters", "step_memory")
+_MEASURED = ("latency", "step_latency")
+_COUNTED = ("multiply_adds", "parameters")
 _SPREADS = ("low", "high", "seed_sd", "image_sd")
 
 
@@ -350,6 +372,26 @@ def _milliseconds(runs: Mapping[int, Mapping[str, Any]], key: str) -> dict[int, 
     return {seed: value for seed, value in times.items() if value is not None}
 
 
+def _values(row: Mapping[str, Any], field: str) -> list[float]:
+    """Return what a column of times or costs shows of a row: what is counted has no spread over seeds."""
+    values = list(row[field].values())
+    return values[:1] if field in _COUNTED else values
+
+
+def _costs(study: Study, runs: Mapping[int, Mapping[str, Any]]) -> dict[str, dict[int, float]]:
+    """Return what the network costs under each seed, millions and thousands, and the MiB of a training step."""
+    found: dict[str, dict[int, float]] = {"multiply_adds": {}, "parameters": {}, "step_memory": {}}
+    for seed, record in runs.items() if study.costs else ():
+        if "model" in record.get("config", {}):
+            on_paper = costs(Config.from_dict(record["config"], f"the record of {study.name}, seed {seed}"))
+            found["multiply_adds"][seed] = on_paper.multiply_adds / 1e6
+            found["parameters"][seed] = on_paper.parameters / 1e3
+        mebibytes = record.get("memory", {}).get("step_mebibytes")
+        if mebibytes is not None:
+            found["step_memory"][seed] = mebibytes
+    return found
+
+
 def _measurement(study: Study, variant: str, seed: int, record: Mapping[str, Any]) -> Measurement:
     where = f"the record of {study.name}, {variant}, seed {seed}"
     measurement = Measurement.from_record(record, where, resamples_required=False)
@@ -388,6 +430,7 @@ def _variant_row(
         "statistics": statistics,
         "latency": _milliseconds(runs, "milliseconds"),
         "step_latency": _milliseconds(runs, "step_milliseconds"),
+        **_costs(study, runs),
         "paper": study.paper_figures(next(variant for variant in study.variants if variant.name == name)),
     }
 
@@ -488,6 +531,7 @@ def write_reports(folder: Path, tables: Sequence[StudyTable], records: Records, 
                 "table": table.study.table,
                 "title": table.study.title,
                 "unit": "percent",
+                "exploratory": table.study.exploratory,
                 "confidence": CONFIDENCE,
                 "spread_over_seeds_alone": list(table.seeds_alone),
                 "rows": [{**row, **_with_text_keys(row)} for row in table.rows],

@@ -5,7 +5,15 @@ from __future__ import annotations
 import difflib
 
 from ablations.studies import (
+    backbone_size,
+    embeddings,
+    feedback,
+    focal_exponents,
+    heatmap_losses,
+    intermediate_supervision,
+    offset_loss,
     pooling_implementations,
+    pull_push_weights,
     table1_corner_pooling,
     table2_penalty_reduction,
     table3_corner_quadrants,
@@ -31,6 +39,14 @@ STUDIES: dict[str, Study] = {
         pooling_implementations.STUDY,
         table4_backbone_and_head.STUDY,
         table5_box_quality.STUDY,
+        backbone_size.STUDY,
+        pull_push_weights.STUDY,
+        feedback.STUDY,
+        intermediate_supervision.STUDY,
+        offset_loss.STUDY,
+        embeddings.STUDY,
+        focal_exponents.STUDY,
+        heatmap_losses.STUDY,
     )
 }
 

@@ -6,7 +6,8 @@ A backbone is an ``nn.Module`` with
   stride 4 that heads read) and ``level_channels`` (widths of all maps of a stack, at strides 4, 8, 16 and so on);
 * ``stem(images)``: [B, 3, H, W] to [B, C, H/4, W/4];
 * ``stack(s, x)``: the maps of stack ``s``, from fine (stride 4) to coarse;
-* ``merge(s, x, fine)``: the input of stack ``s + 1`` from the input and the finest map of stack ``s``.
+* ``merge(s, x, fine)``: the input of stack ``s + 1`` from the input and the finest map of stack ``s``; never called
+  on a backbone of one stack.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from cornernet.backbones.hourglass import Hourglass
+from cornernet.backbones.resnet_fpn import ResNetFPN
 
 __all__ = ["BACKBONES", "Backbone", "build_backbone"]
 
@@ -41,6 +43,7 @@ class Backbone(Protocol):
 
 BACKBONES: dict[str, Callable[[Any], nn.Module]] = {
     "hourglass": Hourglass,
+    "resnet_fpn": ResNetFPN,
 }
 
 

@@ -9,6 +9,11 @@ A head is an ``nn.Module`` that owns its method; training, postprocess and evalu
 * ``decode(predictions, testing)``: :class:`Candidates`, one an image;
 * ``leaves_unused``: whether some layers of the backbone get no gradient, which several devices must be told.
 
+A head may also have
+
+* ``predicts(s)``: whether it predicts from stack ``s`` at all; without it, from every stack;
+* ``feeds_back`` and ``feed_back(s, predictions)``: whether and what predictions add to the next stack's input.
+
 A head that finds corners may also have, for studies of them:
 
 * ``corners(predictions, testing)``: the corners of each image, before they are paired;

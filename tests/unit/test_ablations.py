@@ -141,14 +141,67 @@ def test_studies_of_testing_train_nothing_that_table_1_does_not(study: Study, ba
     assert len({job.training_config.to_json() for job in jobs.values()}) == len({j.training_key for j in jobs.values()})
 
 
-def test_the_plan_of_all_studies_shares_what_it_can() -> None:
-    jobs = plan(STUDIES.values(), recipe("tiny"), (0,), fingerprints)
-    # two of table 1, five of table 2 on data of its own, the anchors of tables 4 and 5
-    assert len({job.training_key for job in jobs.values()}) == 2 + 5 + 1
-    # tables 1, 4, 5, 6 and 7 have the plain evaluation in common
-    assert len({job.evaluation_key for job in jobs.values()}) == 2 + 5 + 2 + 5 + 6 + 2 + 6 + 1
-    assert jobs["table4", "Hourglass + Anchors", 0] == jobs["table5", "Hourglass + Anchors", 0]
-    assert jobs["table4", "Hourglass + Corners", 0] == jobs["table1", "w/ corner pooling", 0]
+def test_a_value_of_an_edit_may_be_made_from_the_configuration() -> None:
+    variant = Variant(
+        name="twice", edits=(("training.seed", 3), ("training.iterations", lambda config: 2 * config.training.seed))
+    )
+    assert variant.apply(recipe("tiny")).training.iterations == 6
+
+
+def test_an_exploratory_study_declares_no_claims() -> None:
+    with pytest.raises(ValueError, match="an exploratory study declares no claims"):
+        Study(**{**STUDY.__dict__, "exploratory": True})
+
+
+def test_the_extended_profile_has_three_seeds_and_shares_its_base_with_the_standard_one() -> None:
+    profile = PROFILES["extended"]
+    studies = [STUDIES[name] for name in profile.studies]
+    assert all(study.exploratory for study in studies)
+    assert len(profile.seeds) == 3
+    assert profile.publish
+    jobs = plan(studies, profile.on_shapes(), profile.seeds, fingerprints)
+    standard = plan([STUDY], PROFILES["standard"].on_shapes(), PROFILES["standard"].seeds, fingerprints)
+    ours, theirs = ({job.training_key for job in each.values()} for each in (jobs, standard))
+    assert len(ours & theirs) == 3
+    per_seed = {name[:2]: job.training_key for name, job in jobs.items() if name[2] == 1}
+    base = per_seed["backbone_size", "one stack"]
+    for pair in (
+        ("pull_push_weights", "0.1 (the paper)"),
+        ("offset_loss", "offset loss (the paper)"),
+        ("embeddings", "1 number, within 0.5 (the paper)"),
+        ("focal_exponents", "alpha 2, beta 4 (the paper)"),
+        ("heatmap_losses", "focal"),
+    ):
+        assert per_seed[pair] == base
+    assert per_seed["feedback", "not fed back (the paper)"] == per_seed["backbone_size", "two stacks"]
+
+
+@pytest.mark.parametrize("study", [s for s in STUDIES.values() if s.exploratory], ids=lambda study: study.name)
+@pytest.mark.parametrize("base", [recipe("tiny"), photographs()], ids=["shapes", "photographs"])
+def test_variants_of_an_exploratory_study_differ_and_each_is_compared(study: Study, base: Config) -> None:
+    jobs = plan([study], base, (0,), fingerprints)
+    assert len({job.evaluation_key for job in jobs.values()}) == len(jobs), "two variants are the same"
+    compared = {side for contrast in study.contrasts for side in (contrast.variant, contrast.base)}
+    assert compared == {variant.name for variant in study.variants}
+
+
+def test_the_study_of_backbones_takes_from_any_hourglass_what_it_has() -> None:
+    study = STUDIES["backbone_size"]
+    found = {v.name: study.configure(photographs(), v).model for v in study.variants}
+    assert [found[name].backbone.stacks for name in ("one stack", "two stacks")] == [1, 2]
+    assert found["one stack, one reduction less"].backbone.channels == (32, 32, 48)
+    assert found["one stack, half the width"].backbone.channels == (16, 16, 24, 32)
+    assert found["one stack, half the width"].head.pool_channels == 16
+    with pytest.raises(ValueError, match="is of hourglasses"):
+        study.configure(recipe("fpn_small"), study.variants[2])
+
+
+def test_the_plan_of_the_paper_s_tables_shares_what_it_can() -> None:
+    jobs = plan([s for s in STUDIES.values() if not s.exploratory], recipe("tiny"), (0,), fingerprints)
+    # two of table 1, five of table 2 on data of its own
+    assert len({job.training_key for job in jobs.values()}) == 2 + 5
+    # tables 1, 6 and 7 have the plain evaluation in common
+    assert len({job.evaluation_key for job in jobs.values()}) == 2 + 5 + 2 + 5 + 6 + 2 + 6
     assert jobs["table1", "w/ corner pooling", 0] == jobs["table6", "CornerNet", 0] == jobs["table7", "single scale", 0]
 
 
@@ -315,12 +368,12 @@ def test_the_smoke_profile_runs_every_study_and_shares_their_trainings(tmp_path,
     printed = capsys.readouterr().out
     pooling, base = STUDIES["pooling_implementations"], PROFILES["smoke"].on_shapes()
     # a machine with a GPU runs more implementations
-    evaluations = 23 + sum(pooling.why_not(base, variant) is None for variant in pooling.variants)
-    assert f"8 trainings of 8 iterations, {evaluations} evaluations" in printed
-    assert len(list((store / "trainings").iterdir())) == 8
+    evaluations = 22 + sum(pooling.why_not(base, variant) is None for variant in pooling.variants)
+    assert f"7 trainings of 8 iterations, {evaluations} evaluations" in printed
+    assert len(list((store / "trainings").iterdir())) == 7
     assert len(list((store / "evaluations").iterdir())) == evaluations
     results = json.loads((out / "results.json").read_text())
-    assert [table["study"] for table in results["tables"]] == list(STUDIES)
+    assert [table["study"] for table in results["tables"]] == list(PROFILES["smoke"].studies)
     for table in results["tables"]:
         study = STUDIES[table["study"]]
         elsewhere = {variant.name for variant in study.variants if study.why_not(base, variant) is not None}
@@ -333,7 +386,8 @@ def test_the_smoke_profile_runs_every_study_and_shares_their_trainings(tmp_path,
             assert row["latency"].keys() == {"0"}
     areas = results["context"]["areas"]
     runs = {(run["study"], run["variant"]): run for run in results["runs"]}
-    assert len(runs) == sum(len(study.variants) for study in STUDIES.values()) - len(elsewhere)
+    asked = sum(len(STUDIES[name].variants) for name in PROFILES["smoke"].studies)
+    assert len(runs) == asked - sum(pooling.why_not(base, variant) is not None for variant in pooling.variants)
     for (study, variant), run in runs.items():
         declared = next(v for v in STUDIES[study].variants if v.name == variant)
         for path, value in dict(declared.edits).items():
@@ -356,7 +410,10 @@ def test_the_smoke_profile_runs_every_study_and_shares_their_trainings(tmp_path,
 
 def test_a_profile_names_the_studies_that_it_runs() -> None:
     assert PROFILES["quick"].studies == ("table1",)
-    assert set(PROFILES["smoke"].studies) == set(STUDIES)
+    exploratory = {name for name, study in STUDIES.items() if study.exploratory}
+    # these have a profile of their own: under smoke they would take minutes of starting processes
+    assert set(PROFILES["smoke"].studies) == set(STUDIES) - exploratory
+    assert set(PROFILES["extended"].studies) >= exploratory
     assert all(set(profile.studies) <= set(STUDIES) for profile in PROFILES.values())
 
 

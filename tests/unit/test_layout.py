@@ -44,6 +44,13 @@ def test_every_backbone_and_head_file_has_a_row() -> None:
     assert heads == set(HEADS)
 
 
+def test_every_heatmap_loss_file_has_a_row() -> None:
+    from cornernet.heads.corner.heatmap_losses import HEATMAP_LOSSES
+
+    files = {f.stem for f in (ROOT / "cornernet/heads/corner/heatmap_losses").glob("*.py")} - {"__init__"}
+    assert files == set(HEATMAP_LOSSES)
+
+
 def test_every_study_file_has_a_row() -> None:
     from ablations.studies import STUDIES
 

@@ -7,10 +7,11 @@ import torch
 
 from cornernet import build_detector, recipe
 from cornernet.config import CornerHeadConfig
-from cornernet.heads.corner.losses import focal_loss, offset_loss, pull_and_push_loss
+from cornernet.heads.corner.losses import heatmap_loss, offset_loss, pull_and_push_loss
 from cornernet.heads.corner.targets import TargetBuilder
 
 SIZE = (63, 63)
+FOCAL = CornerHeadConfig()
 BOXES = {
     "none": [],
     "one": [[4.0, 4.0, 40.0, 50.0]],
@@ -74,7 +75,7 @@ def test_extreme_logits_stay_finite(extreme: float) -> None:
     logits = torch.full((1, 1, 4, 4), extreme, requires_grad=True)
     target = torch.zeros(1, 1, 4, 4)
     target[0, 0, 1, 1] = 1
-    loss = focal_loss(logits, target, 2.0, 4.0, torch.tensor(1.0))
+    loss = heatmap_loss(logits, target, FOCAL, torch.tensor(1.0))
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
@@ -85,12 +86,12 @@ def test_a_confident_right_heatmap_costs_less_than_a_confident_wrong_one() -> No
     target[0, 0, 1, 1] = 1
     right, wrong = (sign * (target * 10 - 5) for sign in (1, -1))
     one = torch.tensor(1.0)
-    assert focal_loss(right, target, 2, 4, one) < 0.01 < focal_loss(wrong, target, 2, 4, one)
+    assert heatmap_loss(right, target, FOCAL, one) < 0.01 < heatmap_loss(wrong, target, FOCAL, one)
 
 
 def test_penalty_is_reduced_near_a_corner() -> None:
     logits = torch.zeros(1, 1, 1, 2)
-    near, far = (focal_loss(logits, torch.tensor([[[[1.0, t]]]]), 2, 4, torch.tensor(1.0)) for t in (0.8, 0.0))
+    near, far = (heatmap_loss(logits, torch.tensor([[[[1.0, t]]]]), FOCAL, torch.tensor(1.0)) for t in (0.8, 0.0))
     assert near < far
 
 

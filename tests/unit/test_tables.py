@@ -19,6 +19,8 @@ from ablations.resampling import Resamples
 from ablations.statistics import detectable_difference, half_width
 from ablations.studies import STUDIES
 from ablations.study import Contrast, Study, Variant
+from cornernet import recipe
+from cornernet.costs import costs
 
 RESAMPLES = 40
 METRICS = ("AP", "APs", "APl")
@@ -403,6 +405,36 @@ def test_the_time_of_a_step_has_a_column_and_runs_side_by_side_are_owned_up_to()
     assert rows["without"]["ms a training step"] == f"52.0 ± {math.sqrt(2.5):.1f}"
     assert rows[DIFFERENCE]["ms a training step"] == "+9.0 ± 0.0"
     assert "up to 2 runs shared the machine" in text
+
+
+def test_costs_have_columns_counted_from_the_configuration_and_measured_in_the_record() -> None:
+    made = records(ALIKE)
+    for (_, variant, _), each in made.items():
+        assert each is not None
+        config = recipe("tiny").with_("model.backbone.stacks", 2 if variant == "with" else 1)
+        each["config"] = config.to_dict()
+        each["memory"] = {"step_mebibytes": 17.5 if variant == "with" else 9.5}
+    declared = Study(**{**study(latency=True).__dict__, "costs": True})
+    text = study_table(declared, made, context()).to_markdown()
+    one = costs(recipe("tiny"))
+    found = cells(text)
+    assert found["without"]["million multiply-adds"] == f"{one.multiply_adds / 1e6:.1f}"
+    assert found["without"]["thousand parameters"] == "88.3"
+    assert found["without"]["MiB a training step"] == "9.5 ± 0.0"
+    assert "+8.0 ± 0.0" in text
+    assert "ms an image: mean ± standard deviation" in text
+    assert "by torch's flop counter" in text
+    assert "flop counter" not in study_table(study(latency=True), made, context()).to_markdown()
+
+
+def test_an_exploratory_table_says_that_it_is(tmp_path) -> None:
+    declared = Study(**{**study().__dict__, "exploratory": True})
+    built = study_table(declared, records(ALIKE), context())
+    assert "**Exploratory**: nothing was claimed beforehand" in built.to_markdown()
+    assert "tested here" not in built.to_markdown()
+    write_reports(tmp_path, [built], records(ALIKE), context())
+    assert json.loads((tmp_path / "results.json").read_text())["tables"][0]["exploratory"] is True
+    assert "Exploratory" not in table().to_markdown()
 
 
 def test_arms_on_other_images_are_an_error_that_names_them() -> None:

@@ -18,10 +18,12 @@ from ablations.studies import STUDIES
 from ablations.study import Study
 from cornernet import Config, recipe
 from cornernet.config import AnchorHeadConfig, CocoSource
+from cornernet.costs import costs
 from cornernet.training import differences
 
 BASES = [recipe("tiny"), recipe("small").with_("data.source", CocoSource(root="photographs"))]
 BOTH = [STUDIES["table4"], STUDIES["table5"]]
+QUALITY = STUDIES["table5"]
 
 
 def arms(study: Study, base: Config) -> dict[str, Config]:
@@ -64,14 +66,37 @@ def test_anchors_differ_from_corners_in_the_head_and_its_suppression_alone(study
     found = arms(study, base)
     anchors, corners = found["Hourglass + Anchors"], found["Hourglass + Corners"]
     assert isinstance(anchors.model.head, AnchorHeadConfig)
-    assert corners == base
+    assert corners == base.with_("testing.measure_step", True)
     paths = {sentence.split(" ")[0] for sentence in differences(corners, anchors)}
     assert {path for path in paths if not path.startswith("model.head.")} == {"testing.nms"}
     assert (anchors.testing.nms, anchors.testing.nms_iou) == ("hard", 0.5)
 
 
-def test_the_tables_share_their_trainings_and_evaluations() -> None:
-    jobs = plan(BOTH, recipe("tiny"), (0, 1), lambda source: Fingerprints("train", "val"))
+def test_the_pyramid_of_table_4_costs_about_what_the_hourglass_does_and_is_the_paper_s_for_the_paper_s() -> None:
+    study = STUDIES["table4"]
+    for base in BASES:
+        found = arms(study, base)
+        pyramid, hourglass = costs(found["FPN + Corners"]), costs(found["Hourglass + Corners"])
+        assert 0.9 < pyramid.multiply_adds / hourglass.multiply_adds < 1.1
+        assert 0.8 < pyramid.parameters / hourglass.parameters < 1.1
+        anchors = costs(found["Hourglass + Anchors"])
+        assert 0.9 < anchors.multiply_adds / hourglass.multiply_adds < 1.1
+        assert 0.9 < anchors.parameters / hourglass.parameters < 1.1
+        paths = {sentence.split(" ")[0] for sentence in differences(base, found["FPN + Corners"])}
+        assert {path for path in paths if not path.startswith("model.backbone.")} == {"testing.measure_step"}
+    paper = arms(study, recipe("hourglass_104"))["FPN + Corners"]
+    assert paper.model.backbone == recipe("fpn_101").model.backbone
+    with pytest.raises(ValueError, match="is of hourglasses"):
+        study.configure(recipe("fpn_small"), study.variants[0])
+
+
+def test_the_tables_share_their_trainings_and_evaluations_and_the_corners_those_of_table_1() -> None:
+    studies = [*BOTH, STUDIES["table1"]]
+    jobs = plan(studies, recipe("tiny"), (0, 1), lambda source: Fingerprints("train", "val"))
+    assert len({job.training_key for job in jobs.values()}) == 2 * 4
+    for seed in (0, 1):
+        theirs = jobs["table1", "w/ corner pooling", seed].training_key
+        assert jobs["table4", "Hourglass + Corners", seed].training_key == theirs
     for name in ("Hourglass + Anchors", "Hourglass + Corners"):
         for seed in (0, 1):
             assert jobs["table4", name, seed] == jobs["table5", name, seed]
@@ -85,8 +110,8 @@ def test_corners_have_the_keys_that_they_had_before_there_were_anchors(name, key
     assert make_job(recipe(name), Fingerprints("a", "b")).training_key == key
 
 
-@pytest.mark.parametrize("study", BOTH, ids=lambda study: study.name)
-def test_published_detectors_stand_in_a_block_of_their_own(study, tmp_path) -> None:
+def test_published_detectors_stand_in_a_block_of_their_own(tmp_path) -> None:
+    study = QUALITY
     table = published(study, tmp_path)
     assert not {row["label"] for row in table.rows} & set(study.published)
     page = (tmp_path / "README.md").read_text()

@@ -100,6 +100,14 @@ def embedding_distance(a: Tensor, b: Tensor) -> Tensor:
     return distance
 
 
+def _offsets(offset: Tensor, at: Tensor, testing: TestingConfig) -> Tensor:
+    """Return where in their cells ``at`` [B, 1, k] corners lie, [B, 2, k] x and y, from the map [B, 2, h, w]."""
+    if testing.offsets != "predicted":
+        constant = 0.5 if testing.offsets == "centre" else 0.0
+        return torch.full((len(at), 2, at.shape[2]), constant, device=at.device)
+    return offset.float().flatten(2).gather(2, at.expand(-1, 2, -1))
+
+
 def _top_corners(heatmap: Tensor, embedding: Tensor, offset: Tensor, testing: TestingConfig) -> _Top:
     """Return the best peaks of one kind of corner over all classes and places of each image."""
     batch, _, height, width = heatmap.shape
@@ -113,7 +121,7 @@ def _top_corners(heatmap: Tensor, embedding: Tensor, offset: Tensor, testing: Te
     cells = height * width
     cell = index % cells
     at = cell[:, None, :]
-    offsets = offset.float().reshape(batch, 2, cells).gather(2, at.expand(-1, 2, -1))
+    offsets = _offsets(offset, at, testing)
     dim = embedding.shape[1]
     embeddings = embedding.float().reshape(batch, dim, cells).gather(2, at.expand(-1, dim, -1))
     return _Top(

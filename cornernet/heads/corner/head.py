@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -95,15 +96,38 @@ class CornerHead(nn.Module):
         self.config = config
         self.num_classes = num_classes
         self.targets = TargetBuilder(config=config, num_classes=num_classes)
+        self.num_stacks: int = backbone.num_stacks
+
+        def branch(corner: Corner) -> CornerBranch:
+            return CornerBranch(backbone.channels, num_classes, config, corner)
+
         self.stacks = nn.ModuleList(
+            # empty where nothing is predicted, so that a stack's weights keep their names
             nn.ModuleDict(
-                {
-                    "top_left": CornerBranch(backbone.channels, num_classes, config, "top_left"),
-                    "bottom_right": CornerBranch(backbone.channels, num_classes, config, "bottom_right"),
-                }
+                {"top_left": branch("top_left"), "bottom_right": branch("bottom_right")} if self.predicts(index) else {}
             )
-            for _ in range(backbone.num_stacks)
+            for index in range(self.num_stacks)
         )
+        self.feedbacks = nn.ModuleList()
+        if config.feedback:
+            numbers = 2 * (num_classes + config.embedding_dim + 2)
+            self.feedbacks.extend(conv1x1_bn(numbers, backbone.channels) for _ in range(self.num_stacks - 1))
+
+    def predicts(self, index: int) -> bool:
+        """Tell whether stack ``index`` has predictions: without supervision or a use for them, the last alone has."""
+        config = self.config
+        return config.intermediate_supervision or config.feedback or index == self.num_stacks - 1
+
+    @property
+    def feeds_back(self) -> bool:
+        """Whether what a stack predicts is part of the next stack's input."""
+        return self.config.feedback
+
+    def feed_back(self, index: int, predictions: Predictions) -> Tensor:
+        """Return what the predictions of stack ``index`` add to the next stack's input, [B, C, h, w]."""
+        raw = torch.cat([part for corners in predictions for part in corners], dim=1)
+        fed: Tensor = self.feedbacks[index](raw)
+        return fed
 
     def forward(self, index: int, maps: list[Tensor]) -> Predictions:
         """Return the raw outputs of stack ``index`` from its maps, of which the finest [B, C, h, w] is read."""
@@ -128,14 +152,15 @@ class CornerHead(nn.Module):
     def loss(
         self, outputs: list[Predictions], targets: CornerTargets, counts: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return the loss averaged over stacks: ``total``, and ``heatmap``, ``pull``, ``push``, ``offset`` unweighted.
+        """Return ``total``, and unweighted ``heatmap``, ``pull``, ``push``, ``offset``: means over supervised stacks.
 
         ``counts`` are those of the whole batch that ``targets`` are a part of (``targets.counts()`` summed over the
         parts), so that the parts' losses add up to the loss of the batch; None takes the targets' own.
         """
         config = self.config
         counts = targets.counts() if counts is None else counts
-        parts = [corner_losses(output, targets, config, counts) for output in outputs]
+        supervised = outputs if config.intermediate_supervision else outputs[-1:]
+        parts = [corner_losses(output, targets, config, counts) for output in supervised]
         means = {
             "heatmap": sum(p.heatmap.top_left + p.heatmap.bottom_right for p in parts) / len(parts),
             "pull": sum(p.pull for p in parts) / len(parts),

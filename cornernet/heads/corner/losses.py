@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cornernet.config import CornerHeadConfig
 from cornernet.heads.corner.decode import embedding_distance
+from cornernet.heads.corner.heatmap_losses import HEATMAP_LOSSES
 from cornernet.heads.corner.outputs import Corners, Predictions
 from cornernet.heads.corner.targets import CornerTargets
 
-__all__ = ["CornerLosses", "corner_losses", "focal_loss", "offset_loss", "pull_and_push_loss"]
+__all__ = ["CornerLosses", "corner_losses", "heatmap_loss", "offset_loss", "pull_and_push_loss"]
 
-# Keeps the logarithms of the focal loss finite; beyond it a location has no gradient (the authors' value).
-PROBABILITY_MARGIN = 1e-4
 # Added to counts of objects before dividing by them (the authors' value).
 COUNT_MARGIN = 1e-4
 
@@ -36,7 +34,7 @@ def corner_losses(
     """Return the losses of one stack; ``counts`` [3] as ``CornerTargets.counts`` of the whole batch."""
     heatmap = Corners(
         *(
-            focal_loss(logits, target, config.focal_alpha, config.focal_beta, positives)
+            heatmap_loss(logits, target, config, positives)
             for logits, target, positives in zip(predictions.heatmaps, targets.heatmaps, counts[:2], strict=True)
         )
     )
@@ -58,16 +56,14 @@ def gather(maps: Tensor, indices: Tensor) -> Tensor:
     return flat.gather(2, index).transpose(1, 2).float()
 
 
-def focal_loss(logits: Tensor, target: Tensor, alpha: float, beta: float, positives: Tensor) -> Tensor:
-    """Return the focal loss of a heatmap [B, K, h, w] against targets in 0..1 (equation 1).
+def heatmap_loss(logits: Tensor, target: Tensor, config: CornerHeadConfig, positives: Tensor) -> Tensor:
+    """Return the loss ``config.heatmap_loss`` of a heatmap [B, K, h, w] against targets in 0..1, exactly 1 at corners.
 
-    Locations of exactly 1 are positive; others are negative with a penalty reduced by (1 - target)^beta. The sum is
-    divided by ``positives``, the number of positive locations in the batch, and not divided when there are none.
+    The sum over cells is divided by ``positives``, the number of corners' cells in the batch, and not divided when
+    there are none.
     """
-    p = logits.float().sigmoid().clamp(PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
-    positive = (1 - p) ** alpha * p.log()
-    negative = (1 - target) ** beta * p**alpha * (1 - p).log()
-    return -torch.where(target == 1, positive, negative).sum() / positives.clamp(min=1)
+    cells = HEATMAP_LOSSES[config.heatmap_loss](logits.float(), target, config)
+    return cells.sum() / positives.clamp(min=1)
 
 
 def pull_and_push_loss(

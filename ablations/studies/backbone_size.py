@@ -1,0 +1,75 @@
+"""How deep and how wide the hourglass has to be, with what each size costs.
+
+The base is the profile's hourglass with one stack; where that has a single reduction it gets another one, so that there
+is something to take away.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ablations.study import Contrast, Study, Variant
+from cornernet.config import Config, HourglassConfig
+
+__all__ = ["STUDY"]
+
+ONE = "one stack"
+TWO = "two stacks"
+SHALLOWER = "one stack, one reduction less"
+NARROWER = "one stack, half the width"
+
+
+def _two_reductions(config: Config) -> HourglassConfig:
+    backbone = _hourglass(config)
+    if len(backbone.channels) > 2:
+        return backbone
+    return dataclasses.replace(
+        backbone,
+        channels=(*backbone.channels, backbone.channels[-1]),
+        blocks=(*backbone.blocks, backbone.blocks[-1]),
+    )
+
+
+def _shallower(config: Config) -> HourglassConfig:
+    backbone = _hourglass(config)
+    return dataclasses.replace(backbone, channels=backbone.channels[:-1], blocks=backbone.blocks[:-1])
+
+
+def _narrower(config: Config) -> HourglassConfig:
+    backbone = _hourglass(config)
+    channels = tuple(width // 2 for width in backbone.channels)
+    return dataclasses.replace(backbone, stem_channels=backbone.stem_channels // 2, channels=channels)
+
+
+def _half_pooling(config: Config) -> int:
+    return config.model.head.pool_channels // 2
+
+
+def _hourglass(config: Config) -> HourglassConfig:
+    if not isinstance(config.model.backbone, HourglassConfig):
+        raise ValueError("the study backbone_size is of hourglasses; run it under a profile whose backbone is one")
+    return config.model.backbone
+
+
+STUDY = Study(
+    name="backbone_size",
+    title="Depth and width of the hourglass",
+    question="What does a larger backbone bring, and what does it cost? One stack against two, less deep, less wide.",
+    table=None,
+    exploratory=True,
+    base_edits=(
+        ("model.backbone", _two_reductions),
+        ("model.backbone.stacks", 1),
+        ("testing.measure_step", True),
+    ),
+    variants=(
+        Variant(name=ONE),
+        Variant(name=TWO, edits=(("model.backbone.stacks", 2),)),
+        Variant(name=SHALLOWER, edits=(("model.backbone", _shallower),)),
+        Variant(name=NARROWER, edits=(("model.backbone", _narrower), ("model.head.pool_channels", _half_pooling))),
+    ),
+    contrasts=tuple(Contrast(variant=name, base=ONE) for name in (TWO, SHALLOWER, NARROWER)),
+    metrics=("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    latency=True,
+    costs=True,
+)

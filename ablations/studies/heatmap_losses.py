@@ -1,0 +1,25 @@
+"""The paper's loss of heatmaps against others: a variant for each row of ``HEATMAP_LOSSES``."""
+
+from __future__ import annotations
+
+from ablations.study import Contrast, Study, Variant
+from cornernet.heads.corner.heatmap_losses import HEATMAP_LOSSES
+
+__all__ = ["STUDY"]
+
+BASE = "focal"
+NAMES = (BASE, *(name for name in HEATMAP_LOSSES if name != BASE))
+
+STUDY = Study(
+    name="heatmap_losses",
+    title="Losses of heatmaps",
+    question=(
+        "Does it have to be the paper's focal loss? The others with the constants of their papers, under the learning "
+        "rate that was set with the focal loss: one that does worse here may need another."
+    ),
+    table=None,
+    exploratory=True,
+    variants=tuple(Variant(name=name, edits=(("model.head.heatmap_loss", name),)) for name in NAMES),
+    contrasts=tuple(Contrast(variant=name, base=BASE) for name in NAMES[1:]),
+    metrics=("AP", "AP50", "AP75", "APs", "APm", "APl"),
+)
