@@ -18,6 +18,8 @@ __all__ = ["PROFILES", "Profile", "find_profile"]
 ALL_STUDIES = ("table1", "table2", "table3", "table6", "table6_error_types", "table7", "pooling_implementations")
 
 EXPLORATORY_STUDIES = (
+    "table4",
+    "table5",
     "backbone_size",
     "pull_push_weights",
     "feedback",

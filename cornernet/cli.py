@@ -286,6 +286,8 @@ def _detect(prog: str, argv: Sequence[str]) -> int:
     if detector is None:
         raise ConfigError("--weights is missing; give a run's folder or a file of weights")
     config = arguments.config
+    if arguments.heatmaps and config.model.head.kind != "corner":
+        raise ConfigError("--heatmaps draws the heatmaps of corners; this detector's head finds none")
     detector = _configured(detector, config)
     stems = [photo.stem for photo in arguments.photos]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})

@@ -162,7 +162,11 @@ class _Run:
         self.quiet, self.val_set = quiet, val_set
         self.model: nn.Module = detector
         if world_size > 1:
-            self.model = DistributedDataParallel(detector, device_ids=[device] if device.type == "cuda" else None)
+            self.model = DistributedDataParallel(
+                detector,
+                device_ids=[device] if device.type == "cuda" else None,
+                find_unused_parameters=bool(detector.head.leaves_unused),
+            )
 
     def loop(
         self, batches: Iterator[Batch | DataError], start: int, on_iteration: Callable[[int], None] | None

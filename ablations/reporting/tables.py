@@ -126,6 +126,9 @@ class StudyTable:
                     lines.append({**start, "seed": "mean", "percent": statistics["mean"], **spread})
                 if row["paper"] is not None and metric in row["paper"]:
                     lines.append({**start, "source": "paper", "seed": "", "percent": row["paper"][metric]})
+        for name, figures in self.study.published_figures().items():
+            start = {"row": name, "kind": "published", "source": "paper", "seed": ""}
+            lines += [{**start, "metric": metric, "percent": figure} for metric, figure in figures.items()]
         columns = ["row", "kind", "metric", "source", "seed", "percent", *_SPREADS, "detectable"]
         return pd.DataFrame(lines, columns=columns)
 
@@ -157,11 +160,23 @@ class StudyTable:
             self.study.question,
             frame.to_markdown(index=False, disable_numparse=True),
             self._footnote(),
+            *self._published(),
         ]
         if decided(self.judged):
             whose = "Claims" if self.study.table is None else "The paper's claims"
             parts += [f"#### {whose}, tested here", claims_markdown(self.judged)]
         return "\n\n".join(parts)
+
+    def _published(self) -> list[str]:
+        """Return the block of what the paper prints of other detectors, where the study names any."""
+        figures = self.study.published_figures()
+        if not figures:
+            return []
+        metrics = self.study.metrics
+        body = [[name, *(points(row.get(metric)) for metric in metrics)] for name, row in figures.items()]
+        frame = pd.DataFrame(body, columns=["published", *map(self._shown, metrics)])
+        said = f"As the paper prints them in its table {self.study.table}, on COCO; none was measured here:"
+        return [said, str(frame.to_markdown(index=False, disable_numparse=True))]
 
     def _runs_here(self, row: Mapping[str, Any]) -> bool:
         """Tell whether this machine can run a variant, or both sides of a difference."""
@@ -520,6 +535,7 @@ def write_reports(folder: Path, tables: Sequence[StudyTable], records: Records, 
                 "confidence": CONFIDENCE,
                 "spread_over_seeds_alone": list(table.seeds_alone),
                 "rows": [{**row, **_with_text_keys(row)} for row in table.rows],
+                "published": table.study.published_figures(),
                 "claims": [claim.to_dict() for claim in table.judged],
                 "not_measured_here": {
                     variant: why for (study, variant), why in context.unavailable.items() if study == table.study.name
