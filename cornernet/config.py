@@ -256,6 +256,8 @@ class DataConfig:
     """Standard deviation of the channels, likewise."""
     channel_order: Literal["bgr", "rgb"] = "bgr"
     """Order of the channels that the network sees."""
+    padding: Literal["black", "mean"] = "black"
+    """What lies around a photograph on its canvas: black, as the authors have it, or the colour of `mean`."""
 
     def __post_init__(self) -> None:
         _require(min(self.input_size) >= 1, "data.input_size must be positive")
@@ -342,6 +344,8 @@ class TestingConfig:
     """Side of the window in which a corner must be the maximum of its heatmap."""
     embedding_threshold: float = 0.5
     """Largest distance between the embeddings of two corners that form a box."""
+    reject_empty: bool = False
+    """Also reject a pair whose corners share a row or a column, a box without an inside, as mmdetection does."""
     num_candidates: int = 1000
     """Boxes kept from the pairs of an input, before suppression."""
     nms: Literal["hard", "linear", "gaussian"] = "gaussian"
@@ -350,6 +354,9 @@ class TestingConfig:
     """IoU above which 'hard' discards and 'linear' lowers a score, and above which merging averages."""
     nms_sigma: float = 0.5
     """Width of the gaussian by which 'gaussian' lowers a score."""
+    nms_extent: Literal["pixels", "points"] = "pixels"
+    """What the IoU of suppression measures a box by: 'pixels' counts them, x2 - x1 + 1, as the authors do; 'points'
+    is x2 - x1."""
     min_score: float = 0.001
     """A box whose score falls below this under suppression is discarded."""
     merge: bool = False
@@ -404,7 +411,11 @@ WITHOUT_EFFECT = (
 
 # Fields that came after records were first published, by path, each with the value that leaves results as they were
 # before it: at that value a field is left out of what keys are made of, so that runs from before it are still found.
-LATER_FIELDS: dict[str, Any] = {}
+LATER_FIELDS: dict[str, Any] = {
+    "data.padding": "black",
+    "testing.reject_empty": False,
+    "testing.nms_extent": "pixels",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,10 @@ def decode(predictions: Predictions, testing: TestingConfig) -> list[Candidates]
         & (top_left.x[:, :, None] <= bottom_right.x[:, None, :])
         & (top_left.y[:, :, None] <= bottom_right.y[:, None, :])
     )
+    if testing.reject_empty:
+        accepted &= (top_left.x[:, :, None] != bottom_right.x[:, None, :]) & (
+            top_left.y[:, :, None] != bottom_right.y[:, None, :]
+        )
     if "heatmaps" in testing.substitute:
         # true corners are fewer than top_k, and what fills it up is known to be none
         accepted &= (top_left.scores[:, :, None] > 0) & (bottom_right.scores[:, None, :] > 0)
