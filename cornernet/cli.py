@@ -1,4 +1,4 @@
-"""The command ``cornernet``: train, evaluate, detect, data.
+"""The command ``cornernet``: train, evaluate, detect, convert, export, data.
 
 Every field of the configuration is a flag of its path, ``--training.iterations 900``; the recipe, a configuration
 file or the weights say what the fields start from.
@@ -22,7 +22,7 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from cornernet.checkpoints import CheckpointError, load_detector
+from cornernet.checkpoints import PICKLED, CheckpointError, load_detector, save_detector, save_foreign
 from cornernet.config import CocoSource, Config, ConfigError
 from cornernet.data import DataError, open_dataset
 from cornernet.data.check import check_folder
@@ -79,7 +79,8 @@ class EvaluateArguments:
     """
 
     weights: str
-    """A run's folder, a .safetensors file, the authors' .pkl file, or `random` for fresh weights of --recipe."""
+    """A run's folder, a .safetensors file, the authors', CornerNet-Lite's or mmdetection's file, or `random` for fresh
+    weights of --recipe."""
     recipe: RecipeFlag = None
     data: DataFlag = None
     split: Literal["train", "val"] = "val"
@@ -111,6 +112,27 @@ class DetectArguments:
     recipe: tyro.conf.Suppress[str | None] = None
     data: tyro.conf.Suppress[Path | None] = None
     config: ConfigFlags
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertArguments:
+    """Convert weights: the authors', CornerNet-Lite's, mmdetection's and ours, each into each.
+
+    Example: cornernet convert CornerNet_500000.pkl --out cornernet.safetensors
+    """
+
+    weights: tyro.conf.Positional[str]
+    """A run's folder, a .safetensors file, or a pickled file (.pkl, .pth, .pt, .bin)."""
+    out: Path
+    """File to write: .safetensors for ours, .pkl or .pth for the others'."""
+    to: Literal["ours", "authors", "lite", "mmdetection"] = "ours"
+    """Whose file to write."""
+    recipe: RecipeFlag = None
+    """What the configuration of others' weights starts from. Default: the paper's."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A folder in COCO format, whose names and numbers of classes ours takes; others' weights hold none."""
+    overwrite: bool = False
+    """Replace --out where it is there."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +180,7 @@ def _usage() -> str:
         "train": TrainArguments,
         "evaluate": EvaluateArguments,
         "detect": DetectArguments,
+        "convert": ConvertArguments,
         "data check": DataCheckArguments,
     }
     lines += [f"  {name:<12} {(kind.__doc__ or '').splitlines()[0]}" for name, kind in summaries.items()]
@@ -259,7 +282,7 @@ def _evaluate(prog: str, argv: Sequence[str]) -> int:
 
 
 def _load(start: argparse.Namespace) -> Detector:
-    return load_detector(start.weights, recipe(start.recipe) if start.recipe else None)
+    return load_detector(start.weights, start=recipe(start.recipe) if start.recipe else None)
 
 
 def _configured(detector: Detector, config: Config) -> Detector:
@@ -334,6 +357,49 @@ def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
     atomic_write(path, encoded.tobytes())
 
 
+def _convert(prog: str, argv: Sequence[str]) -> int:
+    arguments = tyro.cli(ConvertArguments, prog=prog, args=list(argv))
+    out, ours = arguments.out, arguments.to == "ours"
+    suffixes = (".safetensors",) if ours else PICKLED
+    if out.suffix not in suffixes:
+        raise ConfigError(f"--out {out} must end in {' or '.join(suffixes)} for --to {arguments.to}")
+    if out.exists() and not arguments.overwrite:
+        raise ConfigError(f"{out} is there already; --overwrite replaces it")
+    detector = load_detector(arguments.weights, start=recipe(arguments.recipe) if arguments.recipe else None)
+    if arguments.data is not None:
+        detector.classes, detector.category_ids = _classes_of(arguments.data, detector)
+    if ours:
+        save_detector(detector, out)
+        lost = []
+    else:
+        lost = save_foreign(detector, out, arguments.to)
+    for line in lost:
+        print(f"warning: the file cannot say that {line}", file=sys.stderr)
+    backbone = detector.config.model.backbone
+    count = sum(parameter.numel() for parameter in detector.parameters())
+    print(f"{backbone.kind}, {detector.config.model.num_classes} classes, {count:,} parameters -> {out}")
+    return 0
+
+
+def _classes_of(folder: Path, detector: Detector) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return names and numbers of the classes of a folder in COCO format, which must be as many as the detector's."""
+    found, errors = None, []
+    for split in ("val", "train"):
+        try:
+            found = open_dataset(CocoSource(root=str(folder)), split)
+            break
+        except DataError as error:
+            errors.append(error)
+    if found is None:
+        raise errors[0]
+    if len(found.classes) != detector.config.model.num_classes:
+        raise DataError(
+            f"{folder} has {len(found.classes)} classes and the weights {detector.config.model.num_classes}: "
+            "they were trained on other data"
+        )
+    return found.classes, found.category_ids
+
+
 def _data_check(prog: str, argv: Sequence[str]) -> int:
     arguments = tyro.cli(DataCheckArguments, prog=prog, args=list(argv))
     report = check_folder(arguments.folder)
@@ -345,6 +411,7 @@ _COMMANDS: dict[str, Callable[[str, Sequence[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "detect": _detect,
+    "convert": _convert,
     "data check": _data_check,
 }
 

@@ -404,6 +404,8 @@ class DataConfig:
     """Standard deviation of the channels, likewise."""
     channel_order: Literal["bgr", "rgb"] = "bgr"
     """Order of the channels that the network sees."""
+    padding: Literal["black", "mean"] = "black"
+    """What lies around a photograph on its canvas: black, as the authors have it, or the colour of `mean`."""
 
     def __post_init__(self) -> None:
         _require(min(self.input_size) >= 1, "data.input_size must be positive")
@@ -493,6 +495,8 @@ class TestingConfig:
     offsets: Literal["predicted", "none", "centre"] = "predicted"
     """Where in its cell a corner lies: as predicted; at the cell's own corner, as the authors' code has it without
     offsets; or at its centre, where the truth lies on average."""
+    reject_empty: bool = False
+    """Also reject a pair whose corners share a row or a column, a box without an inside, as mmdetection does."""
     num_candidates: int = 1000
     """Boxes kept from the pairs of an input, before suppression."""
     nms: Literal["hard", "linear", "gaussian"] = "gaussian"
@@ -501,6 +505,9 @@ class TestingConfig:
     """IoU above which 'hard' discards and 'linear' lowers a score, and above which merging averages."""
     nms_sigma: float = 0.5
     """Width of the gaussian by which 'gaussian' lowers a score."""
+    nms_extent: Literal["pixels", "points"] = "pixels"
+    """What the IoU of suppression measures a box by: 'pixels' counts them, x2 - x1 + 1, as the authors do; 'points'
+    is x2 - x1."""
     min_score: float = 0.001
     """A box whose score falls below this under suppression is discarded."""
     merge: bool = False
@@ -565,6 +572,9 @@ LATER_FIELDS: dict[str, Any] = {
     "model.head.intermediate_supervision": True,
     "model.head.feedback": False,
     "testing.offsets": "predicted",
+    "data.padding": "black",
+    "testing.reject_empty": False,
+    "testing.nms_extent": "pixels",
 }
 
 

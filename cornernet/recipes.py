@@ -1,6 +1,18 @@
 """Recipes: named configurations. Each is a function that returns a full ``Config``; edits follow from there.
 
-=====================  ===================================================================  ============="""
+=====================  ===================================================================  ====================
+recipe                 network                                                              meant for
+=====================  ===================================================================  ====================
+hourglass_104          two hourglass stacks of five reductions, 201 M parameters (paper)    COCO, GPUs
+paper                  the same, tested as the authors did, their test path's defects too   their weights
+hourglass_52           one stack                                                            COCO, one GPU
+fpn_50, fpn_101        ResNet with a feature pyramid (table 4)                              COCO, GPUs
+small                  one stack of three reductions, 0.5 M parameters                      photographs on a CPU
+fpn_small              a small residual network with a feature pyramid                      photographs on a CPU
+tiny                   one stack of one reduction, 0.09 M parameters                        ``shapes`` on a CPU
+*_anchors              the same backbone under an anchor head (table 4)                     as the one without
+=====================  ===================================================================  ====================
+"""
 
 from __future__ import annotations
 
@@ -29,6 +41,7 @@ __all__ = [
     "hourglass_52",
     "hourglass_104",
     "hourglass_104_anchors",
+    "paper",
     "recipe",
     "small",
     "small_anchors",
@@ -40,6 +53,14 @@ __all__ = [
 def hourglass_104() -> Config:
     """Return the paper's detector and training (section 4): 511x511, Adam 2.5e-4, batch 49, 500k iterations."""
     return Config()
+
+
+def paper() -> Config:
+    """Return hourglass_104, tested as the authors tested it: the defects of their test path included.
+
+    This is the one to evaluate the authors' weights with, and to compare with the paper's tables.
+    """
+    return hourglass_104().with_("testing.authors_compatible", True)
 
 
 def hourglass_52() -> Config:
@@ -139,6 +160,7 @@ def _with_anchors(config: Config, head: AnchorHeadConfig) -> Config:
 
 RECIPES: dict[str, Callable[[], Config]] = {
     "hourglass_104": hourglass_104,
+    "paper": paper,
     "hourglass_52": hourglass_52,
     "fpn_101": fpn_101,
     "fpn_50": fpn_50,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cornernet import Config, build_detector, recipe, save_detector
+from cornernet import Config, build_detector, load_detector, recipe, save_detector
 from cornernet.cli import main
 from cornernet.data import open_dataset
 from tests.unit.data.folders import coco_folder
@@ -136,7 +136,23 @@ def test_detect_draws_photographs_and_writes_boxes(here, weights, photo, capsys)
     assert (boxes[:, :2] + boxes[:, 2:] <= 95 + 1e-3).all()
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "data check"])
+def test_weights_go_to_the_authors_names_and_come_back_with_equal_bits(here, weights, capsys) -> None:
+    assert main(["convert", str(weights), "--out", "theirs.pkl", "--to", "authors"]) == 0
+    assert main(["convert", "theirs.pkl", "--out", "back.safetensors", "--recipe", "tiny"]) == 0
+    assert "3 classes" in capsys.readouterr().out
+    before, after = load_detector(weights), load_detector(here / "back.safetensors")
+    assert all(torch.equal(value, after.state_dict()[key]) for key, value in before.state_dict().items())
+    assert after.config == before.config
+    assert after.classes is None
+
+
+def test_conversion_takes_classes_from_a_folder(here, weights) -> None:
+    root = coco_folder(here)
+    assert main(["convert", str(weights), "--out", "named.safetensors", "--data", str(root)]) == 0
+    assert load_detector(here / "named.safetensors").category_ids == (1, 13, 90)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "convert", "data check"])
 def test_every_command_has_help_with_an_example(command, capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])
@@ -147,7 +163,7 @@ def test_every_command_has_help_with_an_example(command, capsys) -> None:
 def test_help_lists_the_commands(capsys) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in ("train", "evaluate", "detect", "data check"))
+    assert all(name in out for name in ("train", "evaluate", "detect", "convert", "data check"))
 
 
 @pytest.mark.parametrize(
@@ -166,6 +182,9 @@ def test_help_lists_the_commands(capsys) -> None:
         (["evaluate", "--weights", "WEIGHTS", "--model.num-classes", "4"], "do not fit the model"),
         (["detect", "absent.jpg", "--weights", "WEIGHTS"], "there is no file absent.jpg"),
         (["detect", "a/x.jpg", "b/x.png", "--weights", "WEIGHTS"], "would overwrite each other"),
+        (["convert", "absent.pkl", "--out", "x.safetensors"], "there is no file absent.pkl"),
+        (["convert", "WEIGHTS", "--out", "x.safetensors", "--to", "authors"], "must end in .pkl"),
+        (["convert", "WEIGHTS", "--out", "WEIGHTS"], "--overwrite"),
         (["data", "check", "nowhere"], "nowhere"),
         (["data", "chekc", "nowhere"], "did you mean data check"),
     ],
