@@ -22,6 +22,7 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
+from cornernet import cli_data
 from cornernet.checkpoints import CheckpointError, load_detector
 from cornernet.config import CocoSource, Config, ConfigError
 from cornernet.data import DataError, open_dataset
@@ -159,8 +160,9 @@ def _usage() -> str:
         "evaluate": EvaluateArguments,
         "detect": DetectArguments,
         "data check": DataCheckArguments,
+        **cli_data.ARGUMENTS,
     }
-    lines += [f"  {name:<12} {(kind.__doc__ or '').splitlines()[0]}" for name, kind in summaries.items()]
+    lines += [f"  {name:<16} {(kind.__doc__ or '').splitlines()[0]}" for name, kind in summaries.items()]
     return "\n".join(lines)
 
 
@@ -344,6 +346,7 @@ _COMMANDS: dict[str, Callable[[str, Sequence[str]], int]] = {
     "evaluate": _evaluate,
     "detect": _detect,
     "data check": _data_check,
+    **cli_data.COMMANDS,
 }
 
 

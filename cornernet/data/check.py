@@ -21,7 +21,7 @@ from cornernet.data.coco import annotation_files, find_annotations, is_detection
 from cornernet.data.dataset import DetectionDataset, Dropped
 from cornernet.data.images import DataError
 
-__all__ = ["DataReport", "FileReport", "check_folder"]
+__all__ = ["DataReport", "FileReport", "by_reason", "check_folder"]
 
 _SHOWN = 5
 
@@ -183,7 +183,7 @@ def _file_lines(file: FileReport) -> Iterable[str]:
             f"  boxes, smallest, median and largest: width {low[0]:.4g} {middle[0]:.4g} {high[0]:.4g}, "
             f"height {low[1]:.4g} {middle[1]:.4g} {high[1]:.4g} pixels"
         )
-    lines += [f"  {line}" for line in _by_reason("dropped", file.dataset.dropped)]
+    lines += [f"  {line}" for line in by_reason("dropped", file.dataset.dropped)]
     if file.unreadable:
         lines.append(f"  unreadable images: {len(file.unreadable)}")
         lines += [f"    {item.reason}" for item in file.unreadable[:_SHOWN]]
@@ -192,7 +192,8 @@ def _file_lines(file: FileReport) -> Iterable[str]:
     return lines
 
 
-def _by_reason(what: str, items: Sequence[Dropped]) -> Iterable[str]:
+def by_reason(what: str, items: Sequence[Dropped]) -> Iterable[str]:
+    """Yield a line a reason: how many items it has, and the first of them."""
     groups: dict[str, list[str]] = defaultdict(list)
     for item in items:
         groups[item.reason].append(
