@@ -20,12 +20,14 @@ from torch import Tensor
 
 from cornernet.config import Config
 from cornernet.detector import Detector, build_detector
-from cornernet.files import atomic_write
+from cornernet.files import atomic_write, nearest
 from cornernet.recipes import hourglass_104
 
 __all__ = ["CheckpointError", "from_authors_key", "load_detector", "save_detector"]
 
 FORMAT = "cornernet-lab/1"
+STARTER = Path(__file__).with_name("starter.safetensors")
+"""The weights that ship with the package, which ``starter`` names (``cornernet.starter``)."""
 PICKLED = (".pkl", ".pth", ".pt", ".bin")
 
 
@@ -53,8 +55,9 @@ def load_detector(
 ) -> Detector:
     """Return a detector in eval mode with the weights of ``source``.
 
-    ``source`` is a file of ours (.safetensors), a run's folder, a file in the authors' format (.pkl, .pth), or a state
-    dict with our keys or the authors'. Authors' keys may start with ``module.`` and may lack ``num_batches_tracked``,
+    ``source`` is a file of ours (.safetensors), a run's folder, ``starter`` (the package's own), a file in the
+    authors' format (.pkl, .pth), or a state dict with our keys or the authors'. Authors' keys may start with
+    ``module.`` and may lack ``num_batches_tracked``,
     which checkpoints of torch 0.4 do not have. ``config`` is needed for a state dict of ours alone; for the authors'
     it defaults to Hourglass-104 (or -52, by the stacks found) with as many classes as the heatmaps have.
     Raises :class:`CheckpointError` that lists what is missing, what is extra and which shapes differ.
@@ -63,12 +66,14 @@ def load_detector(
     if isinstance(source, Mapping):
         origin, state = "the state dict", dict(source)
     else:
-        path = Path(source)
+        path = STARTER if source == "starter" else Path(source)
         origin = str(path)
         if path.is_dir():
             path = path / "model.safetensors"
         if not path.is_file():
-            raise CheckpointError(f"there is no file {path}; give a .safetensors file, a run's folder, or a .pkl file")
+            raise CheckpointError(
+                f"there is no file {path}; give a .safetensors file, a run's folder, or a .pkl file{nearest(path)}"
+            )
         if path.suffix in PICKLED:
             state = _read_pickled(path)
         else:

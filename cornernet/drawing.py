@@ -13,7 +13,16 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["BOTTOM_RIGHT_COLOUR", "PALETTE", "TOP_LEFT_COLOUR", "draw_boxes", "draw_heatmaps", "draw_pairs", "enlargement", "sheet"]
+__all__ = [
+    "BOTTOM_RIGHT_COLOUR",
+    "PALETTE",
+    "TOP_LEFT_COLOUR",
+    "draw_boxes",
+    "draw_heatmaps",
+    "draw_pairs",
+    "enlargement",
+    "sheet",
+]
 
 Colour: TypeAlias = tuple[int, int, int]
 

@@ -1,4 +1,4 @@
-"""The model that ships with the package: trained on generated ``shapes``, so that there is something to look at at once.
+"""The model that ships with the package, trained on generated ``shapes``: something to look at at once.
 
 ``cornernet detect --demo`` runs it, and ``--weights starter`` names it everywhere. It is made again by::
 
@@ -21,16 +21,15 @@ import safetensors
 import safetensors.torch
 import torch
 
+from cornernet.checkpoints import STARTER
 from cornernet.config import Config
 from cornernet.data.shapes import SHAPES_VERSION
 from cornernet.files import atomic_write
 from cornernet.recipes import recipe
 from cornernet.training import train
 
-__all__ = ["RECIPE", "STARTER", "halve", "made_from", "starter_config"]
+__all__ = ["RECIPE", "halve", "made_from", "starter_config"]
 
-STARTER = Path(__file__).with_name("starter.safetensors")
-"""The weights in the package."""
 RECIPE = "tiny"
 """The recipe that :func:`starter_config` edits."""
 EDITS: dict[str, object] = {

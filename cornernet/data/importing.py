@@ -88,7 +88,8 @@ class ImportedFolder:
     def tree(self, split: str) -> dict[str, Any]:
         """Return one split as COCO's JSON. Image ids count over all splits, so that none occurs in two."""
         categories = {name: number for number, name in enumerate(self.classes, start=1)}
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for image_id, image in enumerate(self.images, start=1):
             if image.split != split:
                 continue
@@ -198,9 +199,7 @@ def image_files(folder: Path) -> list[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [
-            Path(parent, name)
-            for name in names
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+            Path(parent, name) for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
         ]
     return sorted(found)
 

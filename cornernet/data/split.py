@@ -8,7 +8,6 @@ of it; groups of no class go last. The result depends on the content and the see
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -144,9 +143,7 @@ def deal(counts: NDArray[np.int64], sizes: Sequence[int], shares: Sequence[float
     return part
 
 
-def write_division(
-    division: Division, folder: Path, *, overwrite: bool = False, dry_run: bool = False
-) -> list[str]:
+def write_division(division: Division, folder: Path, *, overwrite: bool = False, dry_run: bool = False) -> list[str]:
     """Write an annotation file for each split below ``folder`` and return lines that say so.
 
     The entries are the file's own, extra fields and all; ``file_name`` becomes the path below the folder. Raises

@@ -66,9 +66,7 @@ def read_yolo(
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         sizes = list(pool.map(_size, paths))
     reader = _Reader(folder, known, tuple(classes), unlabelled)
-    images = [
-        image for path, size in zip(paths, sizes, strict=True) if (image := reader.image(path, size)) is not None
-    ]
+    images = [image for path, size in zip(paths, sizes, strict=True) if (image := reader.image(path, size)) is not None]
     labels = {_label_file(path, folder) for path in paths}
     orphans = sorted(path for path in folder.rglob("labels/**/*.txt") if path not in labels)
     dropped = [Dropped(path.relative_to(folder).as_posix(), None, "it has no picture") for path in orphans]
