@@ -58,9 +58,7 @@ def find_photos(inputs: Sequence[str], out: Path, stdin: TextIO) -> list[Photo]:
                 photos += _matching(name)
             else:
                 missing.append(name)
-    if missing:
-        more = f", nor {len(missing) - 1} others" if missing[1:] else ""
-        raise DataError(f"there is no file {missing[0]}{more}{nearest(missing[0])}")
+                photos.append(Photo(path, path.stem))
     names = [photo.name for photo in photos]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
@@ -68,6 +66,9 @@ def find_photos(inputs: Sequence[str], out: Path, stdin: TextIO) -> list[Photo]:
             f"photographs of the same name would overwrite each other in {out}: {twice[0]}; name their folder, which "
             "keeps folders apart, or rename one"
         )
+    if missing:
+        more = f", nor {len(missing) - 1} others" if missing[1:] else ""
+        raise DataError(f"there is no file {missing[0]}{more}{nearest(missing[0])}")
     return photos
 
 

@@ -95,7 +95,7 @@ def test_a_folder_of_photographs_is_trained_evaluated_and_detected_on(here, caps
     assert main(["train", *same_for_both, *small, "--training.iterations", "2", "--out", "run"]) == 0
     assert main(["evaluate", "--weights", "run", "--data", str(root), "--split", "train"]) == 0
     assert "toothbrush" in capsys.readouterr().out
-    photos = sorted(str(path) for path in root.rglob("*.png"))
+    photos = sorted(str(path) for path in (root / "images").rglob("*.png"))
     assert main(["detect", *photos, "--weights", "run", "--min-score", "0"]) == 0
     assert len(json.loads((here / "out" / "detections.json").read_text())) == 3
 

@@ -83,7 +83,7 @@ def test_a_folder_is_detected_in_and_written_in_every_form(here, weights, capsys
     stems = ("a", "deep/a", "deep/b")
     assert drawn == {f"{stem}.png" for stem in stems} | {f"{stem}-heatmaps.png" for stem in stems}
     tree = json.loads(Path("out/coco.json").read_text())
-    rows = list(csv.DictReader(Path("out/detections.csv").open()))
+    rows = list(csv.DictReader(Path("out/detections.csv").read_text().splitlines()))
     entries = json.loads(Path("out/detections.json").read_text())
     assert [image["file_name"] for image in tree["images"]] == [entry["image"] for entry in entries]
     assert {(image["height"], image["width"]) for image in tree["images"]} == {(40, 60)}
