@@ -46,7 +46,8 @@ def _sections(kind: type, path: str, texts: dict[tuple[str, str], str]) -> list[
     hints = typing.get_type_hints(kind, include_extras=False)
     rows, below = [], []
     for item in dataclasses.fields(kind):
-        parts = [part for part in _members(hints[item.name]) if dataclasses.is_dataclass(part)]
+        members = [part for part in _members(hints[item.name]) if isinstance(part, type)]
+        parts = [part for part in members if dataclasses.is_dataclass(part)]
         if parts:
             for part in parts:
                 below += _sections(part, f"{path}{item.name}.", texts)
