@@ -124,7 +124,7 @@ class DetectArguments:
     write: tuple[Literal["images", "json", "coco", "csv"], ...] = ("images", "json", "coco", "csv")
     """Drawn photographs, detections.json (a list), coco.json (annotations with scores), detections.csv."""
     min_score: float = 0.3
-    """Boxes below this score are neither drawn nor written."""
+    """Boxes below this score are neither drawn nor written; 0.5 with --demo."""
     heatmaps: bool = False
     """Also draw the corner heatmaps over each photograph, with a line between corners that the embeddings pair."""
     dry_run: bool = False
@@ -376,7 +376,8 @@ def _detect(prog: str, argv: Sequence[str]) -> int:
         start.weights = "starter"
     detector = None if start.weights is None else _load(start)
     config = recipe("tiny") if detector is None else detector.config
-    arguments = _parse(DetectArguments(config=config), prog, argv)
+    # the starter model is small, and sure of little
+    arguments = _parse(DetectArguments(config=config, min_score=0.5 if start.demo else 0.3), prog, argv)
     if detector is None:
         raise ConfigError("--weights is missing; give a run's folder or a file of weights, or --demo for a first look")
     config, out = arguments.config, arguments.out

@@ -72,7 +72,7 @@ def pairing() -> NDArray[np.uint8]:
     rows = []
     for index in (4, 7):
         image = draw_picture(source, "val", index).image
-        found = inspect(detector, image, detector.config, 0.3)
+        found = inspect(detector, image, detector.config, 0.4)
         rows += [("corners, pairs", found.plot(image)), ("boxes", found.pairs.plot(image))]
     return sheet([rows], height=260)
 

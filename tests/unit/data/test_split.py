@@ -136,3 +136,10 @@ def test_shared_images_are_found_by_content_whatever_they_are_named(tmp_path) ->
     assert shared_images(first, second) == 1
     cv2.imwrite(str(val / "images" / "renamed.png"), picture(99))
     assert shared_images(first, second) == 0
+
+
+def test_the_file_that_was_divided_is_no_split_that_leaks(tmp_path, capsys) -> None:
+    root = folder(tmp_path)
+    assert main(["data", "split", str(root)]) == 0
+    assert main(["data", "check", str(root)]) == 0
+    assert "are in both" not in capsys.readouterr().out
