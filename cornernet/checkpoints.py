@@ -23,12 +23,14 @@ from torch import Tensor
 
 from cornernet.config import Config
 from cornernet.detector import Detector, build_detector
-from cornernet.files import atomic_write
+from cornernet.files import atomic_write, nearest
 from cornernet.foreign import FORMATS, Format, inferred_config, recognised
 
 __all__ = ["CheckpointError", "foreign_state", "from_authors_key", "load_detector", "save_detector", "save_foreign"]
 
 FORMAT = "cornernet-lab/1"
+STARTER = Path(__file__).with_name("starter.safetensors")
+"""The weights that ship with the package, which ``starter`` names (``cornernet.starter``)."""
 PICKLED = (".pkl", ".pth", ".pt", ".bin")
 
 
@@ -58,9 +60,10 @@ def load_detector(
 ) -> Detector:
     """Return a detector in eval mode with the weights of ``source``.
 
-    ``source`` is a file of ours (.safetensors), a run's folder, a pickled file (.pkl, .pth, .pt, .bin) or a state dict
-    with the names of ours, of the authors' CornerNet, of CornerNet-Lite's or of mmdetection's. Names may start with
-    ``module.`` and ``num_batches_tracked``, which checkpoints of torch 0.4 do not have, may be missing.
+    ``source`` is a file of ours (.safetensors), a run's folder, ``starter`` (the package's own), a pickled file (.pkl,
+    .pth, .pt, .bin) or a state dict with the names of ours, of the authors' CornerNet, of CornerNet-Lite's or of
+    mmdetection's. Names may start with ``module.`` and ``num_batches_tracked``, which checkpoints of torch 0.4 do not
+    have, may be missing.
 
     ``config`` is needed for a state dict of ours alone, and counts before what a file says. Without it others' weights
     get the paper's configuration with the network that their shapes tell, and with the normalisation, the padding and
@@ -72,12 +75,14 @@ def load_detector(
     if isinstance(source, Mapping):
         origin, state = "the state dict", _state_dict(source, "the state dict")
     else:
-        path = Path(source)
+        path = STARTER if source == "starter" else Path(source)
         origin = str(path)
         if path.is_dir():
             path = path / "model.safetensors"
         if not path.is_file():
-            raise CheckpointError(f"there is no file {path}; give a .safetensors file, a run's folder, or a .pkl file")
+            raise CheckpointError(
+                f"there is no file {path}; give a .safetensors file, a run's folder, or a .pkl file{nearest(path)}"
+            )
         if path.suffix in PICKLED:
             state = _read_pickled(path)
         else:

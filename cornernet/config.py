@@ -440,8 +440,9 @@ class TrainingConfig:
     """Iterations over which the learning rate rises linearly to its peak."""
     clip_norm: float | None = None
     """Largest norm of the gradient; None does not clip."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 runs the network under autocast; losses stay in float32."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """bfloat16 runs the network under autocast; losses stay in float32. float16, for GPUs without bfloat16, does so
+    too and scales the loss, so that small gradients do not vanish."""
     channels_last: bool = True
     """Memory format of the network: faster convolutions on CPU and on tensor cores."""
     device: str = "auto"

@@ -111,7 +111,7 @@ def _top_corners(
 
 
 def _row_maxima(heatmap: Tensor) -> Tensor:
-    """Return the maximum of every row [B, K, h] of heatmaps; NaN counts as a maximum in some layouts, and in some not."""
+    """Return the maximum of every row [B, K, h] of heatmaps; whether NaN counts differs by layout."""
     if heatmap.is_contiguous() or not heatmap.is_contiguous(memory_format=torch.channels_last):
         return heatmap.amax(3)
     # torch takes a hundred times as long where classes lie side by side
