@@ -19,7 +19,10 @@ from tabulate import tabulate
 from ablations.planner import Fingerprints, Job, grouped, in_order, plan
 from ablations.profiles import PROFILES, Profile, find_profile
 from ablations.records import load, publish
-from ablations.reporting import study_table, write_reports
+from ablations.reporting import study_table
+from ablations.reporting.folder import render, write_files
+from ablations.reporting.placed import placed_pictures
+from ablations.reporting.published import Report, command, published_report
 from ablations.reporting.tables import Context
 from ablations.runner import Outcome, run_jobs
 from ablations.store import Store, StoreError
@@ -385,10 +388,18 @@ def _report(arguments: Arguments, work: _Work) -> None:
         areas = work.sources.val(source).area_counts()
         tables.append(study_table(study, records, replace(context, areas=areas)))
     out = Path("reports") / f"{work.profile.name}-{work.data}" if arguments.out is None else arguments.out
-    write_reports(out, tables, records, context)
     for table in tables:
-        print(f"\n{table.to_markdown()}")
-    print(f"\nMarkdown, CSV and JSON are in {out}")
+        print(f"\n{table.to_markdown()}", flush=True)
+    write_files(out, _files(work, Report(context=context, tables=tables, records=records)))
+    print(f"\nTables (Markdown, CSV, LaTeX, JSON), figures and a page are in {out}")
+
+
+def _files(work: _Work, report: Report) -> dict[str, bytes]:
+    """Return the files of a report; where records are committed, from those, as ``nox -s report`` makes them."""
+    if work.published is None:
+        return render(report)
+    pictures, notes = placed_pictures(work.published.parent.parent / "pictures" / work.published.name)
+    return render(published_report(work.published), pictures, notes)
 
 
 class _Sources:
@@ -438,14 +449,10 @@ def _base(arguments: Selection) -> Config:
 
 def _command(arguments: Arguments, studies: Sequence[Study], seeds: Sequence[int]) -> str:
     """Return the command that gives these tables, from a folder beside the data: where things lie is not published."""
-    parts = ["python", "-m", "ablations", "--profile", arguments.profile, "--studies", *(s.name for s in studies)]
-    parts += ["--seeds", *map(str, seeds)]
-    if arguments.data is not None:
-        parts += ["--data", arguments.data.resolve().name]
-    for flag, value in (("--train-split", arguments.train_split), ("--val-split", arguments.val_split)):
-        if value is not None:
-            parts += [flag, value]
-    return shlex.join(parts)
+    flags = (("--train-split", arguments.train_split), ("--val-split", arguments.val_split))
+    extra = [part for flag, value in flags if value is not None for part in (flag, value)]
+    data = None if arguments.data is None else arguments.data.resolve().name
+    return command(arguments.profile, [study.name for study in studies], seeds, data, *extra)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,9 @@ def table(
     """
     lines = [f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table class="sortable">']
     lines.append(f"<caption>{escape(caption)}</caption>")
-    heads = "".join(f'<th scope="col"><button type="button">{escape(name) or "&nbsp;"}</button></th>' for name in header)
+    heads = "".join(
+        f'<th scope="col"><button type="button">{escape(name) or "&nbsp;"}</button></th>' for name in header
+    )
     lines.append(f"<thead><tr>{heads}</tr></thead><tbody>")
     for index, row in enumerate(rows):
         if len(row) != len(header):
@@ -54,6 +56,10 @@ def table(
         lines.append(f"<tr{kind}>{cells}</tr>")
     lines.append("</tbody></table></div>")
     return "\n".join(lines)
+
+
+_LONG = 32
+"""Characters from which on a cell may break into lines."""
 
 
 def _cell(cell: Cell | str, first: bool) -> str:
@@ -66,7 +72,8 @@ def _cell(cell: Cell | str, first: bool) -> str:
     if cell.note:
         text += f"<small>{escape(cell.note)}</small>"
     sort = "" if cell.sort is None else f' data-sort="{cell.sort:.6g}"'
-    return f'<th scope="row"{sort}>{text}</th>' if first else f"<td{sort}>{text}</td>"
+    long = ' class="long"' if len(cell.text) > _LONG else ""
+    return f'<th scope="row"{sort}>{text}</th>' if first else f"<td{long}{sort}>{text}</td>"
 
 
 def details(summary: str, body: str) -> str:
@@ -87,7 +94,8 @@ def inline_svg(svg: str, name: str, alternative: str) -> str:
 
 def figure(drawing: str, caption: str, data: str = "") -> str:
     """Return a figure from the markup of :func:`inline_svg` or :func:`picture`, with the ``data`` behind it."""
-    return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption>{data}</figure>"
+    box = f'<div class="scroll" role="region" tabindex="0" aria-label="Figure">{drawing}</div>'
+    return f"<figure>{box}<figcaption>{escape(caption)}</figcaption>{data}</figure>"
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -127,7 +135,9 @@ script-src 'unsafe-inline'; img-src data:">
 </html>
 """
 
-_STYLE = """:root { --ground: #fff; --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --band: #f3f5f7; --link: #0550ae; }
+_STYLE = """:root {
+  --ground: #fff; --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --band: #f3f5f7; --link: #0550ae;
+}
 @media (prefers-color-scheme: dark) {
   :root { --ground: #14181d; --ink: #e6e9ec; --soft: #9da7b1; --line: #363d45; --band: #1f252c; --link: #79b8ff; }
 }
@@ -147,18 +157,21 @@ select { font: inherit; max-width: 100%; color: inherit; background: var(--band)
 .scroll { overflow-x: auto; max-width: 100%; margin: 1rem 0; overflow-wrap: normal; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .25rem 0; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 td { white-space: nowrap; }
-td:has(> .long) { white-space: normal; }
-th[scope=row] { text-align: left; font-weight: 500; min-width: 9rem; }
-thead th { background: var(--band); } thead th:first-child { text-align: left; }
+td.long { white-space: normal; min-width: 14rem; }
+th[scope=row] { font-weight: 500; min-width: 9rem; }
+thead th { background: var(--band); white-space: nowrap; }
 thead button { all: unset; cursor: pointer; font-weight: 600; }
 thead button:focus-visible { outline: 2px solid var(--link); }
-th[aria-sort=ascending] button::after { content: " \\2191"; } th[aria-sort=descending] button::after { content: " \\2193"; }
+th[aria-sort=ascending] button::after { content: " \\2191"; }
+th[aria-sort=descending] button::after { content: " \\2193"; }
 tr.difference th, tr.difference td { background: var(--band); }
 td small, th small { display: block; color: var(--soft); }
 figure { margin: 1.5rem 0; }
-figure svg, figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; display: block; }
+figure svg, figure img {
+  display: block; width: 100%; max-width: 60rem; min-width: 34rem; height: auto; background: #fff; border-radius: 4px;
+}
 summary { cursor: pointer; color: var(--link); }
 pre { overflow-x: auto; background: var(--band); padding: .75rem; }
 [hidden] { display: none; }

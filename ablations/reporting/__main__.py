@@ -20,7 +20,7 @@ from ablations.reporting.kernels_report import kernel_files, read_benchmarks
 from ablations.reporting.placed import placed_pictures
 from ablations.reporting.published import published_report
 
-__all__ = ["main", "render_all", "render_folder"]
+__all__ = ["main", "render_all"]
 
 _NOT_FOLDERS = ("records", "benchmarks", "pictures")
 
@@ -68,12 +68,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def render_folder(reports: Path, name: str) -> dict[str, bytes]:
-    """Return the files of one folder of results, ``reports``/``name``, from the records of that name."""
-    pictures, notes = placed_pictures(reports / "pictures" / name)
-    return render(published_report(reports, name), pictures, notes)
-
-
 def render_all(reports: Path) -> tuple[dict[Path, dict[str, bytes]], list[str]]:
     """Return the files of each folder that is generated below ``reports``, and a sentence on what is left out."""
     names = sorted(path.name for path in (reports / "records").glob("*") if path.is_dir())
@@ -82,7 +76,7 @@ def render_all(reports: Path) -> tuple[dict[Path, dict[str, bytes]], list[str]]:
     for name in names:
         pictures, missing = placed_pictures(reports / "pictures" / name)
         try:
-            made[name] = published_report(reports, name)
+            made[name] = published_report(reports / "records" / name)
         except ValueError as error:
             notes.append(f"records/{name} is left out: {error}")
             continue

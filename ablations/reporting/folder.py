@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from ablations.reporting.figures import Drawing, draw_all
-from ablations.reporting.made_with import RUNS_HEADER, made_with, provenance_rows, runs_rows
 from ablations.reporting.grid import markdown_escape
+from ablations.reporting.made_with import RUNS_HEADER, made_with, provenance_rows, runs_rows
 from ablations.reporting.overview import Overview, overview
 from ablations.reporting.page import index_page
 from ablations.reporting.placed import PlacedPicture
@@ -132,9 +132,7 @@ def _table(table: StudyTable, report: Report) -> dict[str, Any]:
         "rows": table.rows,
         "claims": [claim.to_dict() for claim in table.judged],
         "not_measured_here": {
-            variant: why
-            for (study, variant), why in report.context.unavailable.items()
-            if study == table.study.name
+            variant: why for (study, variant), why in report.context.unavailable.items() if study == table.study.name
         },
         "disagreements": list(table.disagreements),
     }
@@ -183,7 +181,9 @@ def _readme(
             ]
     rows = pd.DataFrame([[name, markdown_escape(text)] for name, text in provenance_rows(provenance)])
     rows.columns = pd.Index(["", "how it was made"])
-    runs = pd.DataFrame([[markdown_escape(cell.text) for cell in row] for row in runs_rows(report)], columns=RUNS_HEADER)
+    runs = pd.DataFrame(
+        [[markdown_escape(cell.text) for cell in row] for row in runs_rows(report)], columns=RUNS_HEADER
+    )
     body += [
         "## How it was made",
         f"`{context.command}`",
@@ -233,4 +233,4 @@ def _same(path: Path, content: bytes) -> bool:
     if path.suffix != ".png":
         return False
     ours, theirs = (cv2.imdecode(np.frombuffer(each, np.uint8), cv2.IMREAD_UNCHANGED) for each in (content, found))
-    return theirs is not None and np.array_equal(ours, theirs)
+    return ours is not None and theirs is not None and np.array_equal(ours, theirs)

@@ -39,8 +39,11 @@ class Grid:
         """Return a Markdown table; differences in italics, and their notes as a row of their own."""
         body = []
         for row in self.rows:
-            name = f"*difference: {markdown_escape(row.name)}*" if row.kind == "difference" else markdown_escape(row.name)
-            body.append([name, *map(_markdown, row.cells)])
+            name = (
+                f"*difference: {markdown_escape(row.name)}*" if row.kind == "difference" else markdown_escape(row.name)
+            )
+            # a table's writer strips spaces, of whatever width
+            body.append([name.replace("\u2003", "&emsp;"), *map(_markdown, row.cells)])
             if any(cell.note for cell in row.cells):
                 body.append(["&emsp;detectable", *(cell.note.removeprefix("detectable ") for cell in row.cells)])
         columns = ["", *map(markdown_escape, self.header)]

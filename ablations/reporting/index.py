@@ -42,11 +42,12 @@ def index_markdown(
         "## The paper's primary claims",
         _claims(columns, reports, primary=True),
         f"One claim a table, at {LEVEL:.0%}, two-sided, p-values adjusted by Holm over the tables of a column. Each "
-        "verdict leads to its table. *Too few seeds*: fewer than three. *Not measured*: the data has nothing to measure "
-        "it on.",
+        "verdict leads to its table. *Too few seeds*: fewer than three. *Not measured*: the data has nothing to "
+        "measure it on.",
         "## All claims",
         _claims(columns, reports, primary=False),
-        "P-values adjusted by Holm over the claims of each table, so that a primary claim may have another verdict here.",
+        "P-values adjusted by Holm over the claims of each table, so that a primary claim may have another verdict "
+        "here.",
         "## Folders",
         _folders(columns, reports, unrecorded),
         "## Corner pooling",
@@ -113,7 +114,12 @@ def _kernels(kernels: Sequence[KernelReport]) -> str:
         part = each.data[each.data["ratio"].notna()]
         measured = ", ".join(dict.fromkeys(part["implementation"]))
         body.append(
-            [f"[{markdown_escape(each.device)}](benchmarks/{each.name}.md)", f"{len(part)} rows", measured, each.date[:10]]
+            [
+                f"[{markdown_escape(each.device)}](benchmarks/{each.name}.md)",
+                f"{len(part)} rows",
+                measured,
+                each.date[:10],
+            ]
         )
     if not body:
         return "Not measured."

@@ -86,7 +86,9 @@ def _line(row: dict[str, Any]) -> list[Any]:
     shape = "×".join(map(str, row["shape"]))
     status = row["status"] if row["status"] == "ok" else f"{row['status']}: {row.get('reason')}"
     mode = MODES.get(row["mode"], row["mode"])
-    figures = [row.get(name) for name in ("ratio", "ratio_lower", "ratio_upper", "milliseconds", "gigabytes_per_second")]
+    figures = [
+        row.get(name) for name in ("ratio", "ratio_lower", "ratio_upper", "milliseconds", "gigabytes_per_second")
+    ]
     return [shape, row["dtype"], row["layout"], row["implementation"], mode, *figures, status]
 
 
@@ -156,14 +158,15 @@ def _drawing(report: KernelReport) -> Drawing:
 
     fastest = data[data["implementation"].isin(order[:1])]
     words = "; ".join(
-        f"{line['implementation']}, {line['shape']}, {line['dtype']}, {line['layout']}, {line['mode']}: {line['ratio']:.2f}"
+        ", ".join(line[name] for name in ("implementation", "shape", "dtype", "layout", "mode"))
+        + f": {line['ratio']:.2f}"
         for line in fastest.head(8).to_dict("records")
     )
     return drawing(
         report.name,
         "",
-        f"Corner pooling, times the memory floor by shape and dtype, {report.device}, {report.threads} threads; filled: "
-        "contiguous, hollow: channels_last; logarithmic.",
+        f"Corner pooling, times the memory floor by shape and dtype, {report.device}, {report.threads} threads; "
+        "filled: contiguous, hollow: channels_last; logarithmic.",
         f"Ratios to the memory floor of {', '.join(order)}. Fastest: {words}",
         data,
         make,
@@ -180,7 +183,15 @@ def _panel(axis: Axes, part: pd.DataFrame, order: Sequence[str], title: str, eve
             x = [shapes.index(shape) + 0.7 * ((at + 0.5) / len(order) - 0.5) for shape in own["shape"]]
             label = None if hollow else name
             face = "none" if hollow else colours[at % 10]
-            axis.scatter(x, own["ratio"], marker=_MARKERS[at % 8], s=26, facecolors=face, edgecolors=[colours[at % 10]], label=label)
+            axis.scatter(
+                x,
+                own["ratio"],
+                marker=_MARKERS[at % 8],
+                s=26,
+                facecolors=face,
+                edgecolors=[colours[at % 10]],
+                label=label,
+            )
     axis.axhline(1, color="black", linewidth=1)
     axis.set(title=title, ylabel="times the memory floor", yscale="log", xlim=(-0.5, len(shapes) - 0.5))
     axis.yaxis.set_major_formatter("{x:g}")

@@ -38,7 +38,9 @@ def made_with(report: Report) -> dict[str, Any]:
             split: _distinct((record.get("data") or {}).get(split) for record in runs) for split in ("train", "val")
         },
         "configs": {
-            record["evaluation_key"]: record["config"] for record in runs if {"evaluation_key", "config"} <= record.keys()
+            record["evaluation_key"]: record["config"]
+            for record in runs
+            if {"evaluation_key", "config"} <= record.keys()
         },
         "broken_records": list(report.broken),
         "records_of_no_row": list(report.others),

@@ -54,7 +54,9 @@ class Overview:
         for name, judged in self.judged.items():
             texts = verdict_cells(judged)
             cells = [Cell(judged.claim.statement), Cell(texts[0].strip("*"), strong=texts[0].startswith("**"))]
-            rows.append(Row(_name(self.tables[name]), "variant", (*cells, *map(Cell, texts[1:]), Cell(str(_seeds(judged))))))
+            rows.append(
+                Row(_name(self.tables[name]), "variant", (*cells, *map(Cell, texts[1:]), Cell(str(_seeds(judged)))))
+            )
         return Grid(("primary claim", *HEADER, "seeds"), tuple(rows))
 
     def notes(self) -> list[str]:

@@ -53,9 +53,7 @@ def index_page(
 
 
 def _filter(tables: Sequence[StudyTable]) -> str:
-    options = "".join(
-        f'<option value="{escape(each.study.name)}">{escape(each.heading)}</option>' for each in tables
-    )
+    options = "".join(f'<option value="{escape(each.study.name)}">{escape(each.heading)}</option>' for each in tables)
     return (
         '<p class="controls"><label for="filter">Study: </label><select id="filter"><option value="">all of them'
         f"</option>{options}</select></p>"
@@ -65,9 +63,7 @@ def _filter(tables: Sequence[StudyTable]) -> str:
 def _overview(summary: Overview) -> str:
     grid = summary.grid()
     lines = "".join(f"<p class=note>{escape(line)}</p>" for line in summary.notes())
-    rows = [
-        [Cell(row.name, link=f"#{name}"), *row.cells] for name, row in zip(summary.judged, grid.rows, strict=True)
-    ]
+    rows = [[Cell(row.name, link=f"#{name}"), *row.cells] for name, row in zip(summary.judged, grid.rows, strict=True)]
     shown = table(["table", *grid.header], rows, caption="The paper's primary claims, judged together")
     return f"<section><h2>Overview</h2>{shown}{lines}</section>"
 

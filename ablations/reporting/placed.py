@@ -46,7 +46,9 @@ def placed_pictures(folder: Path) -> tuple[list[PlacedPicture], list[str]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         text = str(error).replace(str(manifest), MANIFEST)
         return [], [f"{folder.name}/{MANIFEST} cannot be read: {text}; make the pictures again"]
-    return [each for each in found if isinstance(each, PlacedPicture)], [each for each in found if isinstance(each, str)]
+    return [each for each in found if isinstance(each, PlacedPicture)], [
+        each for each in found if isinstance(each, str)
+    ]
 
 
 def _read(folder: Path, entry: dict[str, Any]) -> PlacedPicture | str:

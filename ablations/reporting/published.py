@@ -54,17 +54,17 @@ def command(profile: str, studies: Sequence[str], seeds: Sequence[int], data: st
     return shlex.join([*parts, *(["--data", data] if data is not None else []), *extra])
 
 
-def published_report(root: Path, name: str) -> Report:
-    """Return what the records in ``root``/records/``name`` say, ``name`` being PROFILE-DATA.
+def published_report(folder: Path) -> Report:
+    """Return what the records in ``folder`` say, which is called PROFILE-DATA.
 
     A record that cannot be read is left out and named. A folder without records gives tables in which nothing ran.
     Raises ``ValueError`` for a name that begins with no profile.
     """
-    profile_name, _, data = name.partition("-")
+    profile_name, _, data = folder.name.partition("-")
     if not data:
-        raise ValueError(f"the folder of records {name!r} must be called PROFILE-DATA, as standard-shapes")
+        raise ValueError(f"the folder of records {folder.name!r} must be called PROFILE-DATA, as standard-shapes")
     profile = find_profile(profile_name)
-    records, broken = _readable(root / "records" / name)
+    records, broken = _readable(folder)
     studies = [find_study(study) for study in profile.studies]
     configs = {key: record["config"] for key, record in records.items()}
     base = _base(profile, data, configs)
@@ -153,7 +153,10 @@ def _data_flags(base: Config) -> tuple[str | None, *tuple[str, ...]]:
     if isinstance(source, ShapesSource):
         return (None,)
     usual = CocoSource(root=source.root)
-    flags = [("--train-split", source.train_split, usual.train_split), ("--val-split", source.val_split, usual.val_split)]
+    flags = [
+        ("--train-split", source.train_split, usual.train_split),
+        ("--val-split", source.val_split, usual.val_split),
+    ]
     return (source.root, *(part for flag, value, default in flags if value != default for part in (flag, value)))
 
 

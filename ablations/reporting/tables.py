@@ -7,7 +7,7 @@ run, its column has the spread over seeds alone, and the table says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,7 +115,7 @@ class StudyTable:
         return pd.DataFrame(lines, columns=columns)
 
     def grid(self) -> Grid:
-        """Return the table as it is shown: of each metric ours and, where it prints one, the paper's figure beside it."""
+        """Return the table as it is shown: of each metric ours and, where there is one, the paper's figure beside it."""
         printed = [metric for metric in self.study.metrics if any(metric in (row["paper"] or {}) for row in self.rows)]
         header = [name for metric in self.study.metrics for name in self._columns(metric, metric in printed)]
         winners, shown = self._winners(), decided(self.judged)
@@ -148,12 +148,16 @@ class StudyTable:
         """Return the verdict on the claim that a difference in the first metric has a sign, where one is declared."""
         if row["kind"] != "difference":
             return ""
+        effect = f"{self.study.metrics[0]}, {row['label']}"
+        parts = []
         for judged in self.judged:
-            effects = effects_of(judged.claim)
-            is_it = len(effects) == 1 and (str(effects[0]) == f"{self.study.metrics[0]}, {row['label']}")
-            if is_it and judged.claim.kind == "sign":
+            if effect not in map(str, effects_of(judged.claim)):
+                continue
+            if judged.claim.kind == "sign":
                 return judged.verdict
-        return "no claim"
+            if judged.claim.kind == "chain":
+                parts.append(f"{judged.verdict}, as one of several parts")
+        return parts[0] if parts else "no claim"
 
     @property
     def heading(self) -> str:
@@ -252,7 +256,11 @@ class StudyTable:
             "compare signs and sizes of differences with the paper's, not levels.",
             *self._how_to_read(),
             "Objects evaluated on: "
-            + ("not recorded." if self.context.areas is None else "{} small, {} medium, {} large.".format(*self.context.areas)),
+            + (
+                "not recorded."
+                if self.context.areas is None
+                else "{} small, {} medium, {} large.".format(*self.context.areas)
+            ),
         ]
         if self.true_corners is not None:
             counted = [metric for metric in self.study.metrics if metric in self.true_corners]

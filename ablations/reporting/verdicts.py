@@ -62,8 +62,7 @@ def _cells(judged: JudgedClaim) -> list[Cell]:
 
 def claims_markdown(judged: Sequence[JudgedClaim]) -> str:
     """Return the claims as a table with a row each, and one for every part of a chain, and how to read it."""
-    text = claims_grid(judged).to_markdown().replace("\u2003", "&emsp;")
-    return "\n\n".join([text, "  \n".join(claims_reading(judged))])
+    return "\n\n".join([claims_grid(judged).to_markdown(), "  \n".join(claims_reading(judged))])
 
 
 def claims_reading(judged: Sequence[JudgedClaim]) -> list[str]:

@@ -36,7 +36,9 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:
         return made
 
     means = data.groupby(["variant", "IoU"], sort=False)["AP"].mean() if len(data) else pd.Series(dtype=float)
-    words = "; ".join(f"{v} at {iou:g}: {ap:.1f}" for (v, iou), ap in means.items() if iou in (0.5, 0.75, 0.9))
+    words = "; ".join(
+        f"{v} at {iou:g}: {ap:.1f}" for (v, iou), ap in means.to_dict().items() if iou in (0.5, 0.75, 0.9)
+    )
     return drawing(
         f"{table.study.name}-iou",
         table.study.name,

@@ -61,6 +61,4 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
 def pareto(costs: list[float], gains: list[float]) -> list[bool]:
     """Tell of each point whether no other costs as little and gains as much, one of the two strictly better."""
     points = list(zip(costs, gains, strict=True))
-    return [
-        not any(c <= cost and g >= gain and (c < cost or g > gain) for c, g in points) for cost, gain in points
-    ]
+    return [not any(c <= cost and g >= gain and (c < cost or g > gain) for c, g in points) for cost, gain in points]

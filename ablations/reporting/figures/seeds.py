@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import pandas as pd
@@ -23,17 +24,19 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
     names = [variant.name for variant in table.study.variants]
 
     def make() -> Figure:
-        arms, differences = (data[data["kind"] == kind] for kind in ("variant", "difference"))
-        count = max(arms["row"].nunique(), differences["row"].nunique())
-        made, (left, right) = subplots(1, 2, (10, 1.3 + 0.42 * count))
-        _rows(left, arms, names)
-        left.set(xlabel=f"{plain(shown)}, %")
-        _rows(right, differences, names)
-        right.axvline(0, color="black", linewidth=1)
-        right.set(xlabel=f"{plain(shown)}, difference in points")
+        parts = [data[data["kind"] == kind] for kind in ("variant", "difference")]
+        counts = [max(1, part["row"].nunique()) for part in parts]
+        made, (above, below) = subplots(2, 1, (8, 1.5 + 0.46 * sum(counts)), heights=counts)
+        _rows(above, parts[0], names)
+        above.set(xlabel=f"{plain(shown)}, %")
+        _rows(below, parts[1], names)
+        below.axvline(0, color="black", linewidth=1)
+        below.set(xlabel=f"{plain(shown)}, difference in points")
         return made
 
-    interval = f"the mean with its {CONFIDENCE:.0%} interval over seeds and images, where there are seeds enough for one"
+    interval = (
+        f"the mean with its {CONFIDENCE:.0%} interval over seeds and images, where there are seeds enough for one"
+    )
     return drawing(
         f"{table.study.name}-seeds",
         table.study.name,
@@ -73,9 +76,16 @@ def _rows(axis: Axes, data: pd.DataFrame, names: list[str]) -> None:
             axis.plot([first["low"], first["high"]], [at - 0.12] * 2, color=colour, linewidth=2)
         if pd.notna(mean):
             axis.scatter([mean], [at - 0.12], color=colour, marker="|", s=120, linewidths=2)
-    axis.set_yticks(range(len(labels)), [plain(label) for label in labels])
+    axis.set_yticks(range(len(labels)), [_wrapped(label) for label in labels], fontsize=8)
     axis.set_ylim(len(labels) - 0.5, -0.5)
     axis.grid(visible=False, axis="y")
+
+
+def _wrapped(label: str) -> str:
+    parts = label.split(" less ")
+    lines = [line for part in parts[:1] for line in textwrap.wrap(part, 46)]
+    lines += [line for part in parts[1:] for line in textwrap.wrap(f"less {part}", 46)]
+    return plain("\n".join(lines))
 
 
 def _in_words(data: pd.DataFrame) -> str:

@@ -32,8 +32,9 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
                 if part.empty:
                     continue
                 x = column - 0.4 + step * (at + 0.5)
-                label = {"label": plain(name)}
-                axis.scatter([x] * len(part), part["AP"], color=colour, marker=marker, s=20, linewidths=0, **label)
+                axis.scatter(
+                    [x] * len(part), part["AP"], color=colour, marker=marker, s=20, linewidths=0, label=plain(name)
+                )
                 first = part.iloc[0]
                 if pd.notna(first["low"]):
                     axis.plot([x, x], [first["low"], first["high"]], color=colour, linewidth=1.6)
@@ -44,7 +45,7 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
         return made
 
     means = data.groupby(["variant", "size"], sort=False)["mean"].first() if len(data) else pd.Series(dtype=float)
-    words = "; ".join(f"{variant}, {size}: {mean:.1f}" for (variant, size), mean in means.items())
+    words = "; ".join(f"{variant}, {size}: {mean:.1f}" for (variant, size), mean in means.to_dict().items())
     return drawing(
         f"{table.study.name}-sizes",
         table.study.name,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.figure import Figure
 import seaborn as sns
+from matplotlib.figure import Figure
 
 from ablations.reporting.figures.style import Drawing, drawing, plain, runs_of, subplots
 from ablations.reporting.tables import NOT_RECORDED, Records, StudyTable
@@ -13,7 +13,7 @@ __all__ = ["stacked"]
 
 
 def stacked(table: StudyTable, records: Records, field: str, caption: str) -> Drawing:
-    """Return bars of what each record has under ``latency``, ``field``: milliseconds by stage, in the record's order."""
+    """Return bars of what records have under ``latency``, ``field``: milliseconds by stage, in the record's order."""
     lines = [
         {"variant": variant, "seed": seed, "stage": stage, "ms": value}
         for variant, seed, record in runs_of(table, records)
@@ -38,6 +38,6 @@ def stacked(table: StudyTable, records: Records, field: str, caption: str) -> Dr
         made.legend(loc="outside lower center", ncols=min(4, len(stages)))
         return made
 
-    words = "; ".join(f"{variant}, {stage}: {value:.1f} ms" for (variant, stage), value in means.items())
+    words = "; ".join(f"{variant}, {stage}: {value:.1f} ms" for (variant, stage), value in means.to_dict().items())
     name = f"{table.study.name}-{field.replace('_', '-')}"
     return drawing(name, table.study.name, caption, f"Stacked bars: {words}", data, make, NOT_RECORDED)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ablations.reporting.figures.style import Drawing, numbered
 from ablations.reporting.figures.stacked import stacked
+from ablations.reporting.figures.style import Drawing, numbered
 from ablations.reporting.tables import Records, StudyTable
 
 __all__ = ["draw"]

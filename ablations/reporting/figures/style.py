@@ -24,7 +24,19 @@ from matplotlib.figure import Figure
 from ablations.reporting.tables import Records, StudyTable
 from ablations.studies import STUDIES
 
-__all__ = ["Drawing", "Look", "drawing", "legend", "look", "numbered", "plot_groups", "runs_of", "styled", "subplots"]
+__all__ = [
+    "Drawing",
+    "Look",
+    "drawing",
+    "legend",
+    "look",
+    "numbered",
+    "plain",
+    "plot_groups",
+    "runs_of",
+    "styled",
+    "subplots",
+]
 
 _SETTINGS = {
     "svg.fonttype": "none",
@@ -102,12 +114,16 @@ def styled() -> Iterator[None]:
 
 
 def subplots(
-    rows: int, columns: int, size: tuple[float, float], share_y: bool = False
+    rows: int,
+    columns: int,
+    size: tuple[float, float],
+    share_y: bool = False,
+    heights: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure of ``size`` inches and its axes, row by row; no window and no global state behind it."""
     made = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(made)
-    axes = made.subplots(rows, columns, squeeze=False, sharey=share_y)
+    axes = made.subplots(rows, columns, squeeze=False, sharey=share_y, height_ratios=heights)
     return made, [axis for row in axes for axis in row]
 
 
