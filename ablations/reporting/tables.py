@@ -115,7 +115,7 @@ class StudyTable:
         return pd.DataFrame(lines, columns=columns)
 
     def grid(self) -> Grid:
-        """Return the table as it is shown: of each metric ours and, where there is one, the paper's figure beside it."""
+        """Return the table as it is shown: of each metric ours and, where there is one, the paper's figure."""
         printed = [metric for metric in self.study.metrics if any(metric in (row["paper"] or {}) for row in self.rows)]
         header = [name for metric in self.study.metrics for name in self._columns(metric, metric in printed)]
         winners, shown = self._winners(), decided(self.judged)

@@ -8,7 +8,16 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ablations.reporting.figures.style import Drawing, drawing, legend, numbered, plot_groups, runs_of, subplots
+from ablations.reporting.figures.style import (
+    Drawing,
+    drawing,
+    in_words,
+    legend,
+    numbered,
+    plot_groups,
+    runs_of,
+    subplots,
+)
 from ablations.reporting.tables import Records, StudyTable
 
 __all__ = ["draw"]
@@ -35,10 +44,7 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:
         legend(made, axis)
         return made
 
-    means = data.groupby(["variant", "IoU"], sort=False)["AP"].mean() if len(data) else pd.Series(dtype=float)
-    words = "; ".join(
-        f"{v} at {iou:g}: {ap:.1f}" for (v, iou), ap in means.to_dict().items() if iou in (0.5, 0.75, 0.9)
-    )
+    words = in_words(data[data["IoU"].isin([0.5, 0.75, 0.9])], "variant", "IoU", "AP")
     return drawing(
         f"{table.study.name}-iou",
         table.study.name,

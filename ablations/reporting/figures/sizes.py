@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ablations.reporting.figures.style import Drawing, drawing, legend, look, numbered, plain, subplots
+from ablations.reporting.figures.style import Drawing, drawing, in_words, legend, look, numbered, plain, subplots
 from ablations.reporting.tables import Records, StudyTable
 
 __all__ = ["draw"]
@@ -44,8 +44,7 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
         legend(made, axis)
         return made
 
-    means = data.groupby(["variant", "size"], sort=False)["mean"].first() if len(data) else pd.Series(dtype=float)
-    words = "; ".join(f"{variant}, {size}: {mean:.1f}" for (variant, size), mean in means.to_dict().items())
+    words = in_words(data, "variant", "size", "AP")
     return drawing(
         f"{table.study.name}-sizes",
         table.study.name,

@@ -6,7 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from ablations.reporting.figures.style import Drawing, drawing, plain, runs_of, subplots
+from ablations.reporting.figures.style import Drawing, drawing, in_words, plain, runs_of, subplots
 from ablations.reporting.tables import NOT_RECORDED, Records, StudyTable
 
 __all__ = ["stacked"]
@@ -38,6 +38,6 @@ def stacked(table: StudyTable, records: Records, field: str, caption: str) -> Dr
         made.legend(loc="outside lower center", ncols=min(4, len(stages)))
         return made
 
-    words = "; ".join(f"{variant}, {stage}: {value:.1f} ms" for (variant, stage), value in means.to_dict().items())
+    words = in_words(data, "variant", "stage", "ms", " ms")
     name = f"{table.study.name}-{field.replace('_', '-')}"
     return drawing(name, table.study.name, caption, f"Stacked bars: {words}", data, make, NOT_RECORDED)

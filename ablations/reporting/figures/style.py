@@ -28,6 +28,7 @@ __all__ = [
     "Drawing",
     "Look",
     "drawing",
+    "in_words",
     "legend",
     "look",
     "numbered",
@@ -147,6 +148,12 @@ def drawing(
 def numbered(table: StudyTable) -> str:
     """Return what a caption calls a table."""
     return table.study.title if table.study.table is None else f"Table {table.study.table}"
+
+
+def in_words(data: pd.DataFrame, first: str, second: str, value: str, unit: str = "") -> str:
+    """Return the means of a column over two others, in words."""
+    means = data.groupby([first, second], sort=False)[value].mean().reset_index()
+    return "; ".join(f"{one}, {two}: {mean:.1f}{unit}" for one, two, mean in means.itertuples(index=False, name=None))
 
 
 def plain(text: str) -> str:
