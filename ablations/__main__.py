@@ -1,4 +1,4 @@
-"""``python -m ablations``: run studies and write their tables; ``python -m ablations status``: where they stand."""
+"""``python -m ablations``: run studies and write their tables. Also ``status``: where they stand, and ``pictures``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 import tyro
 from tabulate import tabulate
 
+from ablations.pictures import find_pair, make_pictures
 from ablations.planner import Fingerprints, Job, grouped, in_order, plan
 from ablations.profiles import PROFILES, Profile, find_profile
 from ablations.records import load, publish
@@ -106,6 +107,14 @@ class StatusArguments(Selection):
     """Print every job with its state: finished, running, stopped, failed and why, or waiting."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PicturesArguments(Selection):
+    """Draw what table 1's arms find, from weights in the store: for the reports, which only place these pictures."""
+
+    out: Path | None = None
+    """Folder of the pictures. Default: reports/pictures/PROFILE-DATA."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
@@ -116,6 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[:1] == ["status"]:
             return _status(_parse(StatusArguments, f"{PROGRAM} status", argv[1:]))
+        if argv[:1] == ["pictures"]:
+            return _pictures(_parse(PicturesArguments, f"{PROGRAM} pictures", argv[1:]))
         return _run(_parse(Arguments, PROGRAM, argv), argv, began)
     except KeyboardInterrupt:
         print("ablations: stopped; the same command goes on from here", file=sys.stderr)
@@ -341,6 +352,17 @@ def _status(arguments: StatusArguments) -> int:
         if failure is not None:
             print(f"\n{failure.evaluation_key} failed at {failure.time}\n  {failure.last_line}")
             print(f"  its log: {work.store.root / failure.log}")
+    return 0
+
+
+def _pictures(arguments: PicturesArguments) -> int:
+    work = _work(arguments, quiet=True)
+    pair = find_pair(work.store, work.jobs, work.seeds)
+    dataset = work.sources.val(pair.with_.config.data.source)
+    out = arguments.out or Path("reports") / "pictures" / f"{work.profile.name}-{work.data}"
+    print(f"seed {pair.seed}: trainings {pair.without.training_key} and {pair.with_.training_key}", flush=True)
+    for path in make_pictures(work.store, pair, dataset, out):
+        print(path)
     return 0
 
 

@@ -27,12 +27,11 @@ from cornernet.config import CocoSource, Config, ConfigError
 from cornernet.data import DataError, open_dataset
 from cornernet.data.check import check_folder
 from cornernet.data.images import read_image
-from cornernet.data.transforms import fit_image
 from cornernet.detector import Detector, build_detector
-from cornernet.drawing import draw_heatmaps
 from cornernet.evaluation import Backend, evaluate
 from cornernet.files import atomic_write
-from cornernet.postprocess import detect, network, prepare
+from cornernet.pictures import heatmap_picture
+from cornernet.postprocess import detect
 from cornernet.progress import Progress
 from cornernet.recipes import RECIPES, recipe
 from cornernet.training import Interrupted, TrainingError, resolve_device, train
@@ -308,21 +307,11 @@ def _detect(prog: str, argv: Sequence[str]) -> int:
         target = arguments.out / f"{photo.stem}.png"
         _write_image(target, kept.plot(image))
         if arguments.heatmaps:
-            _write_image(arguments.out / f"{photo.stem}-heatmaps.png", _heatmaps(detector, image, config))
+            _write_image(arguments.out / f"{photo.stem}-heatmaps.png", heatmap_picture(detector, image, config))
         results.append({"image": str(photo), "detections": kept.to_coco(image_id=photo.name)})
         print(f"{photo}: {len(kept)} boxes of score {arguments.min_score:g} or more -> {target}")
     atomic_write(arguments.out / "detections.json", json.dumps(results, indent=1) + "\n")
     return 2 if unreadable else 0
-
-
-def _heatmaps(detector: Detector, image: NDArray[np.uint8], config: Config) -> NDArray[np.uint8]:
-    """Return the photograph with the last stack's corner heatmaps drawn over it, at the first of the test's scales."""
-    fitted, _ = fit_image(image, config.data.fit)
-    batch, placement = prepare(fitted, config.data, config.testing.scales[0], False, detector.total_stride)
-    with torch.inference_mode():
-        predictions = network(detector, batch)[-1]
-    top_left, bottom_right = (heatmap[0].float().sigmoid().cpu().numpy() for heatmap in predictions.heatmaps)
-    return draw_heatmaps(image, top_left, bottom_right, placement.window)
 
 
 def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
