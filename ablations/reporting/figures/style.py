@@ -1,28 +1,20 @@
-"""What all figures share: the look, the colour of each variant, and the bytes of a figure.
-
-The same data gives the same bytes: no date, no name of a program, ids of SVG elements salted with a constant, and every
-setting of matplotlib that is not named here at its default, whatever the user's own settings are.
-"""
+"""What all figures share: the colour of each variant, and how a figure comes with its words and its data."""
 
 from __future__ import annotations
 
 import functools
-import io
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ablations.reporting.tables import Records, StudyTable
 from ablations.studies import STUDIES
+from cornernet.figures import plain, rendered, styled, subplots
 
 __all__ = [
     "Drawing",
@@ -35,25 +27,10 @@ __all__ = [
     "plain",
     "plot_groups",
     "runs_of",
-    "styled",
     "subplots",
 ]
 
-_SETTINGS = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "cornernet-lab",
-    "font.family": "DejaVu Sans",
-    "font.size": 9.0,
-    "axes.titlesize": 9.0,
-    "axes.labelsize": 9.0,
-    "legend.fontsize": 8.0,
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 5.0,
-    "path.simplify": True,
-}
 _MARKERS = "os^Dv<>P"
-_DOTS_PER_INCH = 130
 
 
 class Look(NamedTuple):
@@ -105,29 +82,6 @@ def look(variant: str, among: Sequence[str] = ()) -> Look:
     return Look(colours[number % len(colours)], _MARKERS[number // len(colours) % len(_MARKERS)])
 
 
-@contextmanager
-def styled() -> Iterator[None]:
-    """Draw with the project's settings alone."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        sns.set_theme(style="whitegrid", palette="colorblind", rc=_SETTINGS)
-        yield
-
-
-def subplots(
-    rows: int,
-    columns: int,
-    size: tuple[float, float],
-    share_y: bool = False,
-    heights: Sequence[float] | None = None,
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure of ``size`` inches and its axes, row by row; no window and no global state behind it."""
-    made = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(made)
-    axes = made.subplots(rows, columns, squeeze=False, sharey=share_y, height_ratios=heights)
-    return made, [axis for row in axes for axis in row]
-
-
 def drawing(
     name: str, study: str, caption: str, alternative: str, data: pd.DataFrame, draw: Callable[[], Figure], missing: str
 ) -> Drawing:
@@ -135,14 +89,8 @@ def drawing(
     if data.empty:
         return Drawing(name, study, caption, alternative, data, missing=missing)
     with styled():
-        made = draw()
-        svg, png = io.BytesIO(), io.BytesIO()
-        with warnings.catch_warnings():
-            # names from data may be in letters that the font lacks: the SVG holds them as text all the same
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            made.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-            made.savefig(png, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-    return Drawing(name, study, caption, alternative, data, svg.getvalue(), png.getvalue())
+        svg, png = rendered(draw())
+    return Drawing(name, study, caption, alternative, data, svg, png)
 
 
 def numbered(table: StudyTable) -> str:
@@ -154,11 +102,6 @@ def in_words(data: pd.DataFrame, first: str, second: str, value: str, unit: str 
     """Return the means of a column over two others, in words."""
     means = data.groupby([first, second], sort=False)[value].mean().reset_index()
     return "; ".join(f"{one}, {two}: {mean:.1f}{unit}" for one, two, mean in means.itertuples(index=False, name=None))
-
-
-def plain(text: str) -> str:
-    """Return text that matplotlib takes as it is: a dollar sign begins no formula."""
-    return text.replace("$", r"\$")
 
 
 def runs_of(table: StudyTable, records: Records) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
