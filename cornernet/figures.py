@@ -26,6 +26,8 @@ _SETTINGS = {
     "font.size": 9.0,
     "axes.titlesize": 9.0,
     "axes.labelsize": 9.0,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
     "legend.fontsize": 8.0,
     "legend.frameon": False,
     "lines.linewidth": 1.4,

@@ -159,7 +159,7 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
 caption { text-align: left; padding: .25rem 0; }
 th, td { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 td { white-space: nowrap; }
-td.long { white-space: normal; min-width: 14rem; }
+td.long { white-space: normal; min-width: min(14rem, 34vw); }
 th[scope=row] { font-weight: 500; min-width: 9rem; }
 thead th { background: var(--band); white-space: nowrap; }
 thead button { all: unset; cursor: pointer; font-weight: 600; }
@@ -170,7 +170,7 @@ tr.difference th, tr.difference td { background: var(--band); }
 td small, th small { display: block; color: var(--soft); }
 figure { margin: 1.5rem 0; }
 figure svg, figure img {
-  display: block; width: 100%; max-width: 60rem; min-width: 34rem; height: auto; background: #fff; border-radius: 4px;
+  display: block; width: 100%; max-width: 50rem; min-width: 32rem; height: auto; background: #fff; border-radius: 4px;
 }
 summary { cursor: pointer; color: var(--link); }
 pre { overflow-x: auto; background: var(--band); padding: .75rem; }

@@ -106,7 +106,7 @@ def _summary(config: Config, lines: Sequence[Mapping[str, Any]], evaluation: Map
 
 
 def _overall(metrics: Mapping[str, float | None]) -> str:
-    rows = [[name, _percent(value)] for name, value in metrics.items() if name != "iteration"]
+    rows = [[Cell(name), _percent(value)] for name, value in metrics.items() if name != "iteration"]
     return "<h2>Evaluation</h2>" + table(["metric", "%"], rows, caption="COCO's metrics on val, in percent")
 
 
@@ -190,7 +190,7 @@ def _images(run: Path, config: Config, images: int, detector: Detector | None) -
             image, truth = dataset.read(at), truths[at]
             drawn = [draw_boxes(image, truth.boxes, truth.labels, classes=dataset.classes), found[at].plot(image)]
             name = truth.path.name or f"image {truth.image_id}"
-            words = f"{name}: {len(truth.boxes)} objects, {len(found[at])} boxes, F1 {scores[at]:.2f}"
+            words = f"{name}: objects {len(truth.boxes)}, boxes {len(found[at])}, F1 {scores[at]:.2f}"
             parts.append(figure(picture(_jpeg(drawn), "image/jpeg", words), words))
     return "\n".join(parts)
 

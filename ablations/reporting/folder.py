@@ -27,7 +27,7 @@ from ablations.reporting.verdicts import claims_frame
 from ablations.statistics import CONFIDENCE
 from cornernet.files import atomic_write
 
-__all__ = ["GENERATED", "render", "stale", "write_files", "write_reports"]
+__all__ = ["GENERATED", "render", "stale", "write_files"]
 
 GENERATED = ("tables", "figures")
 """The folders in which every file is ours: what is no longer made is removed."""
@@ -159,7 +159,7 @@ def _readme(
     data = markdown_escape(context.data)
     body = [f"# Profile `{context.profile}` on {data}"]
     if not any(report.records.values()):
-        body.append(f"No run of this profile on {data} has a record. `{context.command}` makes them.")
+        body.append(f"No run of this profile on {data} has a record. {_code(context.command)} makes them.")
     else:
         body.append("The same with sortable tables and all figures, in one file: [index.html](index.html).")
     body += [f"Left out: {markdown_escape(line)}." for line in (*report.broken, *notes)]
@@ -186,7 +186,7 @@ def _readme(
     )
     body += [
         "## How it was made",
-        f"`{context.command}`",
+        _code(context.command),
         str(rows.to_markdown(index=False, disable_numparse=True)),
         "### Runs",
         str(runs.to_markdown(index=False, disable_numparse=True)),
@@ -194,13 +194,14 @@ def _readme(
     return "\n\n".join(body) + "\n"
 
 
+def _code(text: str) -> str:
+    """Return text as a code span of Markdown, in which nothing but its end is markup."""
+    fence = "``" if "`" in text else "`"
+    return f"{fence}{text}{fence}"
+
+
 def _alternative(text: str) -> str:
     return markdown_escape(text).replace("]", "&#93;").replace("[", "&#91;")
-
-
-def write_reports(report: Report, folder: Path) -> None:
-    """Render a report into a folder, which is made if need be."""
-    write_files(folder, render(report))
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

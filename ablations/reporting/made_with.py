@@ -76,7 +76,7 @@ def provenance_rows(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("versions", "; ".join(f"{name} {listed(values)}" for name, values in tree["versions"].items())),
         ("data, training", listed([each[:16] for each in tree["fingerprints"]["train"]])),
         ("data, evaluation", listed([each[:16] for each in tree["fingerprints"]["val"]])),
-        ("configurations", "in results.json, under provenance.configs, by evaluation"),
+        ("configurations", "in results.json, one an evaluation"),
     ]
     if tree["seeds_not_run"]:
         rows.append(("seeds of the profile not run", listed(tree["seeds_not_run"])))

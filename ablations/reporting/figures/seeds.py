@@ -77,7 +77,7 @@ def _rows(axis: Axes, data: pd.DataFrame, names: list[str]) -> None:
         if pd.notna(mean):
             axis.scatter([mean], [at - 0.12], color=colour, marker="|", s=120, linewidths=2)
     axis.set_yticks(range(len(labels)), [_wrapped(label) for label in labels], fontsize=8)
-    axis.set_ylim(len(labels) - 0.5, -0.5)
+    axis.set_ylim(max(1, len(labels)) - 0.5, -0.5)
     axis.grid(visible=False, axis="y")
 
 
