@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -173,7 +174,7 @@ def _readme(
     if pictures:
         body.append("## Pictures")
         for picture in pictures:
-            place = f"../pictures/{context.profile}-{context.data}/{picture.path}"
+            place = quote(f"../pictures/{context.profile}-{context.data}/{picture.path}")
             body += [
                 f"### {markdown_escape(picture.title)}",
                 f"![{_alternative(picture.alternative)}]({place})",

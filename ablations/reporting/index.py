@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -67,7 +68,7 @@ def _claims(columns: Sequence[str], reports: Mapping[str, Report], primary: bool
             cells = [_verdict(judged[name].get((study.name, claim.name)), name, study.name) for name in columns]
             number = study.title if study.table is None else f"Table {study.table}"
             body.append([number, markdown_escape(claim.statement), *cells])
-    return _table(["", "claim", *columns], body)
+    return _table(["", "claim", *map(markdown_escape, columns)], body)
 
 
 def _judged(report: Report, primary: bool) -> dict[tuple[str, str], JudgedClaim]:
@@ -80,10 +81,10 @@ def _verdict(judged: JudgedClaim | None, folder: str, study: str) -> str:
     if judged is None:
         return NO_RECORDS
     if not any(estimate.per_seed or estimate.unmeasured for estimate in judged.estimates):
-        return f"[{NO_RECORDS}]({folder}/tables/{study}.md)"
+        return f"[{NO_RECORDS}]({quote(folder)}/tables/{study}.md)"
     bold = "**" if judged.verdict in ("holds here", "opposite here") else ""
     shown = estimate_cell(judged.estimate)
-    return f"[{bold}{judged.verdict}{bold}]({folder}/tables/{study}.md)" + (f", {shown}" if shown else "")
+    return f"[{bold}{judged.verdict}{bold}]({quote(folder)}/tables/{study}.md)" + (f", {shown}" if shown else "")
 
 
 def _folders(columns: Sequence[str], reports: Mapping[str, Report], unrecorded: Sequence[str]) -> str:
@@ -97,12 +98,16 @@ def _folders(columns: Sequence[str], reports: Mapping[str, Report], unrecorded: 
         runs = [record for record in report.records.values() if record is not None]
         seeds = ", ".join(map(str, report.context.seeds)) if runs else ""
         processors = sorted({record["provenance"].get("processor", "") for record in runs})
-        links = f"[tables]({name}/README.md), [page]({name}/index.html)"
+        links = f"[tables]({quote(name)}/README.md), [page]({quote(name)}/index.html)"
         count = len({record["evaluation_key"] for record in runs})
         texts = [report.context.profile, report.context.data, f"{count} evaluations", seeds, ", ".join(processors)]
         body.append([links, *map(markdown_escape, texts)])
     body += [
-        [f"[{name}]({name}/README.md)", *name.split("-", 1), "records not committed: not made again", "", ""]
+        [
+            f"[{markdown_escape(name)}]({quote(name)}/README.md)",
+            *map(markdown_escape, (name.partition("-")[0], name.partition("-")[2])),
+            *("records not committed: not made again", "", ""),
+        ]
         for name in unrecorded
     ]
     return _table(["", "profile", "data", "runs", "seeds", "hardware"], body)
@@ -115,7 +120,7 @@ def _kernels(kernels: Sequence[KernelReport]) -> str:
         measured = ", ".join(dict.fromkeys(part["implementation"]))
         body.append(
             [
-                f"[{markdown_escape(each.device)}](benchmarks/{each.name}.md)",
+                f"[{markdown_escape(each.device)}](benchmarks/{quote(each.name)}.md)",
                 f"{len(part)} rows",
                 measured,
                 each.date[:10],

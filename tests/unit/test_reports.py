@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import cv2
 import html5lib
@@ -111,7 +112,7 @@ def test_the_overview_leads_from_each_verdict_to_its_table(reports) -> None:
     assert row.count("not run") == 3, "the other folders have no record"
     links = re.findall(r"\]\(([^)]+)\)", text)
     assert links
-    assert all((reports / link).is_file() for link in links if not link.startswith("http"))
+    assert all((reports / unquote(link)).is_file() for link in links if not link.startswith("http"))
 
 
 # --------------------------------------------------------------------------------------------------- the same, or stale
@@ -162,7 +163,8 @@ def test_a_broken_record_is_named_and_skipped(reports, tmp_path, capsys) -> None
     odd.write_text(json.dumps(tree))
     report = published_report(root / "records" / NAME)
     assert [line.partition(":")[0] for line in report.broken] == [damaged.name, odd.name]
-    assert sum(record is not None for record in report.records.values()) == 4
+    keys = {record["evaluation_key"] for record in report.records.values() if record is not None}
+    assert len(keys) == 4
     assert str(tmp_path) not in "".join(report.broken), "the same on every machine"
 
 

@@ -489,12 +489,6 @@ def test_the_same_records_give_the_same_bytes(tmp_path) -> None:
     }
     assert {str(path) for path in once} == {
         *("README.md", "index.html", "results.json", "figures/pooling-seeds.svg", "figures/pooling-seeds.png"),
-        *(
-            "figures/pooling-iou.svg",
-            "figures/pooling-iou.png",
-            "figures/pooling-sizes.svg",
-            "figures/pooling-sizes.png",
-        ),
         *(f"tables/pooling{kind}" for kind in (".md", ".csv", ".tex", "-claims.csv")),
     }
 
