@@ -49,6 +49,8 @@ class Profile:
     """What a whole run takes, in words, and on what."""
     publish: bool = False
     """Whether its records are committed, under reports/records, and found there by a store that lacks them."""
+    protocol: int | None = None
+    """The protocol (docs/protocol.md) that its runs follow, for a profile whose runs are confirmatory."""
     workers: int = 2
     """Trainings side by side, unless told otherwise."""
     gpus: int = 0
@@ -178,6 +180,7 @@ PROFILES: dict[str, Profile] = {
             on_photographs=_standard_photographs,
             minutes="at most 80 a call on two CPU cores, by --max-minutes",
             publish=True,
+            protocol=1,
         ),
         Profile(
             name="extended",

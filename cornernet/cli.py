@@ -1,4 +1,4 @@
-"""The command ``cornernet``: train, evaluate, detect, convert, export, data.
+"""The command ``cornernet``: train, evaluate, detect, report, convert, export, data.
 
 Every field of the configuration is a flag of its path, ``--training.iterations 900``; the recipe, a configuration
 file or the weights say what the fields start from.
@@ -157,6 +157,21 @@ class ConvertArguments:
 
 
 @dataclass(frozen=True)
+class ReportArguments:
+    """Write a page on one training run: curves, AP, classes, best and worst images.
+
+    Example: cornernet report runs/small-photos-1
+    """
+
+    run: tyro.conf.Positional[Path]
+    """The folder of a run, as cornernet train wrote it."""
+    out: Path | None = None
+    """File to write. Default: report.html in the run's folder."""
+    images: int = 3
+    """How many of the best and of the worst images to show."""
+
+
+@dataclass(frozen=True)
 class DataCheckArguments:
     """Report what a folder in COCO format holds, and what would be dropped from it and why.
 
@@ -229,6 +244,7 @@ def _usage() -> str:
         "evaluate": EvaluateArguments,
         "detect": DetectArguments,
         "convert": ConvertArguments,
+        "report": ReportArguments,
         "data check": DataCheckArguments,
         **cli_data.ARGUMENTS,
     }
@@ -500,6 +516,19 @@ def _classes_of(folder: Path, detector: Detector) -> tuple[tuple[str, ...], tupl
     return found.classes, found.category_ids
 
 
+def _report(prog: str, argv: Sequence[str]) -> int:
+    # matplotlib and seaborn take a second to import, which no other command needs
+    from cornernet.run_report import run_page
+
+    arguments = tyro.cli(ReportArguments, prog=prog, args=list(argv))
+    if arguments.images < 0:
+        raise ConfigError(f"--images is {arguments.images}; use 0 or more")
+    out = arguments.run / "report.html" if arguments.out is None else arguments.out
+    atomic_write(out, run_page(arguments.run, arguments.images))
+    print(f"the page is {out}")
+    return 0
+
+
 def _data_check(prog: str, argv: Sequence[str]) -> int:
     arguments = tyro.cli(DataCheckArguments, prog=prog, args=list(argv))
     report = check_folder(arguments.folder)
@@ -512,6 +541,7 @@ _COMMANDS: dict[str, Callable[[str, Sequence[str]], int]] = {
     "evaluate": _evaluate,
     "detect": _detect,
     "convert": _convert,
+    "report": _report,
     "data check": _data_check,
     **cli_data.COMMANDS,
 }

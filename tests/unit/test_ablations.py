@@ -357,7 +357,7 @@ def test_the_smoke_profile_end_to_end_and_never_twice(tmp_path, capsys) -> None:
     with (tmp_path / "out" / "tables" / "table1.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["source"] for row in rows} == {"ours", "paper"}
-    assert "the paper, COCO" in (tmp_path / "out" / "README.md").read_text()
+    assert "AP, paper" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.slow
