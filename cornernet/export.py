@@ -224,14 +224,14 @@ class _PadAndMaximum:
         self.steps = math.ceil(math.log2(longest))
 
     def __call__(self, vertical: Tensor, horizontal: Tensor) -> Tensor:
-        down, across = DIRECTIONS_OF[self.corner]  # type: ignore[index]
+        down, across = DIRECTIONS_OF[self.corner]
         return self._scan(vertical, down) + self._scan(horizontal, across)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _PadAndMaximum:
         return self
 
     def _scan(self, x: Tensor, direction: str) -> Tensor:
-        axis, reverse = AXIS_AND_REVERSED[direction]  # type: ignore[index]
+        axis, reverse = AXIS_AND_REVERSED[direction]
         size = x.shape[axis]
         for step in range(self.steps):
             by = 2**step

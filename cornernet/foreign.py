@@ -235,6 +235,8 @@ def inferred_config(state: Mapping[str, Tensor], start: Config | None = None) ->
         return config
     read = _inferred_hourglass(state, stacks)
     usual = hourglass_104().with_("model.backbone.stacks", stacks).model
+    assert isinstance(usual.backbone, HourglassConfig)
+    assert isinstance(usual.head, CornerHeadConfig)
     if read is None or _misfits(state, usual.backbone, usual.head.pool_channels) <= _misfits(state, *read):
         backbone, pool_channels = usual.backbone, usual.head.pool_channels
     else:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from ablations.planner import Fingerprints, make_job, plan
-from ablations.reporting import study_table, write_reports
+from ablations.reporting import study_table
+from ablations.reporting.folder import render, write_files
+from ablations.reporting.published import Report
 from ablations.reporting.tables import Context
 from ablations.resampling import RESAMPLED_METRICS, Resamples
 from ablations.studies import STUDIES
@@ -56,7 +58,7 @@ def published(study: Study, folder: Path, resampled: tuple[str, ...] = RESAMPLED
         profile="extended", data="shapes", command="python -m ablations", seeds=(0, 1, 2), areas=(1, 2, 3)
     )
     table = study_table(study, made, context)
-    write_reports(folder, [table], made, context)
+    write_files(folder, render(Report(context=context, tables=[table], records=made)))
     return table
 
 

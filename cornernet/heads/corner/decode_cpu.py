@@ -42,6 +42,7 @@ def serves(predictions: Any, testing: TestingConfig) -> bool:
         and heatmap.shape[1] * heatmap.shape[2] >= _ROWS
         and embedding.shape[1] == 1
         and not testing.substitute
+        and testing.offsets == "predicted"
         and testing.top_k <= 256
         and testing.peak_kernel <= 7
     )
@@ -60,7 +61,7 @@ def decode_large(predictions: Any, testing: TestingConfig) -> list[Candidates] |
         count = len(top_left[0]) * len(bottom_right[0])
         boxes, scores = np.empty((count, 4), np.float32), np.empty(count, np.float32)
         corner_scores, labels = np.empty((count, 2), np.float32), np.empty(count, np.int64)
-        made = _pair(
+        made = _pair(  # type: ignore[call-arg]  # mypy counts a starred tuple of five as one
             *top_left, *bottom_right, np.float32(testing.embedding_threshold), testing.reject_empty,
             boxes, scores, corner_scores, labels,
         )  # fmt: skip
