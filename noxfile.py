@@ -81,9 +81,9 @@ def ablate(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def report(session: nox.Session) -> None:
-    """Write the tables again from finished runs, training nothing; arguments go to ``python -m ablations``."""
+    """Write reports/ again from the committed records and benchmarks; ``-- --check`` fails where it is stale."""
     install(session)
-    session.run("python", "-m", "ablations", "--only-report", *session.posargs)
+    session.run("python", "-m", "ablations.reporting", *session.posargs)
 
 
 @nox.session(default=False)
@@ -108,7 +108,7 @@ def aot(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments go to pytest, such as --benchmark-json=out.json."""
-    install(session, "tests", "bench")
+    install(session, "tests")
     session.run("pytest", "benchmarks", *session.posargs)
 
 

@@ -1,4 +1,4 @@
-"""``python -m ablations``: run studies and write their tables; ``python -m ablations status``: where they stand."""
+"""``python -m ablations``: run studies and write their tables. Also ``status``: where they stand, and ``pictures``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ import tyro
 from tabulate import tabulate
 
 from ablations.executors import Executor, LocalExecutor
+from ablations.pictures import find_pair, make_pictures
 from ablations.planner import Fingerprints, Job, grouped, in_order, plan
 from ablations.profiles import PROFILES, Profile, find_profile
 from ablations.ray_executor import on_ray
 from ablations.records import load, publish
-from ablations.reporting import study_table, write_reports
+from ablations.reporting import study_table
+from ablations.reporting.folder import render, write_files
+from ablations.reporting.placed import placed_pictures
+from ablations.reporting.published import Report, command, published_report
 from ablations.reporting.tables import Context
 from ablations.runner import Outcome, run_jobs
 from ablations.store import Store, StoreError
@@ -112,6 +116,14 @@ class StatusArguments(Selection):
     """Print every job with its state: finished, running, stopped, failed and why, or waiting."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PicturesArguments(Selection):
+    """Draw what table 1's arms find, from weights in the store: for the reports, which only place these pictures."""
+
+    out: Path | None = None
+    """Folder of the pictures. Default: reports/pictures/PROFILE-DATA."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
@@ -122,6 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[:1] == ["status"]:
             return _status(_parse(StatusArguments, f"{PROGRAM} status", argv[1:]))
+        if argv[:1] == ["pictures"]:
+            return _pictures(_parse(PicturesArguments, f"{PROGRAM} pictures", argv[1:]))
         return _run(_parse(Arguments, PROGRAM, argv), argv, began)
     except KeyboardInterrupt:
         print("ablations: stopped; the same command goes on from here", file=sys.stderr)
@@ -366,6 +380,17 @@ def _status(arguments: StatusArguments) -> int:
     return 0
 
 
+def _pictures(arguments: PicturesArguments) -> int:
+    work = _work(arguments, quiet=True)
+    pair = find_pair(work.store, work.jobs, work.seeds)
+    dataset = work.sources.val(pair.with_.config.data.source)
+    out = arguments.out or Path("reports") / "pictures" / f"{work.profile.name}-{work.data}"
+    print(f"seed {pair.seed}: trainings {pair.without.training_key} and {pair.with_.training_key}", flush=True)
+    for path in make_pictures(work.store, pair, dataset, out):
+        print(path)
+    return 0
+
+
 def _state(store: Store, job: Job) -> str:
     """Return the state of a job in words."""
     if store.own_record(job) is not None:
@@ -410,10 +435,18 @@ def _report(arguments: Arguments, work: _Work) -> None:
         areas = work.sources.val(source).area_counts()
         tables.append(study_table(study, records, replace(context, areas=areas)))
     out = Path("reports") / f"{work.profile.name}-{work.data}" if arguments.out is None else arguments.out
-    write_reports(out, tables, records, context)
     for table in tables:
-        print(f"\n{table.to_markdown()}")
-    print(f"\nMarkdown, CSV and JSON are in {out}")
+        print(f"\n{table.to_markdown()}", flush=True)
+    write_files(out, _files(work, Report(context=context, tables=tables, records=records)))
+    print(f"\nTables (Markdown, CSV, LaTeX, JSON), figures and a page are in {out}")
+
+
+def _files(work: _Work, report: Report) -> dict[str, bytes]:
+    """Return the files of a report; where records are committed, from those, as ``nox -s report`` makes them."""
+    if work.published is None:
+        return render(report)
+    pictures, notes = placed_pictures(work.published.parent.parent / "pictures" / work.published.name)
+    return render(published_report(work.published), pictures, notes)
 
 
 class _Sources:
@@ -463,14 +496,10 @@ def _base(arguments: Selection) -> Config:
 
 def _command(arguments: Arguments, studies: Sequence[Study], seeds: Sequence[int]) -> str:
     """Return the command that gives these tables, from a folder beside the data: where things lie is not published."""
-    parts = ["python", "-m", "ablations", "--profile", arguments.profile, "--studies", *(s.name for s in studies)]
-    parts += ["--seeds", *map(str, seeds)]
-    if arguments.data is not None:
-        parts += ["--data", arguments.data.resolve().name]
-    for flag, value in (("--train-split", arguments.train_split), ("--val-split", arguments.val_split)):
-        if value is not None:
-            parts += [flag, value]
-    return shlex.join(parts)
+    flags = (("--train-split", arguments.train_split), ("--val-split", arguments.val_split))
+    extra = [part for flag, value in flags if value is not None for part in (flag, value)]
+    data = None if arguments.data is None else arguments.data.resolve().name
+    return command(arguments.profile, [study.name for study in studies], seeds, data, *extra)
 
 
 if __name__ == "__main__":

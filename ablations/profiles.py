@@ -18,6 +18,8 @@ __all__ = ["PROFILES", "Profile", "find_profile"]
 ALL_STUDIES = ("table1", "table2", "table3", "table6", "table6_error_types", "table7", "pooling_implementations")
 
 EXPLORATORY_STUDIES = (
+    "table4",
+    "table5",
     "backbone_size",
     "pull_push_weights",
     "feedback",
@@ -47,6 +49,8 @@ class Profile:
     """What a whole run takes, in words, and on what."""
     publish: bool = False
     """Whether its records are committed, under reports/records, and found there by a store that lacks them."""
+    protocol: int | None = None
+    """The protocol (docs/protocol.md) that its runs follow, for a profile whose runs are confirmatory."""
     workers: int = 2
     """Trainings side by side, unless told otherwise."""
     gpus: int = 0
@@ -176,6 +180,7 @@ PROFILES: dict[str, Profile] = {
             on_photographs=_standard_photographs,
             minutes="at most 80 a call on two CPU cores, by --max-minutes",
             publish=True,
+            protocol=1,
         ),
         Profile(
             name="extended",

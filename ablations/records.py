@@ -46,10 +46,11 @@ class RecordError(ValueError):
 
 
 class PublishedRecords(NamedTuple):
-    """What a folder holds: records by evaluation key, and the files that were left out because they are broken."""
+    """What a folder holds: records by evaluation key, the files that were left out as broken, and why each was."""
 
     records: dict[str, dict[str, Any]]
     broken: list[Path]
+    reasons: dict[Path, str]
 
 
 def records_folder(root: Path, profile: str, data: str) -> Path:
@@ -104,14 +105,14 @@ def load(folder: Path) -> PublishedRecords:
     that names it and what is wrong: one damaged file must not hide the others.
     """
     records: dict[str, dict[str, Any]] = {}
-    broken = []
+    reasons = {}
     for path in sorted(folder.glob("*.json")):
         try:
             records[path.stem] = _read(path)
         except (OSError, ValueError) as error:
             warnings.warn(f"the published record {path} is left out: {error}", stacklevel=2)
-            broken.append(path)
-    return PublishedRecords(records, broken)
+            reasons[path] = str(error)
+    return PublishedRecords(records, list(reasons), reasons)
 
 
 def _read(path: Path) -> dict[str, Any]:

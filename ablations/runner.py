@@ -21,6 +21,7 @@ from typing import IO, Any
 import cv2
 import torch
 
+from ablations.curves import curves
 from ablations.executors import Executor, LocalExecutor, Run
 from ablations.planner import Fingerprints, Job, grouped, make_job
 from ablations.provenance import provenance
@@ -33,6 +34,7 @@ from cornernet.data import DetectionDataset, open_dataset
 from cornernet.detector import Detector
 from cornernet.evaluation import Evaluation, evaluate
 from cornernet.progress import Progress
+from cornernet.timing import stage_latency, step_stages
 from cornernet.training import finite, resolve_device, train
 
 __all__ = ["Outcome", "run_group", "run_jobs"]
@@ -70,7 +72,7 @@ def run_group(store: Store, configs: Sequence[Config]) -> int:
     failed = 0
     for job in jobs:
         try:
-            store.write_record(job, _evaluated(job, trained[0], train_set, val_set, trained[1]))
+            store.write_record(job, _evaluated(job, trained[0], train_set, val_set, trained[1], store.training(job)))
         except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
             store.write_failure(job, traceback.format_exc())
             traceback.print_exc()
@@ -100,14 +102,22 @@ def _trained(store: Store, job: Job) -> tuple[Detector, float | None] | None:
 
 
 def _evaluated(
-    job: Job, detector: Detector, train_set: DetectionDataset, val_set: DetectionDataset, training: float | None
+    job: Job,
+    detector: Detector,
+    train_set: DetectionDataset,
+    val_set: DetectionDataset,
+    training: float | None,
+    folder: Path,
 ) -> dict[str, Any]:
-    """Evaluate a job's detector and return its record; ``training`` took so many seconds."""
+    """Evaluate a job's detector and return its record; ``training`` took so many seconds, and left ``folder``."""
     began = time.monotonic()
     evaluation = evaluate(detector, val_set, job.config)
     assert evaluation.latency is not None
     matches = evaluation.corner_matches
     spent = time.monotonic() - began
+    stages = {"stages": stage_latency(detector, val_set, job.config)}
+    if job.config.testing.measure_step:
+        stages["step_stages"] = step_stages(detector, val_set, job.config)
     return {
         "training_key": job.training_key,
         "evaluation_key": job.evaluation_key,
@@ -122,9 +132,13 @@ def _evaluated(
             "milliseconds": evaluation.latency,
             "step_milliseconds": evaluation.step_latency,
             "workers": int(os.environ.get("CORNERNET_WORKERS", "1")),
+            # in pairs: JSON's objects have no order
+            **{name: [[stage, round(ms, 3)] for stage, ms in found.items()] for name, found in stages.items()},
         },
         "memory": {"step_mebibytes": evaluation.step_memory},
         "resamples": _resamples(val_set, evaluation).to_record(),
+        "objects": list(val_set.area_counts()),
+        "curves": curves(evaluation, folder / "metrics.jsonl"),
         "seconds": {"training": training, "evaluation": spent},
         "provenance": provenance(next(detector.parameters()).device),
     }

@@ -65,7 +65,8 @@ class Study:
     the time of an image beside the metrics, ``step_latency`` that of a training step; ``costs`` shows multiply-adds,
     parameters, and the memory of a training step where ``testing.measure_step`` measured it. ``identical`` says that
     all variants must measure the same to the last digit, seed by seed; :meth:`disagreements` finds where they do not.
-    ``lower_is_better`` is of all its metrics.
+    ``lower_is_better`` is of all its metrics. ``published`` are rows of the paper's table that no variant stands for:
+    detectors of others, shown as a block of their own below ours.
 
     An ``exploratory`` study asks what nobody claimed beforehand: it declares no claims, and its table says so.
     """
@@ -88,6 +89,7 @@ class Study:
     identical: bool = False
     lower_is_better: bool = False
     exploratory: bool = False
+    published: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
 
     def __post_init__(self) -> None:
@@ -99,6 +101,8 @@ class Study:
             raise ValueError(f"study {self.name}: an exploratory study declares no claims")
         if len(set(names)) != len(names):
             raise ValueError(f"study {self.name}: two variants share a name among {names}")
+        if self.published and self.table is None:
+            raise ValueError(f"study {self.name}: published rows are those of a table of the paper, and it has none")
         for contrast in self.contrasts:
             for side in (contrast.variant, contrast.base):
                 if side not in names:
@@ -152,9 +156,16 @@ class Study:
 
         Metrics that the paper does not print are left out.
         """
-        if self.table is None or variant.paper_row is None:
+        return None if variant.paper_row is None else self._printed(variant.paper_row)
+
+    def published_figures(self) -> dict[str, dict[str, float]]:
+        """Return the paper's figures of :attr:`published` in percent, by row and by our metrics."""
+        return {name: self._printed(name) or {} for name in self.published}
+
+    def _printed(self, name: str) -> dict[str, float] | None:
+        if self.table is None:
             return None
         table = paper_table(self.table)
-        row = (table.transposed() if self.paper_transposed else table).row(variant.paper_row)
+        row = (table.transposed() if self.paper_transposed else table).row(name)
         names = {metric: metric for metric in self.metrics} | dict(self.paper_names)
         return {metric: row[names[metric]] for metric in self.metrics if names[metric] in row}

@@ -1,14 +1,17 @@
-"""Weights on disk: our own files, and the authors'.
+"""Weights on disk: our own files, the authors', CornerNet-Lite's and mmdetection's.
 
 Ours is one ``.safetensors`` file: the weights, and in its header the configuration and the classes, so that a file
-is all that testing needs. The authors' is a pickled state dict; it is read without executing pickled code.
+is all that testing needs. The others' are pickled state dicts; they are read without executing pickled code, and what
+goes with their weights (``cornernet.foreign``) becomes part of the configuration. docs/checkpoints.md says what is
+supported.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +23,14 @@ from torch import Tensor
 
 from cornernet.config import Config
 from cornernet.detector import Detector, build_detector
-from cornernet.files import atomic_write
-from cornernet.recipes import hourglass_104
+from cornernet.files import atomic_write, nearest
+from cornernet.foreign import FORMATS, Format, inferred_config, recognised
 
-__all__ = ["CheckpointError", "from_authors_key", "load_detector", "save_detector"]
+__all__ = ["CheckpointError", "foreign_state", "from_authors_key", "load_detector", "save_detector", "save_foreign"]
 
 FORMAT = "cornernet-lab/1"
+STARTER = Path(__file__).with_name("starter.safetensors")
+"""The weights that ship with the package, which ``starter`` names (``cornernet.starter``)."""
 PICKLED = (".pkl", ".pth", ".pt", ".bin")
 
 
@@ -50,68 +55,111 @@ def load_detector(
     source: str | os.PathLike[str] | Mapping[str, Tensor],
     config: Config | None = None,
     device: str | torch.device = "cpu",
+    *,
+    start: Config | None = None,
 ) -> Detector:
     """Return a detector in eval mode with the weights of ``source``.
 
-    ``source`` is a file of ours (.safetensors), a run's folder, a file in the authors' format (.pkl, .pth), or a state
-    dict with our keys or the authors'. Authors' keys may start with ``module.`` and may lack ``num_batches_tracked``,
-    which checkpoints of torch 0.4 do not have. ``config`` is needed for a state dict of ours alone; for the authors'
-    it defaults to Hourglass-104 (or -52, by the stacks found) with as many classes as the heatmaps have.
-    Raises :class:`CheckpointError` that lists what is missing, what is extra and which shapes differ.
+    ``source`` is a file of ours (.safetensors), a run's folder, ``starter`` (the package's own), a pickled file (.pkl,
+    .pth, .pt, .bin) or a state dict with the names of ours, of the authors' CornerNet, of CornerNet-Lite's or of
+    mmdetection's. Names may start with ``module.`` and ``num_batches_tracked``, which checkpoints of torch 0.4 do not
+    have, may be missing.
+
+    ``config`` is needed for a state dict of ours alone, and counts before what a file says. Without it others' weights
+    get the paper's configuration with the network that their shapes tell, and with the normalisation, the padding and
+    the way of decoding that go with them; ``start`` takes the place of the paper's configuration in this.
+
+    Raises :class:`CheckpointError` that lists what is missing, what is extra and what differs, in the source's names.
     """
     classes, category_ids = None, None
     if isinstance(source, Mapping):
-        origin, state = "the state dict", dict(source)
+        origin, state = "the state dict", _state_dict(source, "the state dict")
     else:
-        path = Path(source)
+        path = STARTER if source == "starter" else Path(source)
         origin = str(path)
         if path.is_dir():
             path = path / "model.safetensors"
         if not path.is_file():
-            raise CheckpointError(f"there is no file {path}; give a .safetensors file, a run's folder, or a .pkl file")
+            raise CheckpointError(
+                f"there is no file {path}; give a .safetensors file, a run's folder, or a .pkl file{nearest(path)}"
+            )
         if path.suffix in PICKLED:
             state = _read_pickled(path)
         else:
             state, metadata = _read_safetensors(path)
             if "config" in metadata:
-                config = config or Config.from_json(metadata["config"], f"the configuration in {path}")
+                own = Config.from_json(metadata["config"], f"the configuration in {path}")
+                config = config or start or own
                 classes = json.loads(metadata["classes"])
                 category_ids = json.loads(metadata["category_ids"])
 
-    if is_authors(state):
-        state = {from_authors_key(key): value for key, value in state.items()}
-        config = config or _authors_config(state)
+    theirs = recognised(state)
+    if theirs is not None:
+        state = _renamed(state, theirs, origin)
+        config = config or theirs.with_conventions(inferred_config(state, start))
+        if not hasattr(config.model.backbone, "stacks"):
+            raise CheckpointError(
+                f"{origin} holds {theirs.title}, an hourglass, and the configuration another backbone"
+            )
+    config = config or start
     if config is None:
-        raise CheckpointError(f"{origin} holds no configuration; pass config=")
+        raise CheckpointError(
+            f"{origin} holds no configuration, and its names are none of {', '.join(FORMATS)}; pass config="
+        )
     # built without drawing weights that would be overwritten at once
     with torch.device("meta"):
         detector = build_detector(config)
-    _fit(detector, state, origin)
+    _fit(detector, state, origin, theirs)
     detector.classes = tuple(classes) if classes else None
     detector.category_ids = tuple(category_ids) if category_ids else None
     return detector.to(device).eval()
 
 
-def _fit(detector: Detector, state: dict[str, Tensor], origin: str) -> None:
-    """Give ``detector`` the tensors of ``state``, or say all that does not fit."""
+def _renamed(state: Mapping[str, Tensor], theirs: Format, origin: str) -> dict[str, Tensor]:
+    """Return ``state`` with our names; names that are none of theirs stay. Raises where two would be one."""
+    renamed: dict[str, Tensor] = {}
+    before: dict[str, str] = {}
+    for name, value in state.items():
+        ours = theirs.to_ours(name) or name
+        if ours in renamed:
+            raise CheckpointError(f"{origin} holds an entry twice, as {before[ours]} and as {name}; remove one")
+        renamed[ours], before[ours] = value, name
+    return renamed
+
+
+def _fit(detector: Detector, state: dict[str, Tensor], origin: str, theirs: Format | None) -> None:
+    """Give ``detector`` the tensors of ``state``, or say all that does not fit, in the names of the source."""
+
+    def named(name: str) -> str:
+        return (theirs.from_ours(name) if theirs is not None else None) or name
+
     expected = detector.state_dict()
     for key, value in expected.items():
         if key.endswith("num_batches_tracked") and key not in state:
             state[key] = torch.zeros(value.shape, dtype=value.dtype)
-    missing = [key for key in expected if key not in state]
-    extra = [key for key in state if key not in expected]
+    missing = [named(key) for key in expected if key not in state]
+    extra = [named(key) for key in state if key not in expected]
     differ = [
-        f"{key}: {list(state[key].shape)} instead of {list(value.shape)}"
+        f"{named(key)}: {list(state[key].shape)} instead of {list(value.shape)}"
         for key, value in expected.items()
         if key in state and state[key].shape != value.shape
     ]
-    if missing or extra or differ:
+    kinds = [
+        f"{named(key)}: {str(state[key].dtype).removeprefix('torch.')}"
+        for key, value in expected.items()
+        if key in state and value.is_floating_point() and not state[key].is_floating_point()
+    ]
+    if missing or extra or differ or kinds:
+        listed = (
+            ("missing", missing), ("extra", extra), ("of another shape", differ), ("not floating point", kinds),
+        )  # fmt: skip
         parts = [
             f"{len(names)} {what}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
-            for what, names in (("missing", missing), ("extra", extra), ("of another shape", differ))
+            for what, names in listed
             if names
         ]
-        raise CheckpointError(f"{origin} does not fit the configured detector; " + "; ".join(parts))
+        what = "the configured detector" if theirs is None else f"the detector that {theirs.title} would be"
+        raise CheckpointError(f"{origin} does not fit {what}; " + "; ".join(parts))
     copied = {key: state[key].to(value.dtype).clone() for key, value in expected.items()}
     detector.load_state_dict(copied, assign=True)
     for parameter in detector.parameters():
@@ -135,67 +183,84 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights: {error}. Only tensors are read from pickled files, never code; "
             "save the state dict alone"
         ) from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"{path} holds no state dict (names to tensors)")
-    return dict(state)
+    return _state_dict(state, str(path))
 
 
-# ------------------------------------------------------------------------------------- authors' names
+def _state_dict(content: Any, origin: str) -> dict[str, Tensor]:
+    """Return the state dict that ``content`` is, or holds under ``state_dict``."""
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    ):
+        raise CheckpointError(f"{origin} holds no state dict (names to tensors)")
+    return dict(content)
 
-_AUTHORS_PLACES: tuple[tuple[str, str], ...] = (
-    (r"pre\.(\d+)", r"backbone.stem.\1"),
-    (r"kps\.(\d+)", r"backbone.hourglasses.\1"),
-    (r"cnvs\.(\d+)", r"backbone.outputs.\1"),
-    (r"inters_\.(\d+)", r"backbone.merge_inputs.\1"),
-    (r"cnvs_\.(\d+)", r"backbone.merge_outputs.\1"),
-    (r"inters\.(\d+)", r"backbone.merge_residuals.\1"),
+
+# ------------------------------------------------------------------------------------------------------- others' names
+
+
+def foreign_state(detector: Detector, format_name: str) -> OrderedDict[str, Tensor]:
+    """Return a detector's weights under the names of ``format_name``, a row of ``cornernet.foreign.FORMATS``.
+
+    Names have the prefix of the project's released files. The tensors are copies on the CPU. Raises
+    :class:`CheckpointError` where the project has no such network.
+    """
+    if format_name not in FORMATS:
+        raise CheckpointError(f"there is no format {format_name!r}; use one of {', '.join(FORMATS)}")
+    theirs = FORMATS[format_name]
+    result: OrderedDict[str, Tensor] = OrderedDict()
+    without = []
+    for key, value in detector.state_dict().items():
+        name = theirs.from_ours(key)
+        if name is None:
+            without.append(key)
+        else:
+            result[theirs.prefix + name] = value.detach().cpu().contiguous().clone()
+    if without:
+        raise CheckpointError(
+            f"{theirs.title} has no place for {len(without)} of this detector's entries: {', '.join(without[:8])}"
+        )
+    return result
+
+
+def save_foreign(detector: Detector, path: str | Path, format_name: str) -> list[str]:
+    """Write a detector's weights as ``format_name``'s project saves them, whole or not at all.
+
+    That is a pickled dict of tensors (mmdetection's inside ``{"state_dict": ...}``). Returns what the file cannot say,
+    a line each: fields of the configuration that the project would take otherwise.
+    """
+    state: Any = foreign_state(detector, format_name)
+    buffer = io.BytesIO()
+    torch.save({"meta": {}, "state_dict": state} if format_name == "mmdetection" else state, buffer)
+    atomic_write(path, buffer.getvalue())
+    return _left_out(detector.config, FORMATS[format_name])
+
+
+_CONVENTIONS = (
+    "data.channel_order",
+    "data.mean",
+    "data.std",
+    "data.padding",
+    "testing.reject_empty",
+    "testing.nms_extent",
 )
-_AUTHORS_BLOCKS = {"up1": "skip", "low1": "down", "low2": "inner", "low3": "up", "skip": "shortcut"}
-_AUTHORS_CORNERS = {"tl": "top_left", "br": "bottom_right"}
-_AUTHORS_POOLING = {
-    "p1_conv1": "vertical",
-    "p2_conv1": "horizontal",
-    "p_conv1": "pooled.0",
-    "p_bn1": "pooled.1",
-    "conv1": "shortcut.0",
-    "bn1": "shortcut.1",
-    "conv2": "output",
-}
-_AUTHORS_HEADS = {"heats": "heatmap", "tags": "embedding", "regrs": "offset"}
-_AUTHORS_LAYERS = {"0.conv": "0", "1": "2"}
 
 
-def is_authors(state: Mapping[str, Any]) -> bool:
-    """Tell whether a state dict has the authors' names."""
-    return any(key.removeprefix("module.").startswith("pre.0.") for key in state)
+def _left_out(config: Config, theirs: Format) -> list[str]:
+    usual = theirs.with_conventions(Config())
+    pairs = ((path, _at(config, path), _at(usual, path)) for path in _CONVENTIONS)
+    return [f"{path} is {here}, and {theirs.title} takes {there}" for path, here, there in pairs if here != there]
+
+
+def _at(config: Any, path: str) -> Any:
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
 
 
 def from_authors_key(key: str) -> str:
     """Return our name of an entry of the authors' state dict, or the name unchanged where it is none of theirs."""
-    name = key.removeprefix("module.")
-    for pattern, place in _AUTHORS_PLACES:
-        match = re.match(pattern + r"\.", name)
-        if match:
-            rest = [_AUTHORS_BLOCKS.get(part, part) for part in name[match.end() :].split(".")]
-            return ".".join([match.expand(place), *rest])
-    match = re.fullmatch(r"(tl|br)_cnvs\.(\d+)\.(\w+)\.(.+)", name)
-    if match and match[3] in _AUTHORS_POOLING:
-        return f"head.stacks.{match[2]}.{_AUTHORS_CORNERS[match[1]]}.pooling.{_AUTHORS_POOLING[match[3]]}.{match[4]}"
-    match = re.fullmatch(r"(tl|br)_(heats|tags|regrs)\.(\d+)\.(0\.conv|1)\.(\w+)", name)
-    if match:
-        branch = f"head.stacks.{match[3]}.{_AUTHORS_CORNERS[match[1]]}.{_AUTHORS_HEADS[match[2]]}"
-        return f"{branch}.{_AUTHORS_LAYERS[match[4]]}.{match[5]}"
-    return name
-
-
-def _authors_config(state: Mapping[str, Tensor]) -> Config:
-    """Return the configuration of the authors' network with the stacks, classes and embedding found in ``state``."""
-    stacks = {int(m[1]) for key in state if (m := re.match(r"backbone\.hourglasses\.(\d+)\.", key))}
-    config = hourglass_104().with_("model.backbone.stacks", max(len(stacks), 1))
-    for path, layer in (("model.num_classes", "heatmap"), ("model.head.embedding_dim", "embedding")):
-        weight = state.get(f"head.stacks.0.top_left.{layer}.2.weight")
-        if weight is not None and weight.dim() == 4:
-            config = config.with_(path, weight.shape[0])
-    return config
+    return FORMATS["authors"].to_ours(key) or key.removeprefix("module.")

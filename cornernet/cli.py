@@ -1,4 +1,4 @@
-"""The command ``cornernet``: train, evaluate, detect, data.
+"""The command ``cornernet``: train, evaluate, detect, report, convert, export, data.
 
 Every field of the configuration is a flag of its path, ``--training.iterations 900``; the recipe, a configuration
 file or the weights say what the fields start from.
@@ -10,35 +10,44 @@ import argparse
 import contextlib
 import difflib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-import cv2
 import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
 
-from cornernet.checkpoints import CheckpointError, load_detector
+from cornernet import cli_data
+from cornernet.checkpoints import PICKLED, CheckpointError, load_detector, save_detector, save_foreign
 from cornernet.config import CocoSource, Config, ConfigError
 from cornernet.data import DataError, open_dataset
 from cornernet.data.check import check_folder
 from cornernet.data.images import read_image
-from cornernet.data.transforms import fit_image
+from cornernet.data.seen import seen_warning
+from cornernet.detecting import Photo, coco_tree, csv_table, find_photos, json_list
+from cornernet.detections import Detections
 from cornernet.detector import Detector, build_detector
-from cornernet.drawing import draw_heatmaps
+from cornernet.drawing import sheet
 from cornernet.evaluation import Backend, evaluate
 from cornernet.files import atomic_write
-from cornernet.postprocess import detect, network, prepare
+from cornernet.inspection import inspect
+from cornernet.postprocess import detect
 from cornernet.progress import Progress
 from cornernet.recipes import RECIPES, recipe
+from cornernet.showing import write_image
+from cornernet.suggest import Suggestion, machine, suggest
+from cornernet.tensorboard import TensorBoardLog
 from cornernet.training import Interrupted, TrainingError, resolve_device, train
 from kernels import UnavailableError
 
 __all__ = ["main"]
+
+_DEMO_PICTURES = 6
 
 T = TypeVar("T")
 ConfigFlags = Annotated[Config, tyro.conf.arg(name="")]
@@ -54,13 +63,13 @@ DataFlag = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
-    """Train a detector and evaluate it on val.
+    """Train a detector and evaluate it on val; without --recipe, as suits the folder's images, saying why.
 
     Example: cornernet train --data my_photos --training.iterations 2000
     """
 
     recipe: RecipeFlag = None
-    """Default: small for a folder, tiny for the generated data set."""
+    """Default: one that suits the folder, with input size and iterations; tiny for the generated data set."""
     config_file: Path | None = None
     """Start from a config.json, as a run's folder holds one, instead of a recipe."""
     data: DataFlag = None
@@ -68,6 +77,10 @@ class TrainArguments:
     """The run's folder. Default: the next free runs/RECIPE-DATA-N."""
     resume: bool = False
     """Go on with the run in --out, as it was configured, from its newest checkpoint."""
+    tensorboard: bool = False
+    """Write curves for TensorBoard into the run's folder too; an extra, cornernet-lab[tensorboard]."""
+    dry_run: bool = False
+    """Say what would be trained and where, and write nothing."""
     config: ConfigFlags
 
 
@@ -79,7 +92,8 @@ class EvaluateArguments:
     """
 
     weights: str
-    """A run's folder, a .safetensors file, the authors' .pkl file, or `random` for fresh weights of --recipe."""
+    """A run's folder, a .safetensors file, the authors', CornerNet-Lite's or mmdetection's file, `starter`, or `random`
+    for fresh weights of --recipe."""
     recipe: RecipeFlag = None
     data: DataFlag = None
     split: Literal["train", "val"] = "val"
@@ -88,29 +102,73 @@ class EvaluateArguments:
     """hotcoco gives the same numbers faster."""
     save_results: Path | None = None
     """Write the detections to this file in COCO's result format."""
+    dry_run: bool = False
+    """Say what would be evaluated, and neither evaluate nor write."""
     config: ConfigFlags
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectArguments:
-    """Detect objects in photographs and draw them.
+    """Detect objects in photographs: drawn pictures, JSON, COCO and CSV files.
 
-    Example: cornernet detect photo.jpg --weights runs/small-photos-1 --out detected
+    Example: cornernet detect photos "more/**/*.jpg" --weights runs/small-photos-1 --out detected
     """
 
-    photos: tyro.conf.Positional[tuple[Path, ...]]
-    """Image files."""
-    weights: str
-    """A run's folder, a .safetensors file or the authors' .pkl file."""
+    photos: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Image files, folders, patterns in quotes, or - for a list of paths on stdin."""
+    weights: str | None = None
+    """A run's folder, a .safetensors file, the authors' .pkl file, or `starter`."""
+    demo: bool = False
+    """Detect in six generated pictures with the model that ships with the package."""
     out: Path = Path("out")
-    """Folder for the drawn photographs and detections.json."""
+    """Folder for what is written."""
+    write: tuple[Literal["images", "json", "coco", "csv"], ...] = ("images", "json", "coco", "csv")
+    """Drawn photographs, detections.json (a list), coco.json (annotations with scores), detections.csv."""
     min_score: float = 0.3
-    """Boxes below this score are neither drawn nor written."""
+    """Boxes below this score are neither drawn nor written; 0.5 with --demo."""
     heatmaps: bool = False
-    """Also draw the corner heatmaps over each photograph."""
+    """Also draw the corner heatmaps over each photograph, with a line between corners that the embeddings pair."""
+    dry_run: bool = False
+    """Say what would be detected and written, and do neither."""
     recipe: tyro.conf.Suppress[str | None] = None
     data: tyro.conf.Suppress[Path | None] = None
     config: ConfigFlags
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertArguments:
+    """Convert weights: the authors', CornerNet-Lite's, mmdetection's and ours, each into each.
+
+    Example: cornernet convert CornerNet_500000.pkl --out cornernet.safetensors
+    """
+
+    weights: tyro.conf.Positional[str]
+    """A run's folder, a .safetensors file, or a pickled file (.pkl, .pth, .pt, .bin)."""
+    out: Path
+    """File to write: .safetensors for ours, .pkl or .pth for the others'."""
+    to: Literal["ours", "authors", "lite", "mmdetection"] = "ours"
+    """Whose file to write."""
+    recipe: RecipeFlag = None
+    """What the configuration of others' weights starts from. Default: the paper's."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A folder in COCO format, whose names and numbers of classes ours takes; others' weights hold none."""
+    overwrite: bool = False
+    """Replace --out where it is there."""
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """Write a page on one training run: curves, AP, classes, best and worst images.
+
+    Example: cornernet report runs/small-photos-1
+    """
+
+    run: tyro.conf.Positional[Path]
+    """The folder of a run, as cornernet train wrote it."""
+    out: Path | None = None
+    """File to write. Default: report.html in the run's folder."""
+    images: int = 3
+    """How many of the best and of the worst images to show."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +208,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CheckpointError, ConfigError, DataError, TrainingError, UnavailableError, OSError) as error:
         print(f"cornernet: error: {error}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print(
+            f"cornernet: error: out of memory: {str(error).partition(chr(10))[0]}\n{_SAVERS[name == 'train']}",
+            file=sys.stderr,
+        )
+        return 2
+
+
+_SAVERS = {
+    True: """three flags that save memory, the one with the least cost first:
+  --training.accumulation 2            computes a batch in two parts, to the same result
+  --training.precision bfloat16        half the memory of activations on a GPU (float16 where it has no bfloat16)
+  --data.input-size 191 255            smaller inputs, with --data.fit 192 256; small objects suffer""",
+    False: """three flags that save memory, the one with the least cost first:
+  --testing.no-flip                    one picture at a time in place of two
+  --testing.scales 1                   no scale larger than the photograph
+  --data.fit 768 1024                  shrinks larger photographs to these sides; small objects suffer""",
+}
+"""What to do where memory runs out, by whether it is in training."""
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the GPU's or the machine's memory is used up."""
+    told = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in told)
 
 
 def _usage() -> str:
@@ -158,9 +243,12 @@ def _usage() -> str:
         "train": TrainArguments,
         "evaluate": EvaluateArguments,
         "detect": DetectArguments,
+        "convert": ConvertArguments,
+        "report": ReportArguments,
         "data check": DataCheckArguments,
+        **cli_data.ARGUMENTS,
     }
-    lines += [f"  {name:<12} {(kind.__doc__ or '').splitlines()[0]}" for name, kind in summaries.items()]
+    lines += [f"  {name:<16} {(kind.__doc__ or '').splitlines()[0]}" for name, kind in summaries.items()]
     return "\n".join(lines)
 
 
@@ -175,7 +263,10 @@ def _start(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe")
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--data.source.train-split", "--data.source.train_split", dest="train_split")
+    parser.add_argument("--data.source.val-split", "--data.source.val_split", dest="val_split")
     parser.add_argument("--weights")
+    parser.add_argument("--demo", action="store_true")
     parser.add_argument("--config-file", "--config_file", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--resume", action="store_true")
@@ -212,18 +303,51 @@ def _on_data(config: Config, folder: Path | None) -> Config:
 
 def _train(prog: str, argv: Sequence[str]) -> int:
     start = _start(argv)
-    arguments = _parse(TrainArguments(config=_start_config(start)), prog, argv)
+    suggestion = _suggestion(start) if not {"-h", "--help"} & set(argv) else None
+    base = _start_config(start) if suggestion is None else suggestion.config
+    arguments = _parse(TrainArguments(config=base), prog, argv)
     config = arguments.config
     out = arguments.out
     if out is None:
         if arguments.resume:
             raise ConfigError("--resume needs --out, the folder of the run to go on with")
         data = "shapes" if arguments.data is None else arguments.data.resolve().name
-        out = _next_folder(Path("runs"), f"{_start_name(start)}-{data}")
-    evaluation = train(config, out, resume=arguments.resume)
+        out = _next_folder(Path("runs"), f"{suggestion.recipe if suggestion else _start_name(start)}-{data}")
+    if suggestion is not None and os.environ.get("RANK", "0") == "0":
+        print(suggestion.to_text())
+    if arguments.dry_run:
+        return _would_train(config, out)
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(TensorBoardLog(out / "tensorboard")) if arguments.tensorboard else None
+        evaluation = train(config, out, resume=arguments.resume, on_record=log)
     if evaluation is not None:
         print(evaluation.to_text())
         print(f"the run is in {out}")
+    return 0
+
+
+def _suggestion(start: argparse.Namespace) -> Suggestion | None:
+    """Return what suits the folder, where neither a recipe nor a file nor a run says what to start from."""
+    if start.data is None or start.recipe is not None or start.config_file is not None or start.resume:
+        return None
+    splits = {key: value for key in ("train_split", "val_split") if (value := getattr(start, key)) is not None}
+    source = CocoSource(root=str(start.data), **splits)
+    return suggest(source, open_dataset(source, "train"), open_dataset(source, "val"), machine())
+
+
+def _would_train(config: Config, out: Path) -> int:
+    """Print what ``train`` would do, on which data, and where it would write."""
+    train_set, val_set = (open_dataset(config.data.source, split) for split in ("train", "val"))
+    with torch.device("meta"):
+        detector = build_detector(config.with_("model.num_classes", len(train_set.classes)))
+    parameters = sum(parameter.numel() for parameter in detector.parameters())
+    training = config.training
+    print(train_set.summary(), val_set.summary(), sep="\n")
+    print(
+        f"would train {parameters:,} parameters for {training.iterations} iterations of {training.batch_size} images "
+        f"of {config.data.input_size[1]}x{config.data.input_size[0]} pixels in {training.precision} on "
+        f"{resolve_device(training.device)}, and write the run to {out}"
+    )
     return 0
 
 
@@ -244,6 +368,13 @@ def _evaluate(prog: str, argv: Sequence[str]) -> int:
         raise ConfigError(f"there is no folder {arguments.save_results.parent} for --save-results")
     dataset = open_dataset(config.data.source, arguments.split)
     print(dataset.summary())
+    warning = seen_warning(Path(arguments.weights), detector.config, dataset) if detector is not None else ""
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+    if arguments.dry_run:
+        written = "" if arguments.save_results is None else f", and write detections to {arguments.save_results}"
+        print(f"would evaluate {arguments.weights} on {len(dataset)} images{written}")
+        return 0
     if detector is None:
         config = config.with_("model.num_classes", len(dataset.classes))
         torch.manual_seed(config.training.seed)
@@ -259,7 +390,7 @@ def _evaluate(prog: str, argv: Sequence[str]) -> int:
 
 
 def _load(start: argparse.Namespace) -> Detector:
-    return load_detector(start.weights, recipe(start.recipe) if start.recipe else None)
+    return load_detector(start.weights, start=recipe(start.recipe) if start.recipe else None)
 
 
 def _configured(detector: Detector, config: Config) -> Detector:
@@ -280,56 +411,122 @@ def _configured(detector: Detector, config: Config) -> Detector:
 
 def _detect(prog: str, argv: Sequence[str]) -> int:
     start = _start(argv)
+    if start.demo and start.weights is None:
+        start.weights = "starter"
     detector = None if start.weights is None else _load(start)
     config = recipe("tiny") if detector is None else detector.config
-    arguments = _parse(DetectArguments(photos=tyro.MISSING, weights=tyro.MISSING, config=config), prog, argv)
+    # the starter model is small, and sure of little
+    arguments = _parse(DetectArguments(config=config, min_score=0.5 if start.demo else 0.3), prog, argv)
     if detector is None:
-        raise ConfigError("--weights is missing; give a run's folder or a file of weights")
-    config = arguments.config
+        raise ConfigError("--weights is missing; give a run's folder or a file of weights, or --demo for a first look")
+    config, out = arguments.config, arguments.out
+    if arguments.heatmaps and config.model.head.kind != "corner":
+        raise ConfigError("--heatmaps draws the heatmaps of corners; this detector's head finds none")
+    if arguments.demo:
+        if arguments.photos:
+            raise ConfigError("--demo draws pictures of its own; leave out the photographs, or --demo")
+        photos = [Photo(Path(f"generated picture {n + 1}"), f"demo-{n + 1}") for n in range(_DEMO_PICTURES)]
+        pictures = open_dataset(config.with_("data.source.val_images", _DEMO_PICTURES).data.source, "val")
+    else:
+        photos = find_photos(arguments.photos, out, sys.stdin)
+    if arguments.dry_run:
+        print(f"would detect in {len(photos)} photographs, the first {photos[0].path}, and write to {out}")
+        return 0
     detector = _configured(detector, config)
-    stems = [photo.stem for photo in arguments.photos]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-    if twice:
-        raise ConfigError(f"photographs of the same name would overwrite each other in {arguments.out}: {twice[0]}")
-    missing = [str(photo) for photo in arguments.photos if not photo.is_file()]
-    if missing:
-        raise DataError(f"there is no file {missing[0]}" + (f", nor {len(missing) - 1} others" if missing[1:] else ""))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    results, unreadable = [], 0
-    for photo in arguments.photos:
+    out.mkdir(parents=True, exist_ok=True)
+    results: list[tuple[Photo, Detections]] = []
+    drawn: list[tuple[str, NDArray[np.uint8]]] = []
+    unreadable = 0
+    for index, photo in enumerate(photos):
         try:
-            image = read_image(photo)
+            image = pictures.read(index) if arguments.demo else read_image(photo.path)
         except DataError as error:
             print(f"cornernet: error: {error}", file=sys.stderr)
             unreadable += 1
             continue
         (found,) = detect(detector, image, config)
         kept = found.filter(arguments.min_score)
-        target = arguments.out / f"{photo.stem}.png"
-        _write_image(target, kept.plot(image))
+        results.append((photo, kept))
+        said = f"{photo.path}: {len(kept)} boxes of score {arguments.min_score:g} or more"
+        if "images" in arguments.write:
+            target = out / f"{photo.name}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            picture = kept.plot(image)
+            write_image(target, picture)
+            drawn.append((photo.name, picture))
+            said += f" -> {target}"
         if arguments.heatmaps:
-            _write_image(arguments.out / f"{photo.stem}-heatmaps.png", _heatmaps(detector, image, config))
-        results.append({"image": str(photo), "detections": kept.to_coco(image_id=photo.name)})
-        print(f"{photo}: {len(kept)} boxes of score {arguments.min_score:g} or more -> {target}")
-    atomic_write(arguments.out / "detections.json", json.dumps(results, indent=1) + "\n")
+            target = out / f"{photo.name}-heatmaps.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_image(target, inspect(detector, image, config, arguments.min_score).plot(image))
+        print(said)
+    for form, name, content in (
+        ("json", "detections.json", json_list),
+        ("coco", "coco.json", lambda found: json.dumps(coco_tree(found)) + "\n"),
+        ("csv", "detections.csv", csv_table),
+    ):
+        if form in arguments.write:
+            atomic_write(out / name, content(results))
+    if arguments.demo and drawn:
+        write_image(out / "demo.png", sheet([drawn[:3], drawn[3:]], title="the starter model on generated pictures"))
+        print(f"all of them: {out / 'demo.png'}")
     return 2 if unreadable else 0
 
 
-def _heatmaps(detector: Detector, image: NDArray[np.uint8], config: Config) -> NDArray[np.uint8]:
-    """Return the photograph with the last stack's corner heatmaps drawn over it, at the first of the test's scales."""
-    fitted, _ = fit_image(image, config.data.fit)
-    batch, placement = prepare(fitted, config.data, config.testing.scales[0], False, detector.total_stride)
-    with torch.inference_mode():
-        predictions = network(detector, batch)[-1]
-    top_left, bottom_right = (heatmap[0].float().sigmoid().cpu().numpy() for heatmap in predictions.heatmaps)
-    return draw_heatmaps(image, top_left, bottom_right, placement.window)
+def _convert(prog: str, argv: Sequence[str]) -> int:
+    arguments = tyro.cli(ConvertArguments, prog=prog, args=list(argv))
+    out, ours = arguments.out, arguments.to == "ours"
+    suffixes = (".safetensors",) if ours else PICKLED
+    if out.suffix not in suffixes:
+        raise ConfigError(f"--out {out} must end in {' or '.join(suffixes)} for --to {arguments.to}")
+    if out.exists() and not arguments.overwrite:
+        raise ConfigError(f"{out} is there already; --overwrite replaces it")
+    detector = load_detector(arguments.weights, start=recipe(arguments.recipe) if arguments.recipe else None)
+    if arguments.data is not None:
+        detector.classes, detector.category_ids = _classes_of(arguments.data, detector)
+    if ours:
+        save_detector(detector, out)
+        lost = []
+    else:
+        lost = save_foreign(detector, out, arguments.to)
+    for line in lost:
+        print(f"warning: the file cannot say that {line}", file=sys.stderr)
+    backbone = detector.config.model.backbone
+    count = sum(parameter.numel() for parameter in detector.parameters())
+    print(f"{backbone.kind}, {detector.config.model.num_classes} classes, {count:,} parameters -> {out}")
+    return 0
 
 
-def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    done, encoded = cv2.imencode(path.suffix, image)
-    if not done:
-        raise OSError(f"cannot encode {path}")
-    atomic_write(path, encoded.tobytes())
+def _classes_of(folder: Path, detector: Detector) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return names and numbers of the classes of a folder in COCO format, which must be as many as the detector's."""
+    found, errors = None, []
+    for split in ("val", "train"):
+        try:
+            found = open_dataset(CocoSource(root=str(folder)), split)
+            break
+        except DataError as error:
+            errors.append(error)
+    if found is None:
+        raise errors[0]
+    if len(found.classes) != detector.config.model.num_classes:
+        raise DataError(
+            f"{folder} has {len(found.classes)} classes and the weights {detector.config.model.num_classes}: "
+            "they were trained on other data"
+        )
+    return found.classes, found.category_ids
+
+
+def _report(prog: str, argv: Sequence[str]) -> int:
+    # matplotlib and seaborn take a second to import, which no other command needs
+    from cornernet.run_report import run_page
+
+    arguments = tyro.cli(ReportArguments, prog=prog, args=list(argv))
+    if arguments.images < 0:
+        raise ConfigError(f"--images is {arguments.images}; use 0 or more")
+    out = arguments.run / "report.html" if arguments.out is None else arguments.out
+    atomic_write(out, run_page(arguments.run, arguments.images))
+    print(f"the page is {out}")
+    return 0
 
 
 def _data_check(prog: str, argv: Sequence[str]) -> int:
@@ -343,7 +540,10 @@ _COMMANDS: dict[str, Callable[[str, Sequence[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "detect": _detect,
+    "convert": _convert,
+    "report": _report,
     "data check": _data_check,
+    **cli_data.COMMANDS,
 }
 
 

@@ -23,6 +23,7 @@ import pydantic
 from kernels.registry import ROWS
 
 __all__ = [
+    "AnchorHeadConfig",
     "AugmentationConfig",
     "BackboneConfig",
     "CocoSource",
@@ -206,9 +207,77 @@ class CornerHeadConfig:
         _require(min(weights) >= 0, "model.head.pull_weight, .push_weight and .offset_weight must not be negative")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AnchorHeadConfig:
+    """The anchor head (paper table 4): RetinaNet's on the maps of each hourglass's way up.
+
+    The paper says of its anchors that they follow RetinaNet (Lin et al., "Focal Loss for Dense Object Detection", 2017)
+    and are predicted at several resolutions of each hourglass module, with intermediate supervision; what it leaves
+    open is as RetinaNet has it.
+    """
+
+    kind: Literal["anchor"] = "anchor"
+    finest_stride: int = 4
+    """Input pixels per cell of the finest map that is read; all coarser ones are read too. 8 gives RetinaNet's levels
+    under Hourglass-104, and leaves the last stack's finest map unused."""
+    anchor_size: float = 4.0
+    """Side of a level's square anchor of scale 1, in multiples of the level's stride."""
+    octave_scales: int = 3
+    """Sizes of anchors at a level: 2^(i / octave_scales) times the first, from one level to the next."""
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Height over width of the anchors of each size; their area stays."""
+    channels: int | None = None
+    """Width of the subnets that classify and box; None is the backbone's at stride 4, 256 under Hourglass-104."""
+    depth: int = 4
+    """3x3 convolutions of each subnet before its last one; the subnets are shared by all levels of a stack."""
+    positive_iou: float = 0.5
+    """An anchor that overlaps an object by this IoU or more learns it."""
+    negative_iou: float = 0.4
+    """An anchor that overlaps every object by less learns that there is none; one in between learns nothing."""
+    best_anchors: bool = True
+    """The anchors that overlap an object most learn it however little that is, as in RetinaNet's released code."""
+    prior: float = 0.01
+    """Score of every anchor and class before training."""
+    focal_alpha: float = 0.25
+    """Weight of positives in the focal loss; negatives have 1 less this."""
+    focal_gamma: float = 2.0
+    """Exponent on the distance of the prediction from its target."""
+    box_beta: float = 1 / 9
+    """Where the smooth-L1 loss of box codes turns from quadratic to linear, here as in RetinaNet's released code; 0 is
+    the L1 loss."""
+    box_weight: float = 1.0
+    """Weight of the loss of box codes."""
+
+    def __post_init__(self) -> None:
+        stride = self.finest_stride
+        _require(
+            stride >= 4 and stride & (stride - 1) == 0,
+            f"model.head.finest_stride is {stride}; use 4, 8, 16 and so on",
+        )
+        _require(self.anchor_size > 0, "model.head.anchor_size must be positive")
+        _require(self.octave_scales >= 1, "model.head.octave_scales must be 1 or more")
+        _require(
+            len(self.ratios) > 0 and min(self.ratios) > 0, "model.head.ratios must be positive numbers, one or more"
+        )
+        _require(self.channels is None or self.channels >= 1, "model.head.channels must be 1 or more, or None")
+        _require(self.depth >= 0, "model.head.depth must not be negative")
+        _require(
+            0.0 < self.negative_iou <= self.positive_iou <= 1.0,
+            f"model.head.negative_iou is {self.negative_iou} and .positive_iou {self.positive_iou}; "
+            "use 0 < negative_iou <= positive_iou <= 1",
+        )
+        _require(0.0 < self.prior < 1.0, f"model.head.prior is {self.prior}; use a value between 0 and 1")
+        _require(0.0 < self.focal_alpha < 1.0, "model.head.focal_alpha must be between 0 and 1")
+        _require(
+            min(self.focal_gamma, self.box_beta, self.box_weight) >= 0,
+            "model.head.focal_gamma, .box_beta and .box_weight must not be negative",
+        )
+
+
 BackboneConfig: TypeAlias = HourglassConfig | ResNetFPNConfig
 _Backbone: TypeAlias = Annotated[HourglassConfig | ResNetFPNConfig, pydantic.Field(discriminator="kind")]
-HeadConfig: TypeAlias = CornerHeadConfig
+HeadConfig: TypeAlias = CornerHeadConfig | AnchorHeadConfig
+_Head: TypeAlias = Annotated[CornerHeadConfig | AnchorHeadConfig, pydantic.Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,12 +285,18 @@ class ModelConfig:
     """What is built: a backbone and a head."""
 
     backbone: _Backbone = field(default_factory=HourglassConfig)
-    head: HeadConfig = field(default_factory=CornerHeadConfig)
+    head: _Head = field(default_factory=CornerHeadConfig)
     num_classes: int = 80
     """Classes to detect. Training sets it from the data."""
 
     def __post_init__(self) -> None:
         _require(self.num_classes >= 1, "model.num_classes must be 1 or more")
+        if isinstance(self.head, AnchorHeadConfig):
+            _require(
+                self.head.finest_stride <= self.backbone.total_stride,
+                f"model.head.finest_stride is {self.head.finest_stride}, and this backbone's coarsest map has a stride "
+                f"of {self.backbone.total_stride}: use that or less",
+            )
         if isinstance(self.head, CornerHeadConfig) and getattr(self.backbone, "stacks", 1) == 1:
             # where they do nothing, they would make two names for one training
             _require(not self.head.feedback, "model.head.feedback needs a next stack: raise model.backbone.stacks")
@@ -329,6 +404,8 @@ class DataConfig:
     """Standard deviation of the channels, likewise."""
     channel_order: Literal["bgr", "rgb"] = "bgr"
     """Order of the channels that the network sees."""
+    padding: Literal["black", "mean"] = "black"
+    """What lies around a photograph on its canvas: black, as the authors have it, or the colour of `mean`."""
 
     def __post_init__(self) -> None:
         _require(min(self.input_size) >= 1, "data.input_size must be positive")
@@ -363,8 +440,9 @@ class TrainingConfig:
     """Iterations over which the learning rate rises linearly to its peak."""
     clip_norm: float | None = None
     """Largest norm of the gradient; None does not clip."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 runs the network under autocast; losses stay in float32."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """bfloat16 runs the network under autocast; losses stay in float32. float16, for GPUs without bfloat16, does so
+    too and scales the loss, so that small gradients do not vanish."""
     channels_last: bool = True
     """Memory format of the network: faster convolutions on CPU and on tensor cores."""
     device: str = "auto"
@@ -418,6 +496,8 @@ class TestingConfig:
     offsets: Literal["predicted", "none", "centre"] = "predicted"
     """Where in its cell a corner lies: as predicted; at the cell's own corner, as the authors' code has it without
     offsets; or at its centre, where the truth lies on average."""
+    reject_empty: bool = False
+    """Also reject a pair whose corners share a row or a column, a box without an inside, as mmdetection does."""
     num_candidates: int = 1000
     """Boxes kept from the pairs of an input, before suppression."""
     nms: Literal["hard", "linear", "gaussian"] = "gaussian"
@@ -426,6 +506,9 @@ class TestingConfig:
     """IoU above which 'hard' discards and 'linear' lowers a score, and above which merging averages."""
     nms_sigma: float = 0.5
     """Width of the gaussian by which 'gaussian' lowers a score."""
+    nms_extent: Literal["pixels", "points"] = "pixels"
+    """What the IoU of suppression measures a box by: 'pixels' counts them, x2 - x1 + 1, as the authors do; 'points'
+    is x2 - x1."""
     min_score: float = 0.001
     """A box whose score falls below this under suppression is discarded."""
     merge: bool = False
@@ -490,6 +573,9 @@ LATER_FIELDS: dict[str, Any] = {
     "model.head.intermediate_supervision": True,
     "model.head.feedback": False,
     "testing.offsets": "predicted",
+    "data.padding": "black",
+    "testing.reject_empty": False,
+    "testing.nms_extent": "pixels",
 }
 
 
@@ -576,7 +662,7 @@ class Config:
         except pydantic.ValidationError as error:
             lines = []
             for item in error.errors():
-                path = ".".join(str(part) for part in item["loc"])
+                path = _path(item["loc"], tree)
                 what = item["msg"].removeprefix("Value error, ")
                 if item["type"] == "unexpected_keyword_argument":
                     what = "unknown field"
@@ -607,11 +693,23 @@ class Config:
         return Config.from_json(text, str(path))
 
 
+def _path(location: tuple[int | str, ...], tree: Any) -> str:
+    """Return where pydantic found an error, without the kinds that it names beside the parts that have one."""
+    parts, node = [], tree
+    for part in location:
+        if isinstance(node, dict) and part not in node and node.get("kind") == part:
+            continue
+        parts.append(str(part))
+        node = node.get(part) if isinstance(node, dict) else None
+    return ".".join(parts)
+
+
 _STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 for _part in (
     HourglassConfig,
     ResNetFPNConfig,
     CornerHeadConfig,
+    AnchorHeadConfig,
     ModelConfig,
     ShapesSource,
     CocoSource,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cornernet.data.images import DataError, read_image
 from cornernet.drawing import draw_boxes
 
 if TYPE_CHECKING:
@@ -135,6 +140,61 @@ class Detections:
         if self.image_id is not None:
             frame.insert(0, "image_id", self.image_id)
         return frame
+
+    def to_supervision(self) -> Any:
+        """Return these boxes as ``supervision.Detections``, with the names of their classes in ``data["class_name"]``.
+
+        Raises ``ImportError`` that names the extra where ``supervision`` is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError("supervision is not installed: pip install cornernet-lab[supervision]") from error
+        names = np.array([self.name_of(int(label)) for label in self.labels], dtype=np.str_)
+        return supervision.Detections(
+            xyxy=self.boxes.copy(),
+            confidence=self.scores.copy(),
+            class_id=self.labels.copy(),
+            data={"class_name": names},
+        )
+
+    def _photograph(self) -> NDArray[np.uint8] | None:
+        """The photograph, where ``image_id`` is the path of a file that can be read."""
+        if not isinstance(self.image_id, str):
+            return None
+        try:
+            return read_image(Path(self.image_id), self.size)
+        except DataError:
+            return None
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: the photograph with the boxes of score 0.3 or more; None where it is not at hand."""
+        image = self._photograph()
+        if image is None:
+            return None
+        return bytes(cv2.imencode(".png", self.filter(0.3).plot(image))[1])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the drawn photograph, where it is at hand, and a table of the best ten boxes."""
+        head, *_ = repr(self).split("\n", 1)
+        parts = [f"<p>{html.escape(head)}</p>"]
+        picture = self._repr_png_()
+        if picture is not None:
+            data = base64.b64encode(picture).decode()
+            parts.append(
+                f'<img style="max-width:100%" alt="the photograph with its boxes" src="data:image/png;base64,{data}"/>'
+            )
+        rows = []
+        for i in np.argsort(-self.scores, kind="stable")[:10]:
+            cells = [html.escape(self.name_of(int(self.labels[i]))), f"{self.scores[i]:.3f}"]
+            cells += [f"{value:.1f}" for value in self.boxes[i]]
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        if rows:
+            titles = "".join(f"<th>{name}</th>" for name in ("class", "score", "x1", "y1", "x2", "y2"))
+            parts.append(f"<table><tr>{titles}</tr>{''.join(rows)}</table>")
+        if len(self) > 10:
+            parts.append(f"<p>and {len(self) - 10} more</p>")
+        return "".join(parts)
 
     def plot(
         self, image: NDArray[np.uint8], colours: Sequence[tuple[int, int, int]] | None = None

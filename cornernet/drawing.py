@@ -13,7 +13,16 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["BOTTOM_RIGHT_COLOUR", "PALETTE", "TOP_LEFT_COLOUR", "draw_boxes", "draw_heatmaps", "enlargement"]
+__all__ = [
+    "BOTTOM_RIGHT_COLOUR",
+    "PALETTE",
+    "TOP_LEFT_COLOUR",
+    "draw_boxes",
+    "draw_heatmaps",
+    "draw_pairs",
+    "enlargement",
+    "sheet",
+]
 
 Colour: TypeAlias = tuple[int, int, int]
 
@@ -182,3 +191,71 @@ def _spread(
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
         spread = cv2.GaussianBlur(cv2.dilate(spread, disc), (0, 0), radius / 2)
     return np.clip(np.asarray(spread, np.float32), 0, 1)
+
+
+def draw_pairs(
+    image: NDArray[np.uint8],
+    boxes: ArrayLike,
+    unpaired_top_left: ArrayLike = (),
+    unpaired_bottom_right: ArrayLike = (),
+) -> NDArray[np.uint8]:
+    """Return a copy of ``image`` with a line from corner to corner of every box: what the embeddings paired.
+
+    ``boxes`` [N, 4] x1 y1 x2 y2, and the corners [M, 2] x y that found no partner, which become crosses, are in pixels
+    of ``image``; where that was enlarged before (:func:`enlargement`), multiply them. Top-left corners are orange,
+    bottom-right ones blue. Raises ``ValueError`` for another kind of picture.
+    """
+    _check(image)
+    canvas = image.copy()
+    side = min(canvas.shape[:2])
+    thickness = max(1, round(side / 400))
+    radius = 3 * thickness
+    for x1, y1, x2, y2 in np.asarray(boxes, np.float64).reshape(-1, 4):
+        first, second = (round(float(x1)), round(float(y1))), (round(float(x2)), round(float(y2)))
+        cv2.line(canvas, first, second, (0, 0, 0), thickness + 2, cv2.LINE_AA)
+        cv2.line(canvas, first, second, (255, 255, 255), thickness, cv2.LINE_AA)
+        for point, colour in ((first, TOP_LEFT_COLOUR), (second, BOTTOM_RIGHT_COLOUR)):
+            cv2.circle(canvas, point, radius + 1, (0, 0, 0), cv2.FILLED, cv2.LINE_AA)
+            cv2.circle(canvas, point, radius, colour, cv2.FILLED, cv2.LINE_AA)
+    for points, colour in ((unpaired_top_left, TOP_LEFT_COLOUR), (unpaired_bottom_right, BOTTOM_RIGHT_COLOUR)):
+        for x, y in np.asarray(points, np.float64).reshape(-1, 2):
+            at = (round(float(x)), round(float(y)))
+            cv2.drawMarker(canvas, at, (0, 0, 0), cv2.MARKER_TILTED_CROSS, 3 * radius, thickness + 2, cv2.LINE_AA)
+            cv2.drawMarker(canvas, at, colour, cv2.MARKER_TILTED_CROSS, 3 * radius, thickness, cv2.LINE_AA)
+    return canvas
+
+
+def sheet(
+    rows: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]], height: int = 300, title: str = ""
+) -> NDArray[np.uint8]:
+    """Return pictures with captions in rows on one white sheet, every picture ``height`` pixels high.
+
+    ``rows`` hold (caption, uint8 [H, W, 3] BGR). A row is as long as its pictures are wide. Raises ``ValueError`` for
+    another kind of picture, and where there is none.
+    """
+    if not rows or not all(rows):
+        raise ValueError("a sheet needs a picture in every row")
+    gap, line = 8, 22
+    bands = []
+    for row in rows:
+        cells = [np.full((height + line, gap, 3), 255, np.uint8)]
+        for caption, image in row:
+            _check(image)
+            width = max(1, round(image.shape[1] * height / image.shape[0]))
+            shrinks = height < image.shape[0]
+            how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+            cell = np.full((height + line, width + gap, 3), 255, np.uint8)
+            cell[line:, :width] = cv2.resize(image, (width, height), interpolation=how)
+            text = caption.encode("ascii", "replace").decode()
+            while text and cv2.getTextSize(text, _FONT, 0.45, 1)[0][0] > width:
+                text = text[:-1]
+            cv2.putText(cell, text, (1, line - 7), _FONT, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+            cells.append(cell)
+        bands.append(np.concatenate(cells, axis=1))
+    wide = max(band.shape[1] for band in bands)
+    padded = [np.pad(band, ((0, gap), (0, wide - band.shape[1]), (0, 0)), constant_values=255) for band in bands]
+    if title:
+        head = np.full((30, wide, 3), 255, np.uint8)
+        cv2.putText(head, title.encode("ascii", "replace").decode(), (gap, 21), _FONT, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
+        padded.insert(0, head)
+    return np.concatenate(padded, axis=0)

@@ -64,8 +64,9 @@ class Evaluation:
     ``results`` the detections in COCO's result format. ``latency`` is the median time of the test path, from a
     photograph in memory to its boxes, in milliseconds; ``step_latency`` that of a training step, where
     ``testing.measure_step`` asks for it (``cornernet.timing``), and ``step_memory`` the MiB that it takes
-    (``cornernet.memory``); ``corner_matches`` what the corner metrics are computed
-    from.
+    (``cornernet.memory``); ``corner_matches`` what the corner metrics are computed from. ``ap_by_iou`` is AP at each of
+    COCO's ten thresholds, 0.5 to 0.95; ``precision`` the precision at the recalls 0, 0.01 to 1, mean over classes, by
+    threshold in percent (50 and 75).
     """
 
     metrics: dict[str, float]
@@ -77,6 +78,8 @@ class Evaluation:
     step_latency: float | None = None
     step_memory: float | None = None
     corner_matches: tuple[CornerMatches, CornerMatches] | None = field(default=None, repr=False)
+    ap_by_iou: tuple[float, ...] = field(default=(), repr=False)
+    precision: dict[int, tuple[float, ...]] = field(default_factory=dict, repr=False)
 
     def to_text(self) -> str:
         """Return a table of all metrics in percent, then of the classes."""
@@ -202,6 +205,10 @@ def coco_evaluation(
         images=len(dataset),
         area_bands=dataset.area_bands,
         results=list(results),
+        ap_by_iou=tuple(_mean(precision[at, :, :, 0, -1]) for at in range(len(ious))),
+        precision={
+            percent: tuple(_mean(row) for row in precision[at, :, :, 0, -1]) for percent, at in ((50, 0), (75, 5))
+        },
     )
 
 

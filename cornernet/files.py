@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["atomic_write", "sync"]
+__all__ = ["atomic_write", "nearest", "sync"]
 
 
 def sync(path: Path) -> None:
@@ -42,3 +43,24 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
         raise
+
+
+def nearest(path: str | os.PathLike[str]) -> str:
+    """Return how a message about a path that is not there goes on: what was looked for, and the nearest that is there.
+
+    '; did you mean a/photos?', or '; a holds photos, runs', or '; there is no a either'. Begins with a semicolon.
+    """
+    path = Path(path)
+    parent = path.parent
+    missing = None
+    while not parent.is_dir() and parent != parent.parent:
+        missing, parent = parent, parent.parent
+    names = sorted(entry.name for entry in parent.iterdir()) if os.access(parent, os.R_OK) else []
+    wanted = path.name if missing is None else missing.name
+    near = difflib.get_close_matches(wanted, names, n=1)
+    if near:
+        return f"; did you mean {parent / near[0]}?"
+    if missing is not None:
+        return f"; there is no folder {missing} either"
+    shown = [name for name in names if not name.startswith(".")][:6]
+    return f"; {parent.resolve()} holds {', '.join(shown)}" if shown else f"; {parent.resolve()} is empty"

@@ -1,16 +1,17 @@
 """Recipes: named configurations. Each is a function that returns a full ``Config``; edits follow from there.
 
-==============  ==========================================================================  ==================
-recipe          network                                                                     meant for
-==============  ==========================================================================  ==================
-hourglass_104   two hourglass stacks of five reductions, 201 M parameters (the paper)       COCO, GPUs
-hourglass_52    one stack                                                                   COCO, one GPU
-fpn_101         ResNet-101 with a feature pyramid, corners on its finest map (table 4)      COCO, GPUs
-fpn_50          the same with ResNet-50                                                     COCO, one GPU
-small           one stack of three reductions, 0.5 M parameters                             photographs on a CPU
-fpn_small       four residual blocks and a feature pyramid, 0.4 M parameters                    photographs on a CPU
-tiny            one stack of one reduction, 0.09 M parameters                               ``shapes`` on a CPU
-==============  ==========================================================================  ==================
+=====================  ===================================================================  ====================
+recipe                 network                                                              meant for
+=====================  ===================================================================  ====================
+hourglass_104          two hourglass stacks of five reductions, 201 M parameters (paper)    COCO, GPUs
+paper                  the same, tested as the authors did, their test path's defects too   their weights
+hourglass_52           one stack                                                            COCO, one GPU
+fpn_50, fpn_101        ResNet with a feature pyramid (table 4)                              COCO, GPUs
+small                  one stack of three reductions, 0.5 M parameters                      photographs on a CPU
+fpn_small              a small residual network with a feature pyramid                      photographs on a CPU
+tiny                   one stack of one reduction, 0.09 M parameters                        ``shapes`` on a CPU
+*_anchors              the same backbone under an anchor head (table 4)                     as the one without
+=====================  ===================================================================  ====================
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import difflib
 from collections.abc import Callable
 
 from cornernet.config import (
+    AnchorHeadConfig,
     AugmentationConfig,
     Config,
     ConfigError,
@@ -31,12 +33,34 @@ from cornernet.config import (
     TrainingConfig,
 )
 
-__all__ = ["RECIPES", "fpn_50", "fpn_101", "fpn_small", "hourglass_52", "hourglass_104", "recipe", "small", "tiny"]
+__all__ = [
+    "RECIPES",
+    "fpn_50",
+    "fpn_101",
+    "fpn_small",
+    "hourglass_52",
+    "hourglass_104",
+    "hourglass_104_anchors",
+    "paper",
+    "recipe",
+    "small",
+    "small_anchors",
+    "tiny",
+    "tiny_anchors",
+]
 
 
 def hourglass_104() -> Config:
     """Return the paper's detector and training (section 4): 511x511, Adam 2.5e-4, batch 49, 500k iterations."""
     return Config()
+
+
+def paper() -> Config:
+    """Return hourglass_104, tested as the authors tested it: the defects of their test path included.
+
+    This is the one to evaluate the authors' weights with, and to compare with the paper's tables.
+    """
+    return hourglass_104().with_("testing.authors_compatible", True)
 
 
 def hourglass_52() -> Config:
@@ -114,14 +138,38 @@ def tiny() -> Config:
     )
 
 
+def hourglass_104_anchors() -> Config:
+    """Return the paper's backbone and training under an anchor head with RetinaNet's levels, strides 8 to 128."""
+    return _with_anchors(hourglass_104(), AnchorHeadConfig(finest_stride=8))
+
+
+def small_anchors() -> Config:
+    """Return :func:`small` with an anchor head on strides 4 to 32: anchors of 16 to 203 pixels a side."""
+    return _with_anchors(small(), AnchorHeadConfig())
+
+
+def tiny_anchors() -> Config:
+    """Return :func:`tiny` with an anchor head on strides 4 and 8: 83 thousand parameters, anchors of 16 to 51 px."""
+    return _with_anchors(tiny(), AnchorHeadConfig())
+
+
+def _with_anchors(config: Config, head: AnchorHeadConfig) -> Config:
+    """Return a configuration with another head, and with RetinaNet's suppression: hard, at an IoU of 0.5."""
+    return config.with_("model.head", head).with_("testing.nms", "hard")
+
+
 RECIPES: dict[str, Callable[[], Config]] = {
     "hourglass_104": hourglass_104,
+    "paper": paper,
     "hourglass_52": hourglass_52,
     "fpn_101": fpn_101,
     "fpn_50": fpn_50,
     "small": small,
     "fpn_small": fpn_small,
     "tiny": tiny,
+    "hourglass_104_anchors": hourglass_104_anchors,
+    "small_anchors": small_anchors,
+    "tiny_anchors": tiny_anchors,
 }
 
 

@@ -1,4 +1,4 @@
-"""How long a training step takes, beside the time of testing that an evaluation measures."""
+"""How long a training step takes, and where the time of testing and of training goes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import copy
 import itertools
 import statistics
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,18 @@ from torch import Tensor, nn
 from cornernet.config import Config
 from cornernet.data.images import DataError
 from cornernet.data.loader import Batch, TrainingSet, collate
+from cornernet.data.transforms import fit_image
 from cornernet.detector import Detector
+from cornernet.heads.corner.head import CornerPooling
+from cornernet.postprocess import decode, network, prepare, restore, suppress, testing_mode
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
 
-__all__ = ["step_latency"]
+__all__ = ["STAGES", "stage_latency", "step_latency", "step_stages"]
+
+STAGES = ("read", "resize", "backbone", "pooling", "heads", "decode", "suppression")
+"""Of the test path. Pooling is the corner pooling modules, convolutions included; heads are the rest of the head."""
 
 
 def step_latency(
@@ -35,13 +42,137 @@ def step_latency(
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; time 1 or more")
+    with _stepping(detector, dataset, config) as (step, device):
+        seconds = [_timed(step, device) for _ in range(warmup + steps)]
+    return 1000 * statistics.median(seconds[warmup:])
+
+
+def step_stages(
+    detector: Detector, dataset: DetectionDataset, config: Config, warmup: int = 2, steps: int = 5
+) -> dict[str, float]:
+    """Return where the time of :func:`step_latency` goes: median milliseconds of its stages, in their order.
+
+    On a GPU each stage is waited for, so that they add up to a little more than an undivided step.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; time 1 or more")
+    with _stepping(detector, dataset, config) as (step, device):
+        laps = [_Laps(device) for _ in range(warmup + steps)]
+        for each in laps:
+            step(each.lap)
+    return _medians([each.seconds for each in laps[warmup:]])
+
+
+def stage_latency(detector: Detector, dataset: DetectionDataset, config: Config, images: int = 8) -> dict[str, float]:
+    """Return where the time of an image goes: median milliseconds of each of :data:`STAGES`, over some images.
+
+    The first image is gone through once before, and does not count. A head that pools no corners has no such stage.
+    Nothing is substituted, whatever ``testing.substitute`` says. Raises ``ValueError`` for no image.
+    """
+    count = min(images, len(dataset))
+    if count < 1:
+        raise ValueError("there is no image to time the stages of testing on")
+    device = next(detector.parameters()).device
+    with testing_mode(detector), detector.pooling_by(config.testing.pooling_impl):
+        _stages_of(detector, dataset, 0, config, device)
+        found = [_stages_of(detector, dataset, index, config, device) for index in range(count)]
+    medians = _medians(found)
+    return {stage: medians[stage] for stage in STAGES if stage in medians}
+
+
+def _stages_of(
+    detector: Detector, dataset: DetectionDataset, index: int, config: Config, device: torch.device
+) -> dict[str, float]:
+    """Return the seconds of each stage for one image."""
+    laps, restored = _Laps(device), []
+    image = dataset.read(index)
+    laps.lap("read")
+    fitted, _ = fit_image(image, config.data.fit)
+    for scale in config.testing.scales:
+        batch, placement = prepare(
+            fitted, config.data, scale, config.testing.flip, detector.total_stride, detector.output_stride
+        )
+        laps.lap("resize")
+        with _within(detector, device) as inside:
+            predictions = network(detector, batch, config.training.channels_last)
+        laps.lap("backbone")
+        laps.move("backbone", "heads", inside["head"] - inside["pooling"])
+        if inside["pooling"]:
+            laps.move("backbone", "pooling", inside["pooling"])
+        for at, candidates in enumerate(decode(detector, predictions, config.testing)):
+            restored.append(restore(candidates, placement, mirrored=at == 1))
+        laps.lap("decode")
+    suppress(restored, config.testing)
+    laps.lap("suppression")
+    return laps.seconds
+
+
+class _Laps:
+    """Seconds by stage, a lap at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds = device, dict[str, float]()
+        _finish(device)
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Add the time since the last lap to a stage."""
+        _finish(self.device)
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+    def move(self, source: str, target: str, seconds: float) -> None:
+        """Count some of a stage's time to another."""
+        self.seconds[source] -= seconds
+        self.seconds[target] = self.seconds.get(target, 0.0) + seconds
+
+
+@contextmanager
+def _within(detector: Detector, device: torch.device) -> Iterator[dict[str, float]]:
+    """Measure the seconds spent in the head, and in its corner pooling modules, in this context."""
+    spent, began = {"head": 0.0, "pooling": 0.0}, dict[str, float]()
+    named = [("head", detector.head)]
+    named += [("pooling", part) for part in detector.head.modules() if isinstance(part, CornerPooling)]
+
+    def enter(name: str) -> None:
+        _finish(device)
+        began[name] = time.perf_counter()
+
+    def leave(name: str) -> None:
+        _finish(device)
+        spent[name] += time.perf_counter() - began[name]
+
+    handles: list[Any] = []
+    for name, part in named:
+        handles.append(part.register_forward_pre_hook(lambda *_, name=name: enter(name)))
+        handles.append(part.register_forward_hook(lambda *_, name=name: leave(name)))
+    try:
+        yield spent
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _medians(found: list[dict[str, float]]) -> dict[str, float]:
+    return {stage: 1000 * statistics.median(each[stage] for each in found) for stage in found[0]}
+
+
+@contextmanager
+def _stepping(
+    detector: Detector, dataset: DetectionDataset, config: Config
+) -> Iterator[tuple[Callable[..., None], torch.device]]:
+    """Give a function that takes a training step by a copy of the detector, and the device it is on."""
     model = copy.deepcopy(detector).train()
     device = next(model.parameters()).device
     parts = _batch(model, dataset, config, device)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate, fused=True)
+
+    def step(lap: Callable[[str], None] = lambda _: None) -> None:
+        _step(model, optimiser, parts, config, lap)
+
     with torch.enable_grad(), model.pooling_by(config.testing.pooling_impl):
-        seconds = [_timed(lambda: _step(model, optimiser, parts, config), device) for _ in range(warmup + steps)]
-    return 1000 * statistics.median(seconds[warmup:])
+        yield step, device
 
 
 def _batch(model: Detector, dataset: DetectionDataset, config: Config, device: torch.device) -> list[Batch]:
@@ -60,18 +191,30 @@ def _batch(model: Detector, dataset: DetectionDataset, config: Config, device: t
     return parts
 
 
-def _step(model: Detector, optimiser: torch.optim.Optimizer, parts: list[Batch], config: Config) -> None:
-    """Take one optimiser step over the parts of a batch."""
+def _step(
+    model: Detector,
+    optimiser: torch.optim.Optimizer,
+    parts: list[Batch],
+    config: Config,
+    lap: Callable[[str], None],
+) -> None:
+    """Take one optimiser step over the parts of a batch; ``lap`` is called with the name of each stage at its end."""
     training = config.training
     optimiser.zero_grad(set_to_none=True)
     counts: Tensor = torch.stack([part.targets.counts() for part in parts]).sum(0)
     for part in parts:
         with torch.autocast(part.images.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
             outputs = model(part.images)
-        model.head.loss(outputs, part.targets, counts)["total"].backward()
+        lap("forward")
+        loss = model.head.loss(outputs, part.targets, counts)["total"]
+        lap("loss")
+        loss.backward()
+        lap("backward")
     if training.clip_norm is not None:
         nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
+        lap("clipping")
     optimiser.step()
+    lap("optimiser")
 
 
 def _timed(function: Callable[[], None], device: torch.device) -> float:

@@ -7,6 +7,8 @@ A run is a folder::
     checkpoints/step-N/    the newest checkpoint: weights in safetensors, the optimiser beside them
     model.safetensors      the finished weights with their configuration; written last but one
     evaluation.json        metrics on val; a run is finished when this is there
+    looks/step-N.png       at every evaluation: what is found in the same four images of val
+    trained_on.txt         a hash of the content of every image trained on, where images are files
 
 Everything that is drawn is drawn from (seed, epoch, image), so a run that was stopped and resumed gives the numbers
 of one that was not.
@@ -49,10 +51,12 @@ from cornernet.data import (
     shared_images_warning,
 )
 from cornernet.data.loader import Batch, training_loader
+from cornernet.data.seen import write_seen
 from cornernet.detector import Detector, build_detector
 from cornernet.evaluation import Evaluation, evaluate
 from cornernet.files import atomic_write, sync
 from cornernet.progress import Progress
+from cornernet.showing import early_look, write_image
 
 __all__ = ["Interrupted", "TrainingError", "learning_rate", "resolve_device", "train"]
 
@@ -73,6 +77,7 @@ def train(
     quiet: bool = False,
     final_evaluation: bool = True,
     on_iteration: Callable[[int], None] | None = None,
+    on_record: Callable[[dict[str, Any]], None] | None = None,
 ) -> Evaluation | None:
     """Train a detector into the folder ``out`` and return its evaluation on val.
 
@@ -80,7 +85,8 @@ def train(
 
     The number of classes is set from the data. ``resume`` goes on from the folder's newest checkpoint, or starts where
     there is none; without it a folder that holds a run is an error. ``on_iteration`` is called with the number of
-    finished iterations, for tests and schedulers. Raises :class:`TrainingError` for a loss that is not finite,
+    finished iterations, for tests and schedulers; ``on_record`` with every line of metrics.jsonl as it is written, and
+    with the final metrics. Raises :class:`TrainingError` for a loss that is not finite,
     :class:`Interrupted` after Ctrl-C, ``ConfigError`` and ``DataError`` for what cannot be trained.
     """
     with _process_group(config.training) as (rank, world_size, device):
@@ -99,6 +105,7 @@ def train(
                 print(train_set.summary(), val_set.summary(), sep="\n")
             if shared:
                 print(f"warning: {shared_images_warning(shared, val_set)}", file=sys.stderr)
+            write_seen(out, train_set)
 
         torch.manual_seed(config.training.seed)
         detector = build_detector(config)
@@ -106,9 +113,11 @@ def train(
         memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
         detector.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
         optimiser = torch.optim.Adam(detector.parameters(), lr=config.training.learning_rate, fused=True)
-        start = _load_checkpoint(out, detector, optimiser) if resume else 0
+        scaler = _scaler(config.training, device)
+        start = _load_checkpoint(out, detector, optimiser, scaler) if resume else 0
 
         run = _Run(config, out, detector, optimiser, device, rank, world_size, quiet, val_set)
+        run.scaler, run.on_record = scaler, on_record
         if start < config.training.iterations:
             loader = training_loader(
                 train_set,
@@ -127,6 +136,11 @@ def train(
         evaluation = run.evaluate()
         record = {"iteration": config.training.iterations, **finite(evaluation.metrics)}
         summary = {"metrics": record, "per_class": {k: finite(v) for k, v in evaluation.per_class.items()}}
+        run.look(config.training.iterations)
+        if on_record is not None:
+            on_record(
+                {"iteration": record["iteration"], **{f"val/{n}": v for n, v in finite(evaluation.metrics).items()}}
+            )
         atomic_write(out / "evaluation.json", json.dumps(summary, indent=2) + "\n")
         return evaluation
 
@@ -160,9 +174,15 @@ class _Run:
         self.config, self.out, self.detector, self.optimiser = config, out, detector, optimiser
         self.device, self.rank, self.world_size = device, rank, world_size
         self.quiet, self.val_set = quiet, val_set
+        self.scaler = _scaler(config.training, device)
+        self.on_record: Callable[[dict[str, Any]], None] | None = None
         self.model: nn.Module = detector
         if world_size > 1:
-            self.model = DistributedDataParallel(detector, device_ids=[device] if device.type == "cuda" else None)
+            self.model = DistributedDataParallel(
+                detector,
+                device_ids=[device] if device.type == "cuda" else None,
+                find_unused_parameters=bool(detector.head.leaves_unused),
+            )
 
     def loop(
         self, batches: Iterator[Batch | DataError], start: int, on_iteration: Callable[[int], None] | None
@@ -227,7 +247,8 @@ class _Run:
             dist.all_reduce(shared)
             counts, stopping = shared[:-1], bool(shared[-1] > 0)
         memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
+        dtype = torch.float16 if settings.precision == "float16" else torch.bfloat16
+        autocast = torch.autocast(self.device.type, dtype, enabled=settings.precision != "float32")
         parts: list[dict[str, Tensor]] = []
         for index, (batch, target) in enumerate(zip(batches, targets, strict=True)):
             images = batch.images.to(self.device, non_blocking=True, memory_format=memory_format)
@@ -236,12 +257,15 @@ class _Run:
                     outputs = self.model(images)
                 losses = self.detector.head.loss(outputs, target, counts)
                 # DistributedDataParallel averages gradients over processes; these add up
-                (losses["total"] * self.world_size).backward()
+                self.scaler.scale(losses["total"] * self.world_size).backward()
             parts.append({name: value.detach() for name, value in losses.items()})
         norm = None
         if settings.clip_norm is not None:
+            self.scaler.unscale_(self.optimiser)
             norm = nn.utils.clip_grad_norm_(self.detector.parameters(), settings.clip_norm)
-        self.optimiser.step()
+        # a step whose gradients overflow float16 is left out, and the scale lowered
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
         return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}, norm, stopping
 
     def synchronised(self, last: bool) -> contextlib.AbstractContextManager[None]:
@@ -272,12 +296,12 @@ class _Run:
                 "iteration": done,
                 **{f"loss/{name}": value for name, value in numbers.items()},
                 "learning_rate": learning_rate(self.config.training, done - 1),
-                "gradient_norm": None if norm is None else norm.item(),
+                "gradient_norm": None if norm is None or not torch.isfinite(norm) else norm.item(),
                 "images_per_second": rate,
                 "memory_gib": memory,
                 "time": time.time(),
             }
-            _append(self.out / "metrics.jsonl", record)
+            self.record(record)
         return "  ".join([*(f"{n} {v:.3f}" for n, v in numbers.items()), f"{memory:.1f} GiB"])
 
     def memory_gib(self) -> float:
@@ -297,11 +321,24 @@ class _Run:
         if self.rank == 0:
             evaluation = self.evaluate()
             metrics = {f"val/{name}": value for name, value in finite(evaluation.metrics).items()}
-            _append(self.out / "metrics.jsonl", {"iteration": done, **metrics, "time": time.time()})
+            self.record({"iteration": done, **metrics, "time": time.time()})
+            self.look(done)
             if not self.quiet:
                 print(f"iteration {done}: AP {100 * evaluation.metrics['AP']:.1f}", flush=True)
         if self.world_size > 1:
             dist.barrier()
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Write a line of metrics, and tell whoever asked."""
+        _append(self.out / "metrics.jsonl", record)
+        if self.on_record is not None:
+            self.on_record(record)
+
+    def look(self, done: int) -> None:
+        """Draw what is found in the same four images of val."""
+        (self.out / "looks").mkdir(exist_ok=True)
+        image = early_look(self.detector, self.val_set, self.config, f"iteration {done}")
+        write_image(self.out / "looks" / f"step-{done:07d}.png", image)
 
     def save_checkpoint(self, done: int) -> None:
         """Write a checkpoint beside the last one, whole or not at all, then remove the last one.
@@ -322,7 +359,8 @@ class _Run:
             partial.mkdir()
             state = {key: value.contiguous() for key, value in self.detector.state_dict().items()}
             safetensors.torch.save_file(state, partial / "model.safetensors")
-            torch.save({"iteration": done, "optimiser": self.optimiser.state_dict()}, partial / "training.pt")
+            rest = {"iteration": done, "optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
+            torch.save(rest, partial / "training.pt")
             for path in (partial / "model.safetensors", partial / "training.pt", partial):
                 sync(path)
             if final.exists():
@@ -457,7 +495,26 @@ def differences(a: Config, b: Config) -> list[str]:
     return list(walk(a.results_dict(), b.results_dict(), ""))
 
 
-def _load_checkpoint(out: Path, detector: Detector, optimiser: torch.optim.Optimizer) -> int:
+def _scaler(training: TrainingConfig, device: torch.device) -> torch.amp.GradScaler:
+    """Return what scales the loss under float16, and does nothing under other precisions.
+
+    Raises ``ConfigError`` for bfloat16 on a GPU that does not have it.
+    """
+    if (
+        training.precision == "bfloat16"
+        and device.type == "cuda"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        raise ConfigError(
+            f"training.precision is bfloat16, which {torch.cuda.get_device_name(device)} does not have; "
+            "use --training.precision float16"
+        )
+    return torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
+
+
+def _load_checkpoint(
+    out: Path, detector: Detector, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> int:
     """Load the folder's newest checkpoint and return its iteration; 0 where there is none."""
     folders = sorted((out / "checkpoints").glob("step-*"))
     if not folders:
@@ -469,6 +526,8 @@ def _load_checkpoint(out: Path, detector: Detector, optimiser: torch.optim.Optim
         state = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
         detector.load_state_dict(weights)
         optimiser.load_state_dict(state["optimiser"])
+        if state.get("scaler"):  # checkpoints before float16 have none, and other precisions an empty one
+            scaler.load_state_dict(state["scaler"])
     except Exception as error:
         raise CheckpointError(
             f"the checkpoint {folder} cannot be read: {error}; remove it to start again from the beginning"

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from ablations.claims import LEVEL, JudgedClaim, judge_primary
+from ablations.reporting.grid import Cell, Grid, Row
 from ablations.reporting.verdicts import HEADER, decided, verdict_cells
 
 if TYPE_CHECKING:
@@ -49,14 +48,20 @@ class Overview:
             ],
         }
 
-    def to_markdown(self) -> str:
-        """Return the section of a folder's README: the claims, how to read them, and what their tables share."""
-        body = [
-            [_name(self.tables[name]), judged.claim.statement, *verdict_cells(judged), str(_seeds(judged))]
-            for name, judged in self.judged.items()
-        ]
-        frame = pd.DataFrame(body, columns=["", "primary claim", *HEADER, "seeds"])
-        lines = [
+    def grid(self) -> Grid:
+        """Return the claims as a table, a row each; a row's name is its table."""
+        rows = []
+        for name, judged in self.judged.items():
+            texts = verdict_cells(judged)
+            cells = [Cell(judged.claim.statement), Cell(texts[0].strip("*"), strong=texts[0].startswith("**"))]
+            rows.append(
+                Row(_name(self.tables[name]), "variant", (*cells, *map(Cell, texts[1:]), Cell(str(_seeds(judged)))))
+            )
+        return Grid(("primary claim", *HEADER, "seeds"), tuple(rows))
+
+    def notes(self) -> list[str]:
+        """Return how to read the table, and what the tables behind it share."""
+        return [
             f"One claim a table. Verdicts: {LEVEL:.0%}, two-sided, p-values adjusted by Holm over the "
             f"{len(self.judged)} tables, so that any verdict here is false with a probability of at most {LEVEL:.0%}; "
             "a table's own verdicts are adjusted over its own claims, and may differ. Intervals are adjusted for "
@@ -64,8 +69,10 @@ class Overview:
             "of this data at this budget.",
             *(self._sentence(shared) for shared in self.shared),
         ]
-        table = str(frame.to_markdown(index=False, disable_numparse=True))
-        return "\n\n".join(["## Overview", table, "  \n".join(lines)])
+
+    def to_markdown(self) -> str:
+        """Return the section of a folder's README: the claims, how to read them, and what their tables share."""
+        return "\n\n".join(["## Overview", self.grid().to_markdown(), "  \n".join(self.notes())])
 
     def _sentence(self, shared: SharedTrainings) -> str:
         sides = []
@@ -112,7 +119,7 @@ def _shared(tables: Sequence[StudyTable]) -> tuple[SharedTrainings, ...]:
 
 
 def _name(table: StudyTable) -> str:
-    return f"`{table.study.name}`" if table.study.table is None else f"Table {table.study.table}"
+    return table.study.name if table.study.table is None else f"Table {table.study.table}"
 
 
 def _seeds(judged: JudgedClaim) -> int:

@@ -6,19 +6,17 @@ run, its column has the spread over seeds alone, and the table says so.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ablations.claims import Effect, JudgedClaim, effects_of, judge
 from ablations.reporting.cells import difference_cell, level_cell, points
-from ablations.reporting.overview import overview
-from ablations.reporting.verdicts import claims_frame, claims_markdown, decided
+from ablations.reporting.grid import Cell, Grid, Row, markdown_escape
+from ablations.reporting.verdicts import claims_grid, claims_markdown, claims_reading, decided
 from ablations.statistics import (
     CONFIDENCE,
     MIN_SEEDS_FOR_VERDICT,
@@ -35,9 +33,8 @@ from ablations.statistics import (
 from ablations.study import Contrast, Study
 from cornernet.config import Config
 from cornernet.costs import costs
-from cornernet.files import atomic_write
 
-__all__ = ["Context", "StudyTable", "study_table", "write_reports"]
+__all__ = ["NOT_MEASURED", "NOT_RECORDED", "NOT_RUN", "Context", "Records", "StudyTable", "study_table"]
 
 NOT_MEASURED = "not measured"
 NOT_RUN = "not run"
@@ -45,6 +42,7 @@ EXPLORATORY = (
     "**Exploratory**: nothing was claimed beforehand, so there is no confirmatory verdict. Intervals are adjusted for "
     "nothing; of many differences, some look clear by chance."
 )
+NOT_RECORDED = "not recorded"
 
 Records = Mapping[tuple[str, str, int], dict[str, Any] | None]
 """The record of each (study, variant, seed); None where the job did not run or failed."""
@@ -58,8 +56,8 @@ class Context:
     data: str
     command: str
     seeds: tuple[int, ...]
-    areas: tuple[int, int, int]
-    """Small, medium and large objects evaluated on."""
+    areas: tuple[int, int, int] | None
+    """Small, medium and large objects evaluated on; None where the records do not say."""
     unavailable: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """Why a (study, variant) cannot run on this machine."""
 
@@ -126,42 +124,117 @@ class StudyTable:
                     lines.append({**start, "seed": "mean", "percent": statistics["mean"], **spread})
                 if row["paper"] is not None and metric in row["paper"]:
                     lines.append({**start, "source": "paper", "seed": "", "percent": row["paper"][metric]})
+        for name, figures in self.study.published_figures().items():
+            start = {"row": name, "kind": "published", "source": "paper", "seed": ""}
+            lines += [{**start, "metric": metric, "percent": figure} for metric, figure in figures.items()]
         columns = ["row", "kind", "metric", "source", "seed", "percent", *_SPREADS, "detectable"]
         return pd.DataFrame(lines, columns=columns)
 
+    def grid(self) -> Grid:
+        """Return the table as it is shown: of each metric ours and, where there is one, the paper's figure."""
+        printed = [metric for metric in self.study.metrics if any(metric in (row["paper"] or {}) for row in self.rows)]
+        header = [name for metric in self.study.metrics for name in self._columns(metric, metric in printed)]
+        winners, shown = self._winners(), decided(self.judged)
+        rows = []
+        for row in self.rows:
+            ran = [seed for seed in self.context.seeds if seed in row["seeds"]]
+            missing = NOT_RUN if self._runs_here(row) else NOT_MEASURED
+            signed = row["kind"] == "difference"
+            cells: list[Cell] = []
+            for metric in self.study.metrics:
+                strong = metric in winners.get(row["label"], ())
+                cells.append(self._cell(row, metric, strong) if ran else Cell(missing))
+                if metric in printed:
+                    figure = (row["paper"] or {}).get(metric)
+                    cells.append(Cell(points(figure, signed=signed), sort=figure))
+            for time in self.times.values():
+                summary = summarise(_values(row, time))
+                cells.append(Cell(_cell(summary, signed), sort=summary.mean if summary.count else None))
+            if shown:
+                cells.append(Cell(self._verdict(row)))
+            rows.append(Row(row["label"], row["kind"], (*cells, Cell(str(len(ran)), sort=len(ran)))))
+        verdict = [f"verdict, {self._shown(self.study.metrics[0])}"] if shown else []
+        return Grid((*header, *self.times, *verdict, "seeds"), tuple(rows))
+
+    def _columns(self, metric: str, printed: bool) -> list[str]:
+        name = self._shown(metric)
+        return [name, f"{name}, paper"] if printed else [name]
+
+    def _verdict(self, row: Mapping[str, Any]) -> str:
+        """Return the verdict on the claim that a difference in the first metric has a sign, where one is declared."""
+        if row["kind"] != "difference":
+            return ""
+        effect = f"{self.study.metrics[0]}, {row['label']}"
+        parts = []
+        for judged in self.judged:
+            if effect not in map(str, effects_of(judged.claim)):
+                continue
+            if judged.claim.kind == "sign":
+                return judged.verdict
+            if judged.claim.kind == "chain":
+                parts.append(f"{judged.verdict}, as one of several parts")
+        return parts[0] if parts else "no claim"
+
+    @property
+    def heading(self) -> str:
+        """The paper's number of the table, and its title."""
+        return f"{self.number}{self.study.title}"
+
+    @property
+    def number(self) -> str:
+        """The paper's number of the table, with a full stop and a space behind it; empty where it has none."""
+        return "" if self.study.table is None else f"Table {self.study.table}. "
+
     def to_markdown(self) -> str:
         """Return the table with its heading, the claims with their verdicts, and what may be concluded from it."""
-        metrics = self.study.metrics
-        header = ["", *map(self._shown, metrics), *self.times, "seeds"]
-        winners = self._winners()
-        body = []
-        for row in self.rows:
-            signed = row["kind"] == "difference"
-            name = f"*difference: {row['label']}*" if signed else row["label"]
-            ran = [seed for seed in self.context.seeds if seed in row["seeds"]]
-            cells = [self._cell(row, metric, metric in winners.get(row["label"], ())) for metric in metrics]
-            cells = cells if ran else [NOT_RUN if self._runs_here(row) else NOT_MEASURED] * len(metrics)
-            times = [_cell(summarise(_values(row, time)), signed) for time in self.times.values()]
-            empty = ["" for _ in times]
-            body.append([name, *cells, *times, str(len(ran))])
-            detectable = [self._detectable(row, metric) for metric in metrics]
-            if any(detectable):
-                body.append(["&emsp;detectable", *detectable, *empty, ""])
-            if row["paper"] is not None:
-                printed = [points(row["paper"].get(metric), signed=signed) for metric in metrics]
-                body.append(["&emsp;the paper, COCO", *printed, *empty, ""])
-        frame = pd.DataFrame(body, columns=header)
-        number = "" if self.study.table is None else f"Table {self.study.table}. "
+        published = self.published_grid()
         parts = [
-            f"### {number}{self.study.title}",
+            f"### {self.heading}",
             self.study.question,
-            frame.to_markdown(index=False, disable_numparse=True),
-            self._footnote(),
+            self.grid().to_markdown(),
+            "  \n".join(markdown_escape(line, plain=False) for line in self.notes()),
+            *(
+                []
+                if published is None
+                else [markdown_escape(self.published_says, plain=False), published.to_markdown()]
+            ),
         ]
         if decided(self.judged):
-            whose = "Claims" if self.study.table is None else "The paper's claims"
-            parts += [f"#### {whose}, tested here", claims_markdown(self.judged)]
+            parts += [f"#### {self.claims_heading}", claims_markdown(self.judged)]
         return "\n\n".join(parts)
+
+    def published_grid(self) -> Grid | None:
+        """Return the block of what the paper prints of other detectors, or None where the study names none."""
+        figures = self.study.published_figures()
+        metrics = self.study.metrics
+        rows = [
+            Row(name, "variant", tuple(Cell(points(row.get(metric)), sort=row.get(metric)) for metric in metrics))
+            for name, row in figures.items()
+        ]
+        return Grid(tuple(map(self._shown, metrics)), tuple(rows)) if rows else None
+
+    @property
+    def published_says(self) -> str:
+        """What stands above the block of published detectors."""
+        return f"As the paper prints them in its table {self.study.table}, on COCO; none was measured here:"
+
+    def to_latex(self) -> str:
+        """Return the table, and its claims where one is judged, as LaTeX to be read by ``\\input``."""
+        notes = " ".join(line.replace("*", "").replace("`", "") for line in self.notes())
+        text = self.grid().to_latex(self.heading, f"tab:{self.study.name}", notes)
+        if decided(self.judged):
+            title = f"{self.heading}: {self.claims_heading[0].lower()}{self.claims_heading[1:]}"
+            reading = " ".join(line.replace("*", "") for line in claims_reading(self.judged))
+            text += "\n" + claims_grid(self.judged).to_latex(title, f"tab:{self.study.name}-claims", reading)
+        published = self.published_grid()
+        if published is not None:
+            text += "\n" + published.to_latex(self.published_says, f"tab:{self.study.name}-published")
+        return text
+
+    @property
+    def claims_heading(self) -> str:
+        """What stands above the claims."""
+        return f"{'Claims' if self.study.table is None else 'The paper' + chr(39) + 's claims'}, tested here"
 
     def _runs_here(self, row: Mapping[str, Any]) -> bool:
         """Tell whether this machine can run a variant, or both sides of a difference."""
@@ -173,17 +246,19 @@ class StudyTable:
         """Return what the paper calls a metric, where that is another name."""
         return dict(self.study.paper_names).get(metric, metric)
 
-    def _cell(self, row: Mapping[str, Any], metric: str, winner: bool) -> str:
+    def _cell(self, row: Mapping[str, Any], metric: str, winner: bool) -> Cell:
         signed = row["kind"] == "difference"
         if metric in self.seeds_alone or self.few_seeds:
-            return _cell(summarise(list(row["values"][metric].values())), signed)
+            summary = summarise(list(row["values"][metric].values()))
+            return Cell(_cell(summary, signed), sort=summary.mean if summary.count else None)
         mean, low, high = (_number(row["statistics"][metric][name]) for name in ("mean", "low", "high"))
         if math.isnan(mean):
-            return NOT_MEASURED
-        if signed:
-            return difference_cell(mean, low, high)
-        text = level_cell(mean, low, high)
-        return text.replace(points(mean), f"**{points(mean)}**", 1) if winner else text
+            return Cell(NOT_MEASURED)
+        if not signed:
+            return Cell(level_cell(mean, low, high), strong=winner, sort=mean)
+        detectable = self._detectable(row, metric)
+        note = f"detectable {detectable}" if detectable else ""
+        return Cell(difference_cell(mean, low, high), note=note, sort=mean)
 
     def _detectable(self, row: Mapping[str, Any], metric: str) -> str:
         """Return the detectable difference, of a difference whose interval has zero in it."""
@@ -214,13 +289,19 @@ class StudyTable:
                 winners.setdefault(best, []).append(metric)
         return winners
 
-    def _footnote(self) -> str:
+    def notes(self) -> list[str]:
+        """Return what a reader needs to read the table, a line each."""
         lines = [EXPLORATORY] if self.study.exploratory else []
         lines += [
             f"Ours: {self.context.data}, profile `{self.context.profile}`, in percent. A small-budget run, not COCO: "
             "compare signs and sizes of differences with the paper's, not levels.",
             *self._how_to_read(),
-            "Objects evaluated on: {} small, {} medium, {} large.".format(*self.context.areas),
+            "Objects evaluated on: "
+            + (
+                "not recorded."
+                if self.context.areas is None
+                else "{} small, {} medium, {} large.".format(*self.context.areas)
+            ),
         ]
         if self.true_corners is not None:
             counted = [metric for metric in self.study.metrics if metric in self.true_corners]
@@ -247,7 +328,7 @@ class StudyTable:
         fewest = min((len(row["seeds"]) for row in here), default=0)
         if fewest < MIN_SEEDS_FOR_VERDICT and not decided(self.judged):
             lines.append(f"Too few seeds for a verdict ({fewest}; {MIN_SEEDS_FOR_VERDICT} are needed).")
-        return "  \n".join(lines)
+        return lines
 
     def _how_to_read(self) -> list[str]:
         """Return what the numbers of the cells are: intervals, spreads over seeds, or both, by column."""
@@ -487,97 +568,3 @@ def _cell(summary: Summary, signed: bool) -> str:
         return NOT_MEASURED
     mean = points(summary.mean, signed=signed)
     return mean if math.isnan(summary.deviation) else f"{mean} ± {points(summary.deviation)}"
-
-
-def write_reports(folder: Path, tables: Sequence[StudyTable], records: Records, context: Context) -> None:
-    """Write each table as Markdown and CSV, all of it as results.json, and a README.md that shows the tables.
-
-    The README begins with the overview of the primary claims where one of them has seeds enough to be judged.
-    """
-    summary = overview(tables)
-    (folder / "tables").mkdir(parents=True, exist_ok=True)
-    for table in tables:
-        atomic_write(folder / "tables" / f"{table.study.name}.md", table.to_markdown() + "\n")
-        atomic_write(folder / "tables" / f"{table.study.name}.csv", table.to_frame().to_csv(index=False))
-        if table.judged:
-            claims = claims_frame(table.judged).to_csv(index=False)
-            atomic_write(folder / "tables" / f"{table.study.name}-claims.csv", claims)
-    results = {
-        "context": {
-            "profile": context.profile,
-            "data": context.data,
-            "command": context.command,
-            "seeds": list(context.seeds),
-            "areas": list(context.areas),
-        },
-        "tables": [
-            {
-                "study": table.study.name,
-                "table": table.study.table,
-                "title": table.study.title,
-                "unit": "percent",
-                "exploratory": table.study.exploratory,
-                "confidence": CONFIDENCE,
-                "spread_over_seeds_alone": list(table.seeds_alone),
-                "rows": [{**row, **_with_text_keys(row)} for row in table.rows],
-                "claims": [claim.to_dict() for claim in table.judged],
-                "not_measured_here": {
-                    variant: why for (study, variant), why in context.unavailable.items() if study == table.study.name
-                },
-                "disagreements": list(table.disagreements),
-            }
-            for table in tables
-        ],
-        "overview": summary.to_dict(),
-        "runs": [
-            {"study": study, "variant": variant, "seed": seed, **_without_resamples(record)}
-            for (study, variant, seed), record in records.items()
-            if record is not None
-        ],
-    }
-    atomic_write(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-    body = [f"# Profile `{context.profile}` on {context.data}"]
-    if summary.decided:
-        body.append(summary.to_markdown())
-    body += [table.to_markdown() for table in tables]
-    body += ["## How it was made", f"`{context.command}`", _made_with(records)]
-    atomic_write(folder / "README.md", "\n\n".join(body) + "\n")
-
-
-def _without_resamples(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record without the values under resamples: they are in the published records, and of no use to read."""
-    tree = record.get("resamples")
-    if tree is None:
-        return dict(record)
-    return {**record, "resamples": {name: value for name, value in tree.items() if name != "values"}}
-
-
-def _with_text_keys(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a row holds by seed, with the seeds as text: JSON has no other keys."""
-    values = {metric: {str(seed): value for seed, value in each.items()} for metric, each in row["values"].items()}
-    return {"values": values, **{time: {str(seed): value for seed, value in row[time].items()} for time in _TIMES}}
-
-
-def _made_with(records: Records) -> str:
-    """Return a table of where and how fast the runs were."""
-    lines = []
-    for (study, variant, seed), record in records.items():
-        if record is None:
-            lines.append([study, variant, seed, NOT_RUN, "", "", "", ""])
-            continue
-        made = record["provenance"]
-        training = record["config"]["training"]
-        lines.append(
-            [
-                study,
-                variant,
-                seed,
-                training["iterations"],
-                "resumed" if record["seconds"]["training"] is None else round(record["seconds"]["training"]),
-                made["processor"],
-                made["versions"]["torch"],
-                made["revision"],
-            ]
-        )
-    columns = ["study", "variant", "seed", "iterations", "seconds", "processor", "torch", "revision"]
-    return str(pd.DataFrame(lines, columns=columns).to_markdown(index=False, disable_numparse=True))

@@ -10,9 +10,10 @@ import pandas as pd
 
 from ablations.claims import LEVEL, Chain, Estimate, JudgedClaim, Verdict
 from ablations.reporting.cells import estimate_cell, p_cell, points
+from ablations.reporting.grid import Cell, Grid, Row
 from ablations.statistics import CONFIDENCE, POWER
 
-__all__ = ["claims_frame", "claims_markdown", "decided", "verdict_cells"]
+__all__ = ["HEADER", "claims_frame", "claims_grid", "claims_markdown", "claims_reading", "decided", "verdict_cells"]
 
 HEADER = ("verdict", "difference", "p", "p, Holm", f"detectable at {POWER:.0%} power")
 
@@ -35,32 +36,40 @@ def verdict_cells(judged: JudgedClaim) -> list[str]:
     ]
 
 
-def claims_markdown(judged: Sequence[JudgedClaim]) -> str:
-    """Return the claims as a table with a row each, and one for every part of a chain, and how to read it."""
-    body = []
+def claims_grid(judged: Sequence[JudgedClaim]) -> Grid:
+    """Return the claims as a table with a row each, and one for every part of a chain."""
+    rows = []
     for claim in judged:
-        cells = verdict_cells(claim)
+        cells = _cells(claim)
         chain = claim.claim if isinstance(claim.claim, Chain) else None
         if chain is not None:
             # its parts have their own
-            cells[1] = cells[4] = ""
-        body.append([claim.claim.statement + (" (primary)" if claim.claim.primary else ""), *cells])
+            cells[1] = cells[4] = Cell("")
+        name = claim.claim.statement + (" (primary)" if claim.claim.primary else "")
+        rows.append(Row(name, "variant", tuple(cells)))
         if chain is not None:
             for part, estimate in zip(chain.parts, claim.estimates, strict=True):
                 unsure = claim.verdict == "inconclusive" and not estimate.p <= LEVEL
-                detectable = _detectable(estimate) if unsure else ""
-                body.append(
-                    [f"&emsp;{part.statement}", "", estimate_cell(estimate), p_cell(estimate.p), "", detectable]
-                )
-    frame = pd.DataFrame(body, columns=["claim", *HEADER])
-    return "\n\n".join([str(frame.to_markdown(index=False, disable_numparse=True)), _reading(judged)])
+                texts = ["", estimate_cell(estimate), p_cell(estimate.p), "", _detectable(estimate) if unsure else ""]
+                rows.append(Row(f"\u2003{part.statement}", "variant", tuple(map(Cell, texts))))
+    return Grid(HEADER, tuple(rows))
 
 
-def _reading(judged: Sequence[JudgedClaim]) -> str:
-    """Return what may be concluded from the verdicts, in words."""
+def _cells(judged: JudgedClaim) -> list[Cell]:
+    texts = verdict_cells(judged)
+    return [Cell(texts[0].strip("*"), strong=texts[0].startswith("**")), *map(Cell, texts[1:])]
+
+
+def claims_markdown(judged: Sequence[JudgedClaim]) -> str:
+    """Return the claims as a table with a row each, and one for every part of a chain, and how to read it."""
+    return "\n\n".join([claims_grid(judged).to_markdown(), "  \n".join(claims_reading(judged))])
+
+
+def claims_reading(judged: Sequence[JudgedClaim]) -> list[str]:
+    """Return what may be concluded from the verdicts, in words, and how they were come by."""
     counts = Counter(claim.verdict for claim in judged)
     found = ", ".join(f"{verdict}: {counts[verdict]}" for verdict in get_args(Verdict) if counts[verdict])
-    lines = [
+    return [
         f"Of {len(judged)} claims declared: {found}. What may be concluded is what holds here, or is opposite here, of "
         "this data at this budget alone. *Inconclusive* is not evidence of no difference: a true one smaller than the "
         "detectable one was likely to be missed.",
@@ -68,7 +77,6 @@ def _reading(judged: Sequence[JudgedClaim]) -> str:
         f"Intervals are at {CONFIDENCE:.0%} unless they say otherwise, and adjusted for nothing."
         + (" Of a claim in parts, every part must hold: its p is the largest." if _has_parts(judged) else ""),
     ]
-    return "  \n".join(lines)
 
 
 def _has_parts(judged: Sequence[JudgedClaim]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from ablations.study import Contrast, Study, Variant
-from cornernet.config import Config, HourglassConfig
+from cornernet.config import Config, CornerHeadConfig, HourglassConfig
 
 __all__ = ["STUDY"]
 
@@ -42,6 +42,8 @@ def _narrower(config: Config) -> HourglassConfig:
 
 
 def _half_pooling(config: Config) -> int:
+    if not isinstance(config.model.head, CornerHeadConfig):
+        raise ValueError("the study backbone_size is of corners; run it under a profile whose head finds them")
     return config.model.head.pool_channels // 2
 
 

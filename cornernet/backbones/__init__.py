@@ -2,8 +2,8 @@
 
 A backbone is an ``nn.Module`` with
 
-* ``num_stacks``, ``total_stride`` (input pixels per cell of its coarsest map) and ``channels`` (width of the map
-  at stride 4 that heads read);
+* ``num_stacks``, ``total_stride`` (input pixels per cell of its coarsest map), ``channels`` (width of the map at
+  stride 4 that heads read) and ``level_channels`` (widths of all maps of a stack, at strides 4, 8, 16 and so on);
 * ``stem(images)``: [B, 3, H, W] to [B, C, H/4, W/4];
 * ``stack(s, x)``: the maps of stack ``s``, from fine (stride 4) to coarse;
 * ``merge(s, x, fine)``: the input of stack ``s + 1`` from the input and the finest map of stack ``s``; never called
@@ -29,6 +29,7 @@ class Backbone(Protocol):
     num_stacks: int
     total_stride: int
     channels: int
+    level_channels: tuple[int, ...]
     stem: nn.Module
 
     def stack(self, index: int, x: Tensor) -> list[Tensor]:

@@ -97,6 +97,7 @@ class Hourglass(nn.Module):
         self.num_stacks = config.stacks
         self.total_stride = config.total_stride
         self.channels = width
+        self.level_channels = tuple(config.channels)
         self.stem = nn.Sequential(
             ConvBlock(3, config.stem_channels, kernel=7, stride=2),
             ResidualBlock(config.stem_channels, width, stride=2),

@@ -70,9 +70,9 @@ class ResNetFPN(nn.Module):
             first = block(before, width, 1 if index == 0 else 2)
             self.stages.append(nn.Sequential(first, *(block(width, width) for _ in range(count - 1))))
             before = width
-        self.pyramid = FeaturePyramid(
-            config.channels, config.fpn_channels, 1 if config.outputs == "finest" else len(config.channels)
-        )
+        outputs = 1 if config.outputs == "finest" else len(config.channels)
+        self.level_channels = (config.fpn_channels,) * outputs
+        self.pyramid = FeaturePyramid(config.channels, config.fpn_channels, outputs)
         for stage in (self.stem, self.stages):
             _initialise(stage)
 

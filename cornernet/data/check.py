@@ -21,7 +21,7 @@ from cornernet.data.coco import annotation_files, find_annotations, is_detection
 from cornernet.data.dataset import DetectionDataset, Dropped
 from cornernet.data.images import DataError
 
-__all__ = ["DataReport", "FileReport", "check_folder"]
+__all__ = ["DataReport", "FileReport", "by_reason", "check_folder"]
 
 _SHOWN = 5
 
@@ -160,7 +160,9 @@ def _warnings(files: Sequence[FileReport]) -> list[str]:
         repeated = len(file.digests) - len(set(file.digests))
         if repeated:
             warnings.append(f"{file.name}: {repeated} images repeat the content of another")
-    for a, b in itertools.combinations(files, 2):
+    # what `data split` divides is no split itself
+    splits = [file for file in files if Path(file.name).stem != "instances_all"]
+    for a, b in itertools.combinations(splits, 2):
         shared = len(set(a.digests) & set(b.digests))
         if shared:
             warnings.append(
@@ -183,7 +185,7 @@ def _file_lines(file: FileReport) -> Iterable[str]:
             f"  boxes, smallest, median and largest: width {low[0]:.4g} {middle[0]:.4g} {high[0]:.4g}, "
             f"height {low[1]:.4g} {middle[1]:.4g} {high[1]:.4g} pixels"
         )
-    lines += [f"  {line}" for line in _by_reason("dropped", file.dataset.dropped)]
+    lines += [f"  {line}" for line in by_reason("dropped", file.dataset.dropped)]
     if file.unreadable:
         lines.append(f"  unreadable images: {len(file.unreadable)}")
         lines += [f"    {item.reason}" for item in file.unreadable[:_SHOWN]]
@@ -192,7 +194,8 @@ def _file_lines(file: FileReport) -> Iterable[str]:
     return lines
 
 
-def _by_reason(what: str, items: Sequence[Dropped]) -> Iterable[str]:
+def by_reason(what: str, items: Sequence[Dropped]) -> Iterable[str]:
+    """Yield a line a reason: how many items it has, and the first of them."""
     groups: dict[str, list[str]] = defaultdict(list)
     for item in items:
         groups[item.reason].append(

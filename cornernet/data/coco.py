@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from cornernet.config import CocoSource
 from cornernet.data.dataset import AnnotationTable, DetectionDataset, Dropped, ImageTable
 from cornernet.data.images import DataError, read_image
+from cornernet.files import nearest
 
 _MISSING = "its file is missing"
 
@@ -63,7 +64,7 @@ def annotation_files(root: Path) -> list[str]:
     Raises ``DataError`` where ``root`` is no folder.
     """
     if not root.is_dir():
-        raise DataError(f"there is no folder {root}; give the folder of the data set (data.source.root)")
+        raise DataError(f"there is no folder {root}; give the folder of the data set (data.source.root){nearest(root)}")
     found: set[Path] = set()
     for pattern in ("*.json", "annotations/*.json", "*/*annotations*.json"):
         found.update(path for path in root.glob(pattern) if path.is_file())
@@ -98,7 +99,10 @@ def find_annotations(root: Path, wanted: str, split: str) -> str:
             f"choose one: {flag} {matches[0]}"
         )
     if len(files) == 1:
-        fix = f"to use the same file, as a trial, for both: {flag} {split_of(files[0])}"
+        fix = (
+            f"divide it: cornernet data split {root}; or, to use the same file, as a trial, for both: "
+            f"{flag} {split_of(files[0])}"
+        )
     else:
         fix = f"choose one: {flag} PART-OF-ITS-NAME"
     raise DataError(f"no annotation file in {root} fits the split {wanted!r}; there is {_listing(files)}; {fix}")

@@ -25,6 +25,7 @@ __all__ = [
     "Dropped",
     "ImageRecord",
     "ImageTable",
+    "content_digests",
     "require_same_classes",
 ]
 
@@ -305,11 +306,44 @@ def require_same_classes(train: DetectionDataset, val: DetectionDataset) -> None
     )
 
 
+def content_digests(dataset: DetectionDataset) -> list[bytes]:
+    """Return the sha256 of every picture's file in order, of its pixels where pictures are generated.
+
+    Raises :class:`DataError` where a file cannot be read.
+    """
+    if dataset.pixels is not None:
+        return [hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in dataset.pixels]
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(_file_digest, (record.path for record in dataset.records)))
+
+
 def shared_images(train: DetectionDataset, val: DetectionDataset) -> int:
-    """Return how many image files of ``val`` are also in ``train``; generated pictures never are."""
+    """Return how many images of ``val`` are also in ``train``, by their content, whatever they are named.
+
+    Only files of a size that occurs in both are read. Generated pictures are never in both.
+    """
     if train.pixels is not None or val.pixels is not None:
         return 0
-    return len(train.image_paths() & val.image_paths())
+    ours, theirs = _by_file_size(train), _by_file_size(val)
+    shared = 0
+    with ThreadPoolExecutor(8) as pool:
+        for size in ours.keys() & theirs.keys():
+            # the same path needs no reading
+            known = ours[size] & theirs[size]
+            rest = sorted(theirs[size] - known)
+            digests = set(pool.map(_file_digest, ours[size])) if rest else set()
+            shared += len(known) + sum(digest in digests for digest in pool.map(_file_digest, rest))
+    return shared
+
+
+def _by_file_size(dataset: DetectionDataset) -> dict[int, set[Path]]:
+    found: dict[int, set[Path]] = {}
+    for path in dataset.image_paths():
+        try:
+            found.setdefault(path.stat().st_size, set()).add(path)
+        except OSError as error:
+            raise DataError(f"cannot read the image {path}: {error.strerror}; restore the file") from error
+    return found
 
 
 def shared_images_warning(shared: int, val: DetectionDataset) -> str:

@@ -94,19 +94,26 @@ class TrainingSet(Dataset[Example]):
             self._cache[index] = fitted
         return fitted
 
-    def __getitem__(self, key: tuple[int, int]) -> Example:
-        """Return the example of (epoch, index). Raises ``DataError`` where the picture cannot be read."""
-        epoch, index = key
+    def augmented(self, epoch: int, index: int) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
+        """Return picture ``index`` as epoch ``epoch`` sees it, not yet normalised, with its boxes and their labels.
+
+        See ``transforms.augment``. Raises ``DataError`` where the picture cannot be read.
+        """
         record = self.dataset.records[index]
         image, (sx, sy) = self._fitted(index)
         boxes = record.boxes * np.array([sx, sy, sx, sy], np.float64)
         rng = np.random.default_rng([word % 2**64 for word in (self.seed, epoch, record.image_id)])
-        pixels, boxes, labels = augment(image, boxes, record.labels, self.config, rng)
+        return augment(image, boxes, record.labels, self.config, rng)
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        """Return the example of (epoch, index). Raises ``DataError`` where the picture cannot be read."""
+        epoch, index = key
+        pixels, boxes, labels = self.augmented(epoch, index)
         return Example(
             image=torch.from_numpy(normalise(pixels, self.config)),
             boxes=torch.from_numpy(boxes),
             labels=torch.from_numpy(labels),
-            image_id=record.image_id,
+            image_id=self.dataset.image_id(index),
         )
 
 

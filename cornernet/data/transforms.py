@@ -42,6 +42,7 @@ __all__ = [
     "jitter_colour",
     "non_empty",
     "normalise",
+    "padding_colour",
     "read_fitted",
     "resize",
     "shift",
@@ -69,13 +70,16 @@ EIGENVECTORS = np.array(
 # ------------------------------------------------------------------------------------------ geometry
 
 
-def crop_window(image: Image, centre: tuple[int, int], size: Size) -> tuple[Image, tuple[int, int]]:
+def crop_window(
+    image: Image, centre: tuple[int, int], size: Size, padding: tuple[int, ...] | None = None
+) -> tuple[Image, tuple[int, int]]:
     """Return the window of ``size`` (height, width) around ``centre`` (x, y), black outside the picture.
 
     Takes pixels [x - W//2, x + W//2) and [y - H//2, y + H//2) and puts the centre at (W//2, H//2), as the authors
     do; the last column or row of a window with an odd side is therefore always black. The offset (dx, dy) moves
     coordinates of the picture into the window: x + dx, y + dy. The test path pastes a photograph on its canvas
-    with it. The result is new memory of the picture's dtype, with as many channels.
+    with it. The result is new memory of the picture's dtype, with as many channels. ``padding``, a value a channel, is
+    the colour outside the picture in place of black.
     """
     (x, y), (height, width) = centre, size
     half_h, half_w = height // 2, width // 2
@@ -83,16 +87,29 @@ def crop_window(image: Image, centre: tuple[int, int], size: Size) -> tuple[Imag
     left, right = max(x - half_w, 0), min(x + half_w, image.shape[1])
     dx, dy = half_w - x, half_h - y
     window = np.zeros((height, width, *image.shape[2:]), image.dtype)
+    if padding is not None:
+        window[:] = np.asarray(padding, image.dtype)
     if top < bottom and left < right:
         window[top + dy : bottom + dy, left + dx : right + dx] = image[top:bottom, left:right]
     return window, (dx, dy)
 
 
-def square_window(image: Image) -> tuple[Image, tuple[int, int]]:
-    """Return the picture centred in a black square as large as its longer side, and the offset (dx, dy)."""
+def square_window(image: Image, padding: tuple[int, ...] | None = None) -> tuple[Image, tuple[int, int]]:
+    """Return the picture centred in a square as large as its longer side, and the offset (dx, dy).
+
+    The square is black, or of the colour ``padding``.
+    """
     height, width = image.shape[:2]
     side = max(height, width)
-    return crop_window(image, (width // 2, height // 2), (side, side))
+    return crop_window(image, (width // 2, height // 2), (side, side), padding)
+
+
+def padding_colour(config: DataConfig) -> tuple[int, ...] | None:
+    """Return the colour B, G, R outside a photograph as bytes, None for black: ``config.mean`` to the nearest byte."""
+    if config.padding == "black":
+        return None
+    mean = config.mean if config.channel_order == "bgr" else config.mean[::-1]
+    return tuple(round(255 * value) for value in mean)
 
 
 def centre_range(side: int, border: int) -> tuple[int, int]:
@@ -256,9 +273,9 @@ def apply(
     """
     augmentation = config.augmentation
     if augmentation.random_crop:
-        window, offset = crop_window(image, draws.centre, draws.view)
+        window, offset = crop_window(image, draws.centre, draws.view, padding_colour(config))
     else:
-        window, offset = square_window(image)
+        window, offset = square_window(image, padding_colour(config))
     window, boxes = resize(window, shift(boxes, offset), config.input_size)
     boxes = clip_boxes(boxes, config.input_size)
     kept = non_empty(boxes)

@@ -6,7 +6,8 @@ A head is an ``nn.Module`` that owns its method; training, postprocess and evalu
 * ``targets(boxes, labels, image_size)``: what the predictions should be, with ``counts()``, the numbers of things
   that losses are normalised by, ``to(device)`` and ``pin_memory()``;
 * ``loss(outputs, targets, counts)``: named components, ``total`` among them;
-* ``decode(predictions, testing)``: :class:`Candidates`, one an image.
+* ``decode(predictions, testing)``: :class:`Candidates`, one an image;
+* ``leaves_unused``: whether some layers of the backbone get no gradient, which several devices must be told.
 
 A head may also have
 
@@ -28,12 +29,14 @@ from typing import Any
 from torch import nn
 
 from cornernet.config import ModelConfig
+from cornernet.heads.anchor.head import AnchorHead
 from cornernet.heads.candidates import Candidates, CornerPoints
 from cornernet.heads.corner.head import CornerHead
 
 __all__ = ["HEADS", "Candidates", "CornerPoints", "build_head"]
 
 HEADS: dict[str, Callable[..., nn.Module]] = {
+    "anchor": AnchorHead,
     "corner": CornerHead,
 }
 

@@ -18,8 +18,8 @@ pytestmark = [
 ]
 
 
-def config(precision: str = "float32"):
-    found = recipe("tiny").with_("data.source.train_images", 10).with_("data.source.val_images", 3)
+def config(precision: str = "float32", name: str = "tiny"):
+    found = recipe(name).with_("data.source.train_images", 10).with_("data.source.val_images", 3)
     for path, value in {
         "iterations": 6,
         "warmup": 2,
@@ -33,8 +33,9 @@ def config(precision: str = "float32"):
     return found
 
 
+@pytest.mark.parametrize("name", ["tiny", "tiny_anchors"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_trains_resumes_and_evaluates(precision, tmp_path) -> None:
+def test_trains_resumes_and_evaluates(precision, name, tmp_path) -> None:
     class Stop(Exception):
         pass
 
@@ -43,13 +44,13 @@ def test_trains_resumes_and_evaluates(precision, tmp_path) -> None:
             raise Stop
 
     with pytest.raises(Stop):
-        train(config(precision), tmp_path, quiet=True, on_iteration=stop)
-    evaluation = train(config(precision), tmp_path, quiet=True, resume=True)
+        train(config(precision, name), tmp_path, quiet=True, on_iteration=stop)
+    evaluation = train(config(precision, name), tmp_path, quiet=True, resume=True)
     assert evaluation is not None
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 5, 6]
     detector = load_detector(tmp_path, device="cuda")
-    again = evaluate(detector, open_dataset(config().data.source, "val"), config())
+    again = evaluate(detector, open_dataset(config().data.source, "val"), config(name=name))
     assert again.metrics["AP"] == pytest.approx(evaluation.metrics["AP"], abs=1e-6)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cornernet import Config, build_detector, recipe, save_detector
+from cornernet import Config, build_detector, load_detector, recipe, save_detector
 from cornernet.cli import main
 from cornernet.data import open_dataset
 from tests.unit.data.folders import coco_folder
@@ -95,7 +95,7 @@ def test_a_folder_of_photographs_is_trained_evaluated_and_detected_on(here, caps
     assert main(["train", *same_for_both, *small, "--training.iterations", "2", "--out", "run"]) == 0
     assert main(["evaluate", "--weights", "run", "--data", str(root), "--split", "train"]) == 0
     assert "toothbrush" in capsys.readouterr().out
-    photos = sorted(str(path) for path in root.rglob("*.png"))
+    photos = sorted(str(path) for path in (root / "images").rglob("*.png"))
     assert main(["detect", *photos, "--weights", "run", "--min-score", "0"]) == 0
     assert len(json.loads((here / "out" / "detections.json").read_text())) == 3
 
@@ -136,7 +136,36 @@ def test_detect_draws_photographs_and_writes_boxes(here, weights, photo, capsys)
     assert (boxes[:, :2] + boxes[:, 2:] <= 95 + 1e-3).all()
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "data check"])
+def test_weights_go_to_the_authors_names_and_come_back_with_equal_bits(here, weights, capsys) -> None:
+    assert main(["convert", str(weights), "--out", "theirs.pkl", "--to", "authors"]) == 0
+    assert main(["convert", "theirs.pkl", "--out", "back.safetensors", "--recipe", "tiny"]) == 0
+    assert "3 classes" in capsys.readouterr().out
+    before, after = load_detector(weights), load_detector(here / "back.safetensors")
+    assert all(torch.equal(value, after.state_dict()[key]) for key, value in before.state_dict().items())
+    assert after.config == before.config
+    assert after.classes is None
+
+
+def test_conversion_takes_classes_from_a_folder(here, weights) -> None:
+    root = coco_folder(here)
+    assert main(["convert", str(weights), "--out", "named.safetensors", "--data", str(root)]) == 0
+    assert load_detector(here / "named.safetensors").category_ids == (1, 13, 90)
+
+
+COMMANDS = [
+    "train",
+    "evaluate",
+    "detect",
+    "convert",
+    "data check",
+    "data import-voc",
+    "data import-yolo",
+    "data split",
+    "data show",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command, capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])
@@ -147,7 +176,7 @@ def test_every_command_has_help_with_an_example(command, capsys) -> None:
 def test_help_lists_the_commands(capsys) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in ("train", "evaluate", "detect", "data check"))
+    assert all(name in out for name in COMMANDS)
 
 
 @pytest.mark.parametrize(
@@ -166,17 +195,62 @@ def test_help_lists_the_commands(capsys) -> None:
         (["evaluate", "--weights", "WEIGHTS", "--model.num-classes", "4"], "do not fit the model"),
         (["detect", "absent.jpg", "--weights", "WEIGHTS"], "there is no file absent.jpg"),
         (["detect", "a/x.jpg", "b/x.png", "--weights", "WEIGHTS"], "would overwrite each other"),
+        (["convert", "absent.pkl", "--out", "x.safetensors"], "there is no file absent.pkl"),
+        (["convert", "WEIGHTS", "--out", "x.safetensors", "--to", "authors"], "must end in .pkl"),
+        (["convert", "WEIGHTS", "--out", "WEIGHTS"], "--overwrite"),
+        (["detect", "PHOTO"], "--weights is missing"),
+        (["evaluate", "--weights", "weight.safetensors"], "did you mean weights.safetensors?"),
+        (["data", "import-voc", "nowhere"], "there is no folder nowhere"),
         (["data", "check", "nowhere"], "nowhere"),
         (["data", "chekc", "nowhere"], "did you mean data check"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_that_says_why(argv, message, here, weights, capsys) -> None:
-    assert status([str(weights) if a == "WEIGHTS" else a for a in argv]) == 2
+def test_what_cannot_be_done_is_one_line_that_says_why(argv, message, here, weights, photo, capsys) -> None:
+    paths = {"WEIGHTS": str(weights), "PHOTO": str(photo)}
+    assert status([paths.get(a, a) for a in argv]) == 2
     captured = capsys.readouterr()
     # data check prints its findings, errors among them, as its result
     said = captured.out if argv[:2] == ["data", "check"] else captured.err
     assert message in " ".join(said.split())  # the parser of flags wraps its lines
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("error", "flags"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), ("accumulation", "precision", "input")),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), ("accumulation",)),
+        (MemoryError(), ("accumulation",)),
+    ],
+)
+def test_out_of_memory_names_three_flags_that_help(error, flags, here, capsys, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cornernet.cli.train", fail)
+    assert main(["train", *SHORT]) == 2
+    said = capsys.readouterr().err
+    assert all(f"--{part}" in said or f".{part}" in said for part in flags)
+    assert said.count("  --") == 3
+    monkeypatch.setattr("cornernet.cli.train", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["train", *SHORT])
+
+
+def test_a_folder_without_a_recipe_is_trained_as_suits_it_and_says_why(here, capsys) -> None:
+    root = coco_folder(here / "cells")
+    flags = ["train", "--data", str(root), "--data.source.val-split", "train"]
+    assert main([*flags, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "--recipe tiny: no image is larger than 60 pixels" in out
+    assert "--training.iterations 800: 2133 passes over 3 images" in out
+    assert "would train" in out
+    assert "runs/tiny-cells-1" in out
+    assert not (here / "runs").exists()
+    assert main([*flags, "--training.iterations", "1", "--training.batch-size", "2", "--tensorboard"]) == 0
+    assert list((here / "runs/tiny-cells-1/tensorboard").glob("events.out.tfevents.*"))
+    assert main(["evaluate", "--weights", "runs/tiny-cells-1", "--dry-run"]) == 0
+    assert "3 of the 3 images" in capsys.readouterr().err
 
 
 def test_an_unknown_flag_is_answered_with_the_nearest(here, capsys) -> None:

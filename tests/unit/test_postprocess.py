@@ -259,6 +259,35 @@ def test_each_defect_is_a_switch_of_its_own() -> None:
     assert not np.array_equal(sound.boxes, crossed.boxes)
 
 
+def test_an_iou_of_points_is_smaller_than_one_of_pixels() -> None:
+    rows = np.array([[0, 0, 10, 10, 0.9, 1, 1], [0, 5, 10, 15, 0.8, 1, 1]], np.float32)
+    pixels, points = soft_nms(rows, method="linear", iou=0.0), soft_nms(rows, method="linear", iou=0.0, extent="points")
+    assert pixels[1, 4] == pytest.approx(0.8 * (1 - 66 / (242 - 66)))
+    assert points[1, 4] == pytest.approx(0.8 * (1 - 50 / 150))
+    candidates = [candidates_of(rows, [0, 0])]
+    testing = TestingConfig(nms="linear", nms_iou=0.0, nms_extent="points")
+    np.testing.assert_array_equal(suppress(candidates, testing).scores, points[:, 4])
+
+
+@pytest.mark.parametrize(("height", "width"), [(50, 70), (127, 127), (128, 200)])
+@pytest.mark.parametrize("order", ["bgr", "rgb"])
+def test_padding_with_the_mean_is_zero_around_the_photograph_and_changes_nothing_in_it(height, width, order) -> None:
+    image = np.random.default_rng(3).integers(1, 256, (height, width, 3), np.uint8)
+    black = replace(DataConfig(), channel_order=order)
+    (plain, placement), (filled, _) = (
+        prepare(image, config, 1.0, True, 128) for config in (black, replace(black, padding="mean"))
+    )
+    (dx, dy), (h, w) = placement.offset, placement.scaled
+    inside = torch.zeros(placement.canvas, dtype=torch.bool)
+    inside[max(dy, 0) : dy + h, max(dx, 0) : dx + w] = True
+    inside[-1], inside[:, -1] = False, False  # where the authors' windows do not reach
+    inside = torch.stack([inside, inside.flip(1)])[:, None].expand_as(plain)
+    assert torch.equal(plain[inside], filled[inside])
+    assert (filled[~inside] == 0).all()
+    assert not inside.all()
+    assert (plain[~inside] != 0).all()
+
+
 # ----------------------------------------------------------------------------------------- geometry
 
 

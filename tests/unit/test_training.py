@@ -62,7 +62,8 @@ def test_a_run_leaves_a_whole_folder(tmp_path) -> None:
     evaluation = train(config(training__evaluate_every=3), tmp_path / "run", quiet=True)
     folder = tmp_path / "run"
     names = {p.name for p in folder.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "checkpoints", "model.safetensors", "evaluation.json"}
+    assert names == {"config.json", "metrics.jsonl", "checkpoints", "model.safetensors", "evaluation.json", "looks"}
+    assert sorted(p.name for p in (folder / "looks").iterdir()) == ["step-0000003.png", "step-0000006.png"]
     assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step-0000006"]
     assert Config.load(folder / "config.json") == config(training__evaluate_every=3)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -72,6 +73,42 @@ def test_a_run_leaves_a_whole_folder(tmp_path) -> None:
     assert summary["metrics"]["AP"] == pytest.approx(evaluation.metrics["AP"])
     detector = load_detector(folder)
     assert detector.classes == ("ellipse", "triangle", "cross")
+
+
+def test_float16_scales_the_loss_and_resumes_to_the_same_bits(tmp_path) -> None:
+    half = config(training__precision="float16", training__clip_norm=1.0)
+    train(half, tmp_path / "whole", quiet=True, final_evaluation=False)
+
+    def stop(done: int) -> None:
+        if done == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(half, tmp_path / "cut", quiet=True, on_iteration=stop)
+    scaler = torch.load(tmp_path / "cut/checkpoints/step-0000002/training.pt", weights_only=True)["scaler"]
+    assert scaler["scale"] > 1
+    train(half, tmp_path / "cut", resume=True, quiet=True, final_evaluation=False)
+    assert_same_bits(tmp_path / "whole", tmp_path / "cut")
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "whole").values())
+    train(config(), tmp_path / "single", quiet=True, final_evaluation=False)
+    near = [a - b for (_, a), (_, b) in zip(losses(tmp_path / "whole"), losses(tmp_path / "single"), strict=True)]
+    assert max(map(abs, near[:2])) < 0.1 * losses(tmp_path / "single")[0][1]
+
+
+def test_whoever_asks_gets_every_record_and_the_final_metrics(tmp_path) -> None:
+    records: list[dict[str, object]] = []
+    train(config(training__evaluate_every=4), tmp_path, quiet=True, on_record=records.append)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert records[:-1] == lines
+    assert records[-1]["iteration"] == 6
+    assert "val/AP" in records[-1]
+
+
+def test_photographs_trained_on_are_listed_by_content(tmp_path) -> None:
+    source = CocoSource(root=str(coco_folder(tmp_path / "data")), val_split="train")
+    small = config(data__source=source, training__iterations=1, training__batch_size=2)
+    train(small, tmp_path / "run", quiet=True, final_evaluation=False)
+    assert len((tmp_path / "run" / "trained_on.txt").read_text().split()) == 3
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path) -> None:

@@ -12,7 +12,11 @@ from cornernet.config import TestingConfig
 from cornernet.heads.candidates import Candidates, CornerPoints
 from cornernet.heads.corner.outputs import Corners, Predictions
 
-__all__ = ["corners", "decode", "embedding_distance"]
+__all__ = ["corners", "decode", "decode_padded", "embedding_distance"]
+
+
+_LARGE = 1 << 17
+"""Places of a batch's heatmaps from which it is asked whether they are decoded in one pass."""
 
 
 class _Top(NamedTuple):
@@ -32,6 +36,20 @@ def decode(predictions: Predictions, testing: TestingConfig) -> list[Candidates]
     classes differ, its embeddings are further apart than ``testing.embedding_threshold``, or its bottom-right corner
     lies above or left of its top-left one. The score of a box is the mean of its corners' scores.
     """
+    if predictions.heatmaps.top_left.device.type == "cpu" and predictions.heatmaps.top_left.numel() >= _LARGE:
+        from cornernet.heads.corner.decode_cpu import decode_large, serves  # compiled by numba: only where it pays
+
+        found = decode_large(predictions, testing) if serves(predictions, testing) else None
+        if found is not None:
+            return found
+    padded = decode_padded(predictions, testing)
+    return [
+        Candidates(*(column[b, :n] for column in padded)) for b, n in enumerate((padded.scores > -1).sum(1).tolist())
+    ]
+
+
+def decode_padded(predictions: Predictions, testing: TestingConfig) -> Candidates:
+    """Return :func:`decode`'s candidates of a batch in tensors [B, N, ...]; rows of score -1 fill them up."""
     top_left, bottom_right = _both(predictions, testing)
     distance = embedding_distance(top_left.embeddings[:, :, None], bottom_right.embeddings[:, None, :])
     # written so that a NaN embedding or offset never forms a pair
@@ -41,6 +59,10 @@ def decode(predictions: Predictions, testing: TestingConfig) -> list[Candidates]
         & (top_left.x[:, :, None] <= bottom_right.x[:, None, :])
         & (top_left.y[:, :, None] <= bottom_right.y[:, None, :])
     )
+    if testing.reject_empty:
+        accepted &= (top_left.x[:, :, None] != bottom_right.x[:, None, :]) & (
+            top_left.y[:, :, None] != bottom_right.y[:, None, :]
+        )
     if "heatmaps" in testing.substitute:
         # true corners are fewer than top_k, and what fills it up is known to be none
         accepted &= (top_left.scores[:, :, None] > 0) & (bottom_right.scores[:, None, :] > 0)
@@ -60,11 +82,7 @@ def decode(predictions: Predictions, testing: TestingConfig) -> list[Candidates]
         dim=-1,
     )
     corner_scores = torch.stack([top_left.scores.gather(1, first), bottom_right.scores.gather(1, second)], dim=-1)
-    labels = top_left.labels.gather(1, first)
-    return [
-        Candidates(boxes[b, :n], best[b, :n], corner_scores[b, :n], labels[b, :n])
-        for b, n in enumerate((best > -1).sum(1).tolist())
-    ]
+    return Candidates(boxes, best, corner_scores, top_left.labels.gather(1, first))
 
 
 def corners(predictions: Predictions, testing: TestingConfig) -> list[Corners[CornerPoints]]:
@@ -117,17 +135,26 @@ def _top_corners(heatmap: Tensor, embedding: Tensor, offset: Tensor, testing: Te
     peaks = F.max_pool2d(scores, kernel, stride=1, padding=kernel // 2) == scores
     # heatmaps may be channels_last: flatten in [class, y, x] order whatever the layout
     ranked = (scores * peaks).reshape(batch, -1)
-    best, index = ranked.topk(min(testing.top_k, ranked.shape[1]), dim=1)
+    # written so that an exported graph, whose maps always have as many places, keeps no trace of the question
+    count = testing.top_k if ranked.shape[1] >= testing.top_k else ranked.shape[1]
+    best, index = ranked.topk(count, dim=1)
     cells = height * width
-    cell = index % cells
+    label, cell = _divided(index, cells)
+    row, column = _divided(cell, width)
     at = cell[:, None, :]
     offsets = _offsets(offset, at, testing)
     dim = embedding.shape[1]
     embeddings = embedding.float().reshape(batch, dim, cells).gather(2, at.expand(-1, dim, -1))
     return _Top(
         scores=best,
-        labels=index // cells,
-        x=cell % width + offsets[:, 0],
-        y=cell // width + offsets[:, 1],
+        labels=label,
+        x=column + offsets[:, 0],
+        y=row + offsets[:, 1],
         embeddings=embeddings.transpose(1, 2),
     )
+
+
+def _divided(index: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """Return quotient and remainder of whole numbers that are not negative."""
+    divisor = index.new_full((), by) if torch.compiler.is_exporting() else by  # ONNX divides by no symbol
+    return index // divisor, index % divisor

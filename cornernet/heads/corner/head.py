@@ -14,7 +14,7 @@ import kernels
 from cornernet.backbones.hourglass import ConvBlock, conv1x1_bn
 from cornernet.config import CornerHeadConfig, TestingConfig
 from cornernet.heads.candidates import Candidates, CornerPoints
-from cornernet.heads.corner.decode import corners, decode
+from cornernet.heads.corner.decode import corners, decode, decode_padded
 from cornernet.heads.corner.losses import corner_losses
 from cornernet.heads.corner.outputs import Corners, Predictions
 from cornernet.heads.corner.substitute import substitute
@@ -50,12 +50,13 @@ class CornerPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the map from which the heatmap, the embedding and the offset of this corner are predicted."""
         vertical, horizontal = self.vertical(x), self.horizontal(x)
-        if self.pooling == "none":
-            pooled = vertical + horizontal
-        else:
-            pooled = kernels.corner_pool(vertical, horizontal, self.corner, self.impl)
+        pooled = vertical + horizontal if self.pooling == "none" else self.pool(vertical, horizontal)
         y: Tensor = self.output(F.relu(self.pooled(pooled) + self.shortcut(x)))
         return y
+
+    def pool(self, vertical: Tensor, horizontal: Tensor) -> Tensor:
+        """Return the two branches' maps pooled and added."""
+        return kernels.corner_pool(vertical, horizontal, self.corner, self.impl)
 
 
 def prediction_layers(channels: int, out_channels: int) -> nn.Sequential:
@@ -88,6 +89,8 @@ class CornerBranch(nn.Module):
 
 class CornerHead(nn.Module):
     """Corner heatmaps, embeddings and offsets from every stack, and what they mean (see ``cornernet.heads``)."""
+
+    leaves_unused = False
 
     def __init__(self, config: CornerHeadConfig, num_classes: int, backbone: Any) -> None:
         super().__init__()
@@ -176,6 +179,10 @@ class CornerHead(nn.Module):
     def decode(self, predictions: Predictions, testing: TestingConfig) -> list[Candidates]:
         """Return the candidates of each image from the last stack's predictions."""
         return decode(predictions, testing)
+
+    def decode_padded(self, predictions: Predictions, testing: TestingConfig) -> Candidates:
+        """Return the candidates of a batch in tensors [B, N, ...], as many for each image: for export."""
+        return decode_padded(predictions, testing)
 
     def corners(self, predictions: Predictions, testing: TestingConfig) -> list[Corners[CornerPoints]]:
         """Return the corners of each image from the last stack's predictions, before they are paired."""

@@ -1,0 +1,103 @@
+"""``python -m ablations.reporting``: write every published folder again from its records; ``--check``: are they stale?
+
+Reads reports/records/PROFILE-DATA/*.json, reports/benchmarks/*.json and the manifests of reports/pictures/, and
+nothing else. The exit status is 1 where ``--check`` finds a file that is not what they give.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ablations.reporting.folder import render, stale, write_files
+from ablations.reporting.index import index_markdown
+from ablations.reporting.kernels_report import kernel_files, read_benchmarks
+from ablations.reporting.placed import placed_pictures
+from ablations.reporting.published import published_report
+
+__all__ = ["main", "render_all"]
+
+_NOT_FOLDERS = ("records", "benchmarks", "pictures")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Write every published folder of results again from the committed records and benchmarks."""
+
+    reports: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("reports")
+    """The folder of all reports."""
+    check: bool = False
+    """Write nothing; list what differs from what would be written, and exit with 1 where anything does."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0; 1 for what is stale; 2 for what cannot be done."""
+    arguments = tyro.cli(
+        Arguments,
+        prog="python -m ablations.reporting",
+        args=None if argv is None else list(argv),
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    try:
+        if not arguments.reports.is_dir():
+            raise ValueError(f"there is no folder {arguments.reports}; run this from the root of the repository")
+        folders, notes = render_all(arguments.reports)
+    except (OSError, ValueError) as error:
+        print(f"reporting: error: {error}", file=sys.stderr)
+        return 2
+    for note in notes:
+        print(f"reporting: {note}", file=sys.stderr)
+    wrong = [folder / path for folder, files in folders.items() for path in stale(folder, files)]
+    if not arguments.check:
+        for folder, files in folders.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_files(folder, files)
+        print(f"reporting: {sum(map(len, folders.values()))} files, {len(wrong)} of them changed")
+        return 0
+    for path in wrong:
+        print(f"reporting: {path} is not what the records give", file=sys.stderr)
+    if wrong:
+        print(f"reporting: {len(wrong)} files are stale; write them again by: nox -s report", file=sys.stderr)
+        return 1
+    print(f"reporting: {sum(map(len, folders.values()))} files are what the records give")
+    return 0
+
+
+def render_all(reports: Path) -> tuple[dict[Path, dict[str, bytes]], list[str]]:
+    """Return the files of each folder that is generated below ``reports``, and a sentence on what is left out."""
+    names = sorted(path.name for path in (reports / "records").glob("*") if path.is_dir())
+    notes: list[str] = []
+    made, folders = {}, {}
+    for name in names:
+        pictures, missing = placed_pictures(reports / "pictures" / name)
+        try:
+            made[name] = published_report(reports / "records" / name)
+        except ValueError as error:
+            notes.append(f"records/{name} is left out: {error}")
+            continue
+        notes += [f"records/{name}: {line}" for line in (*made[name].broken, *missing)]
+        folders[reports / name] = render(made[name], pictures, missing)
+    kernels = []
+    for path in sorted((reports / "benchmarks").glob("*.json")):
+        try:
+            kernels.append(read_benchmarks(path))
+        except ValueError as error:
+            notes.append(str(error))
+    files: dict[str, bytes] = {}
+    for each in kernels:
+        files |= kernel_files(each)
+    if files:
+        folders[reports / "benchmarks"] = files
+    others = [path.parent.name for path in sorted(reports.glob("*/results.json")) if path.parent.name not in names]
+    index = index_markdown(made, kernels, notes, [name for name in others if name not in _NOT_FOLDERS])
+    folders[reports] = {"README.md": index.encode()}
+    return folders, notes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

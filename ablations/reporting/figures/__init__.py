@@ -1,0 +1,45 @@
+"""Figures: one file each, and a row here. Each draws what the records hold, and nothing where they hold nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ablations.reporting.figures import (
+    iou,
+    latency,
+    precision_recall,
+    quadrants,
+    seeds,
+    sizes,
+    stages,
+    steps,
+    training,
+)
+from ablations.reporting.figures.style import Drawing
+from ablations.reporting.tables import Records, StudyTable
+
+__all__ = ["FIGURES", "Drawing", "draw_all"]
+
+FIGURES: dict[str, Callable[[StudyTable, Records], Drawing | None]] = {
+    "seeds": seeds.draw,
+    "sizes": sizes.draw,
+    "quadrants": quadrants.draw,
+    "latency": latency.draw,
+    "iou": iou.draw,
+    "precision-recall": precision_recall.draw,
+    "training": training.draw,
+    "stages": stages.draw,
+    "steps": steps.draw,
+}
+"""What each figure is called; its function returns None for a table that it is not for."""
+
+
+def draw_all(tables: Sequence[StudyTable], records: Records) -> list[Drawing]:
+    """Return every figure of every table, in the order of the tables and then of :data:`FIGURES`."""
+    drawings = []
+    for table in tables:
+        for function in FIGURES.values():
+            drawing = function(table, records)
+            if drawing is not None:
+                drawings.append(drawing)
+    return drawings

@@ -1,0 +1,22 @@
+"""Where the time of an image goes: read, resize, backbone, pooling, heads, decode, suppression."""
+
+from __future__ import annotations
+
+from ablations.reporting.figures.stacked import stacked
+from ablations.reporting.figures.style import Drawing, numbered
+from ablations.reporting.tables import Records, StudyTable
+
+__all__ = ["draw"]
+
+
+def draw(table: StudyTable, records: Records) -> Drawing | None:
+    """Return the figure; None for a table that shows no times."""
+    if not table.study.latency:
+        return None
+    return stacked(
+        table,
+        records,
+        "stages",
+        f"{numbered(table)}, where the time of an image goes, mean over seeds. Pooling is the corner pooling modules, "
+        "convolutions included.",
+    )

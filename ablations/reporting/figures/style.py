@@ -1,0 +1,131 @@
+"""What all figures share: the colour of each variant, and how a figure comes with its words and its data."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ablations.reporting.tables import Records, StudyTable
+from ablations.studies import STUDIES
+from cornernet.figures import plain, rendered, styled, subplots
+
+__all__ = [
+    "Drawing",
+    "Look",
+    "drawing",
+    "in_words",
+    "legend",
+    "look",
+    "numbered",
+    "plain",
+    "plot_groups",
+    "runs_of",
+    "subplots",
+]
+
+_MARKERS = "os^Dv<>P"
+
+
+class Look(NamedTuple):
+    """How a variant is drawn, in every figure of every table."""
+
+    colour: tuple[float, float, float]
+    marker: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: its name, the study it is of, what it shows, what it looks like in words, and the data behind it.
+
+    ``svg`` and ``png`` are None where the records hold nothing to draw; ``missing`` says what they lack.
+    """
+
+    name: str
+    study: str
+    caption: str
+    alternative: str
+    data: pd.DataFrame
+    svg: bytes | None = None
+    png: bytes | None = None
+    missing: str = ""
+
+
+@functools.cache
+def _palette() -> list[tuple[float, float, float]]:
+    # eight of the ten: the last two are a grey, and a blue near the first
+    colours = sns.color_palette("colorblind", 10)
+    return [tuple(colours[at]) for at in (0, 1, 2, 3, 4, 5, 6, 8)]
+
+
+@functools.cache
+def _numbers() -> dict[str, int]:
+    names = dict.fromkeys(variant.name for study in STUDIES.values() for variant in study.variants)
+    return {name: number for number, name in enumerate(names)}
+
+
+def look(variant: str, among: Sequence[str] = ()) -> Look:
+    """Return a variant's colour and marker: those of its place among the variants of all studies.
+
+    A variant of none of them is drawn by its place in ``among``.
+    """
+    number = _numbers().get(variant)
+    if number is None:
+        number = among.index(variant) if variant in among else 0
+    colours = _palette()
+    return Look(colours[number % len(colours)], _MARKERS[number // len(colours) % len(_MARKERS)])
+
+
+def drawing(
+    name: str, study: str, caption: str, alternative: str, data: pd.DataFrame, draw: Callable[[], Figure], missing: str
+) -> Drawing:
+    """Return a figure from the function that draws it, which is not called where there is no data."""
+    if data.empty:
+        return Drawing(name, study, caption, alternative, data, missing=missing)
+    with styled():
+        svg, png = rendered(draw())
+    return Drawing(name, study, caption, alternative, data, svg, png)
+
+
+def numbered(table: StudyTable) -> str:
+    """Return what a caption calls a table."""
+    return table.study.title if table.study.table is None else f"Table {table.study.table}"
+
+
+def in_words(data: pd.DataFrame, first: str, second: str, value: str, unit: str = "") -> str:
+    """Return the means of a column over two others, in words."""
+    means = data.groupby([first, second], sort=False)[value].mean().reset_index()
+    return "; ".join(f"{one}, {two}: {mean:.1f}{unit}" for one, two, mean in means.itertuples(index=False, name=None))
+
+
+def runs_of(table: StudyTable, records: Records) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    """Yield variant, seed and record of the runs behind a table, in its order."""
+    for variant in table.study.variants:
+        for seed in table.context.seeds:
+            record = records.get((table.study.name, variant.name, seed))
+            if record is not None:
+                yield variant.name, seed, record
+
+
+def plot_groups(axis: Axes, data: pd.DataFrame, x: str, y: str, names: Sequence[str]) -> None:
+    """Draw ``y`` over ``x`` for each variant: a thin line a seed, and a thick one for their mean."""
+    for variant in dict.fromkeys(data["variant"]):
+        part = data[data["variant"] == variant]
+        colour = look(variant, names).colour
+        for _, each in part.groupby("seed"):
+            axis.plot(each[x], each[y], color=colour, linewidth=0.6, alpha=0.5)
+        mean = part.groupby(x)[y].mean()
+        axis.plot(mean.index, mean.to_numpy(), color=colour, linewidth=1.8, label=plain(variant))
+
+
+def legend(made: Figure, axis: Axes) -> None:
+    """Put the legend of an axis below the whole figure."""
+    handles, labels = axis.get_legend_handles_labels()
+    kept = dict(zip(labels, handles, strict=True))
+    made.legend(list(kept.values()), list(kept), loc="outside lower center", ncols=min(3, len(kept)))

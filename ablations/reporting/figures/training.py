@@ -1,0 +1,45 @@
+"""The losses over the iterations of training, thinned to what a record keeps."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ablations.reporting.figures.style import Drawing, drawing, legend, numbered, plot_groups, runs_of, subplots
+from ablations.reporting.tables import NOT_RECORDED, Records, StudyTable
+
+__all__ = ["draw"]
+
+
+def draw(table: StudyTable, records: Records) -> Drawing | None:
+    """Return the figure; None for a table whose rows all rest on one training a seed."""
+    keys = {name: key for (name, _), key in table.trainings.items()}
+    if len(set(keys.values())) < 2:
+        return None
+    lines = [
+        {"variant": variant, "seed": seed, "iteration": iteration, "loss": loss, "value": value}
+        for variant, seed, record in runs_of(table, records)
+        for loss, values in record.get("curves", {}).get("training", {}).get("loss", {}).items()
+        for iteration, value in zip(record["curves"]["training"]["iteration"], values, strict=True)
+    ]
+    data = pd.DataFrame(lines, columns=["variant", "seed", "iteration", "loss", "value"])
+    names = [variant.name for variant in table.study.variants]
+
+    def make() -> Figure:
+        losses = list(dict.fromkeys(data["loss"]))
+        made, axes = subplots(1, len(losses), (2.6 * len(losses) + 1, 3.2))
+        for axis, loss in zip(axes, losses, strict=True):
+            plot_groups(axis, data[data["loss"] == loss], "iteration", "value", names)
+            axis.set(title=loss, xlabel="iteration", ylabel="", yscale="log")
+        legend(made, axes[0])
+        return made
+
+    return drawing(
+        f"{table.study.name}-training",
+        table.study.name,
+        f"{numbered(table)}, losses of training: thin lines are seeds, thick ones their mean; logarithmic.",
+        f"The losses of training over iterations, by row of {numbered(table)}; the data below has every point.",
+        data,
+        make,
+        NOT_RECORDED,
+    )

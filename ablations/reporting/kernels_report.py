@@ -1,0 +1,200 @@
+"""The kernels' pages: a figure and a table from published benchmark rows, ``reports/benchmarks/DEVICE.json``.
+
+Times are ratios to the memory floor, which is measured in turn in the same process (``benchmarks/measure.py``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ablations.reporting.figures.style import Drawing, drawing, legend, subplots
+from ablations.reporting.grid import Grid, Row, markdown_escape
+from cornernet.html import Cell, details, escape, figure, inline_svg, page
+
+__all__ = ["KernelReport", "kernel_files", "read_benchmarks"]
+
+MODES = {"forward": "forward", "both": "forward + backward", "backward": "backward"}
+DRAWN = ("forward", "both")
+_FIELDS = ("implementation", "mode", "shape", "dtype", "layout", "status", "ratio", "ratio_lower", "ratio_upper")
+_MARKERS = "os^Dv<>P"
+_COLUMNS = ["shape", "dtype", "layout", "implementation", "mode", "ratio", "lower", "upper", "ms", "GB/s", "status"]
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """The rows of one device, and what they were measured with."""
+
+    name: str
+    """The file's, without its ending."""
+    device: str
+    threads: int
+    date: str
+    versions: dict[str, str]
+    data: pd.DataFrame
+
+    def floor_ratios(self) -> Grid:
+        """Return the ratios at the paper's size, contiguous float32: a row an implementation."""
+        part = self.data[
+            (self.data["dtype"] == "float32")
+            & (self.data["layout"] == "contiguous")
+            & self.data["shape"].isin(["1×128×128×128", "4×128×128×128"])
+        ]
+        columns = [(shape, mode) for shape in dict.fromkeys(part["shape"]) for mode in MODES.values()]
+        rows = []
+        for name in dict.fromkeys(part["implementation"]):
+            own = part[part["implementation"] == name].set_index(["shape", "mode"])
+            cells = []
+            for column in columns:
+                line = own.loc[column] if column in own.index else None
+                if line is None or pd.isna(line["ratio"]):
+                    cells.append(Cell("not measured" if line is None else str(line["status"])))
+                else:
+                    text = f"{line['ratio']:.2f} [{line['lower']:.2f}, {line['upper']:.2f}]"
+                    cells.append(Cell(text, sort=float(line["ratio"])))
+            rows.append(Row(name, "variant", tuple(cells)))
+        return Grid(tuple(f"{shape}, {mode}" for shape, mode in columns), tuple(rows))
+
+
+def read_benchmarks(path: Path) -> KernelReport:
+    """Return what a file of ``reports/benchmarks`` holds. Raises ``ValueError`` that names the file and the fix."""
+    fix = "publish it again by python -m benchmarks.results"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        common, rows = content["common"], [each["extra_info"] for each in content["benchmarks"]]
+        missing = [name for row in rows for name in _FIELDS if name not in row]
+        if missing or not rows:
+            raise ValueError(f"a row lacks the field {missing[0]!r}" if missing else "it has no rows")
+        lines = [_line(row) for row in rows]
+        data = pd.DataFrame(lines, columns=_COLUMNS)
+        return KernelReport(
+            path.stem, common["device"], common["threads"], content["datetime"], common["versions"], data
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} holds no rows of the kernels' benchmark: {error}; {fix}") from error
+
+
+def _line(row: dict[str, Any]) -> list[Any]:
+    shape = "×".join(map(str, row["shape"]))
+    status = row["status"] if row["status"] == "ok" else f"{row['status']}: {row.get('reason')}"
+    mode = MODES.get(row["mode"], row["mode"])
+    figures = [
+        row.get(name) for name in ("ratio", "ratio_lower", "ratio_upper", "milliseconds", "gigabytes_per_second")
+    ]
+    return [shape, row["dtype"], row["layout"], row["implementation"], mode, *figures, status]
+
+
+def kernel_files(report: KernelReport) -> dict[str, bytes]:
+    """Return the files of a device by name, beside its JSON: the figure, a table in Markdown, and a page."""
+    made = _drawing(report)
+    files: dict[str, bytes] = {}
+    if made.svg is not None and made.png is not None:
+        files = {f"{report.name}.svg": made.svg, f"{report.name}.png": made.png}
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))
+    about = f"{report.threads} threads; {versions}; measured {report.date[:10]}."
+    how = (
+        "Times in units of the memory floor, the median of pairs timed in turn in one process, with quartiles; 1 is as "
+        "fast as reading the inputs and writing the output once."
+    )
+    grid = report.floor_ratios()
+    text = "\n\n".join(
+        [
+            f"# Corner pooling on {markdown_escape(report.device)}",
+            f"{how} {markdown_escape(about)}",
+            f"![{markdown_escape(made.alternative)}]({report.name}.svg)" if made.svg else "Nothing was measured.",
+            grid.to_markdown(),
+            f"Contiguous, float32. Every row: [{report.name}.json]({report.name}.json), and sortable in "
+            f"[{report.name}.html]({report.name}.html).",
+        ]
+    )
+    files[f"{report.name}.md"] = (text + "\n").encode()
+    files[f"{report.name}.html"] = _page(report, made, grid, f"{how} {about}").encode()
+    return files
+
+
+def _page(report: KernelReport, made: Drawing, grid: Grid, about: str) -> str:
+    title = f"Corner pooling on {report.device}"
+    body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(about)}</p>"]
+    if made.svg is not None:
+        body.append(figure(inline_svg(made.svg.decode(), made.name, made.alternative), made.caption))
+    body.append(grid.to_html("Contiguous, float32, times the memory floor with quartiles"))
+    rows = tuple(
+        Row(str(line[0]), "variant", tuple(_cell(value) for value in line[1:]))
+        for line in report.data.itertuples(index=False)
+    )
+    body.append(details(f"Every row ({len(rows)})", Grid(tuple(_COLUMNS[1:]), rows).to_html("Every row")))
+    return page(title, "\n".join(body))
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, str):
+        return Cell(value)
+    return Cell("") if pd.isna(value) else Cell(f"{value:.3g}", sort=float(value))
+
+
+def _drawing(report: KernelReport) -> Drawing:
+    data = report.data[report.data["ratio"].notna() & report.data["mode"].isin([MODES[mode] for mode in DRAWN])]
+    order = data.groupby("implementation")["ratio"].median().sort_values().index.tolist()
+    dtypes = list(dict.fromkeys(data["dtype"]))
+
+    def make() -> Figure:
+        made, axes = subplots(len(DRAWN), len(dtypes), (3.4 * len(dtypes) + 0.6, 6.4), share_y=True)
+        for at, axis in enumerate(axes):
+            mode, dtype = MODES[DRAWN[at // len(dtypes)]], dtypes[at % len(dtypes)]
+            part = data[(data["mode"] == mode) & (data["dtype"] == dtype)]
+            _panel(axis, part, order, f"{dtype}, {mode}", data)
+            if at % len(dtypes):
+                axis.set_ylabel("")
+        legend(made, axes[0])
+        return made
+
+    fastest = data[data["implementation"].isin(order[:1])]
+    words = "; ".join(
+        ", ".join(line[name] for name in ("implementation", "shape", "dtype", "layout", "mode"))
+        + f": {line['ratio']:.2f}"
+        for line in fastest.head(8).to_dict("records")
+    )
+    return drawing(
+        report.name,
+        "",
+        f"Corner pooling, times the memory floor by shape and dtype, {report.device}, {report.threads} threads; "
+        "filled: contiguous, hollow: channels_last; logarithmic.",
+        f"Ratios to the memory floor of {', '.join(order)}. Fastest: {words}",
+        data,
+        make,
+        "nothing was measured",
+    )
+
+
+def _panel(axis: Axes, part: pd.DataFrame, order: Sequence[str], title: str, everything: pd.DataFrame) -> None:
+    shapes = list(dict.fromkeys(everything["shape"]))
+    colours = sns.color_palette("colorblind", 10)
+    for at, name in enumerate(order):
+        for layout, hollow in (("contiguous", False), ("channels_last", True)):
+            own = part[(part["implementation"] == name) & (part["layout"] == layout)]
+            x = [shapes.index(shape) + 0.7 * ((at + 0.5) / len(order) - 0.5) for shape in own["shape"]]
+            label = None if hollow else name
+            face = "none" if hollow else colours[at % 10]
+            axis.scatter(
+                x,
+                own["ratio"],
+                marker=_MARKERS[at % 8],
+                s=26,
+                facecolors=face,
+                edgecolors=[colours[at % 10]],
+                label=label,
+            )
+    axis.axhline(1, color="black", linewidth=1)
+    axis.set(title=title, ylabel="times the memory floor", yscale="log", xlim=(-0.5, len(shapes) - 0.5))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.set_xticks(range(len(shapes)), shapes, rotation=30, ha="right")
+    axis.tick_params(axis="x", labelsize=7)
+    axis.grid(visible=False, axis="x")

@@ -1,0 +1,109 @@
+"""What a folder of results was made with: command, protocol, code, machine, versions, dates, seeds, data, budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ablations.reporting.published import Report
+from ablations.reporting.tables import NOT_RECORDED, NOT_RUN
+from cornernet.html import Cell
+
+__all__ = ["made_with", "provenance_rows", "runs_rows"]
+
+RUNS_HEADER = ("study", "variant", "seed", "iterations", "seconds", "processor", "torch", "revision")
+
+
+def made_with(report: Report) -> dict[str, Any]:
+    """Return it as JSON; of what differs between runs, every value."""
+    runs = [record for record in report.records.values() if record is not None]
+    made = [record.get("provenance") or {} for record in runs]
+    dates = sorted(each["date"] for each in made if "date" in each)
+    return {
+        "command": report.context.command,
+        "profile": report.context.profile,
+        "data": report.context.data,
+        "protocol": report.protocol,
+        "seeds": list(report.context.seeds),
+        "seeds_not_run": list(report.absent_seeds),
+        "runs": len({record.get("evaluation_key") for record in runs}),
+        "trainings": len({record.get("training_key") for record in runs}),
+        "first_run": dates[0] if dates else None,
+        "last_run": dates[-1] if dates else None,
+        "revisions": _distinct(each.get("revision") for each in made),
+        "processors": _distinct(each.get("processor") for each in made),
+        "platforms": _distinct(each.get("platform") for each in made),
+        "versions": _versions(made),
+        "fingerprints": {
+            split: _distinct((record.get("data") or {}).get(split) for record in runs) for split in ("train", "val")
+        },
+        "configs": {
+            record["evaluation_key"]: record["config"]
+            for record in runs
+            if {"evaluation_key", "config"} <= record.keys()
+        },
+        "broken_records": list(report.broken),
+        "records_of_no_row": list(report.others),
+    }
+
+
+def _distinct(values: Iterable[str | None]) -> list[str]:
+    return sorted({value for value in values if value is not None})
+
+
+def _versions(made: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    names = sorted({name for each in made for name in each.get("versions", {})})
+    versions = {name: _distinct(each.get("versions", {}).get(name) for each in made) for name in names}
+    return {"python": _distinct(each.get("python") for each in made), **versions}
+
+
+def provenance_rows(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return :func:`made_with` in words, a line each; the configurations are in results.json alone."""
+
+    def listed(values: Sequence[object]) -> str:
+        return ", ".join(map(str, values)) or NOT_RECORDED
+
+    dates = [tree["first_run"], tree["last_run"]]
+    rows = [
+        ("command", tree["command"]),
+        ("protocol", "none: exploratory" if tree["protocol"] is None else f"{tree['protocol']} (docs/protocol.md)"),
+        ("seeds", listed(tree["seeds"])),
+        ("runs", f"{tree['runs']} evaluations of {tree['trainings']} trainings"),
+        ("dates of the runs", " to ".join(dates) if all(dates) else NOT_RECORDED),
+        ("code revision", listed(tree["revisions"])),
+        ("hardware", listed(tree["processors"])),
+        ("system", listed(tree["platforms"])),
+        ("versions", "; ".join(f"{name} {listed(values)}" for name, values in tree["versions"].items())),
+        ("data, training", listed([each[:16] for each in tree["fingerprints"]["train"]])),
+        ("data, evaluation", listed([each[:16] for each in tree["fingerprints"]["val"]])),
+        ("configurations", "in results.json, one an evaluation"),
+    ]
+    if tree["seeds_not_run"]:
+        rows.append(("seeds of the profile not run", listed(tree["seeds_not_run"])))
+    rows += [("record left out", line) for line in tree["broken_records"]]
+    if tree["records_of_no_row"]:
+        rows.append(("records that no table asks for", listed(tree["records_of_no_row"])))
+    return rows
+
+
+def runs_rows(report: Report) -> list[list[Cell]]:
+    """Return a row a run under :data:`RUNS_HEADER`: its budget, its time and its machine."""
+    lines = []
+    for (study, variant, seed), record in report.records.items():
+        start = [Cell(study), Cell(variant), Cell(str(seed), sort=seed)]
+        if record is None:
+            lines.append([*start, Cell(NOT_RUN), *[Cell("")] * 4])
+            continue
+        made, iterations = record["provenance"], record["config"]["training"]["iterations"]
+        seconds = record["seconds"]["training"]
+        lines.append(
+            [
+                *start,
+                Cell(str(iterations), sort=iterations),
+                Cell("resumed") if seconds is None else Cell(str(round(seconds)), sort=seconds),
+                Cell(made["processor"]),
+                Cell(made["versions"]["torch"]),
+                Cell(made["revision"]),
+            ]
+        )
+    return lines

@@ -1,0 +1,174 @@
+"""Dividing one annotation file into train, val and test: by seed, with each class in every part, leaking nothing.
+
+Pictures whose files have the same bytes, under whatever names and ids, are one group, and a group is never divided.
+Groups are dealt out by iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the stratification of
+multi-label data", 2011): the rarest class that still has pictures to deal out goes first, to the part that lacks most
+of it; groups of no class go last. The result depends on the content and the seed alone, not on names or order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cornernet.data.coco import annotation_files, is_detection_file, read_annotations
+from cornernet.data.dataset import DetectionDataset, content_digests
+from cornernet.data.images import DataError
+from cornernet.data.importing import annotation_file, require_new
+from cornernet.files import atomic_write
+
+__all__ = ["Division", "deal", "divide", "write_division"]
+
+
+@dataclass(frozen=True)
+class Division:
+    """How the pictures of an annotation file are divided."""
+
+    dataset: DetectionDataset
+    file: Path
+    """The annotation file that was divided."""
+    parts: dict[str, tuple[int, ...]]
+    """Indices of pictures by split."""
+    repeated: int
+    """Pictures whose bytes are those of another."""
+
+    def to_text(self) -> str:
+        """Return a table: pictures and boxes of each class by split."""
+        labels = [np.concatenate([self.dataset.records[i].labels for i in part]) for part in self.parts.values()]
+        counts = [np.bincount(found, minlength=len(self.dataset.classes)) for found in labels]
+        lines = [f"{self.file}: {len(self.dataset)} images"]
+        for (split, part), found in zip(self.parts.items(), counts, strict=True):
+            boxes = ", ".join(f"{name} {count}" for name, count in zip(self.dataset.classes, found, strict=True))
+            lines.append(f"  {split}: {len(part)} images; boxes: {boxes}")
+        for label, name in enumerate(self.dataset.classes):
+            lacking = [split for split, found in zip(self.parts, counts, strict=True) if not found[label]]
+            if lacking:
+                lines.append(f"  note: {' and '.join(lacking)} has no box of the class {name}")
+        if self.repeated:
+            lines.append(f"  note: {self.repeated} images repeat the bytes of another: kept in the split of that one")
+        if self.dataset.dropped:
+            images = sum(item.annotation is None for item in self.dataset.dropped)
+            lines.append(f"  note: {images} of the file's images cannot be used and are in no split: see data check")
+        return "\n".join(lines)
+
+
+def divide(folder: Path, fractions: dict[str, float], *, seed: int = 0, file: str | None = None) -> Division:
+    """Divide the annotation file of a COCO folder.
+
+    ``fractions`` are those of every split but train, which takes the rest; ``file`` is a path below the folder, by
+    default its only annotation file. Raises ``DataError`` where there are several files and none is named, and where a
+    split would be empty.
+    """
+    for split, fraction in fractions.items():
+        if not 0 < fraction < 1:
+            raise DataError(f"--{split} is {fraction}; give a fraction of the images, such as 0.2")
+    if sum(fractions.values()) >= 1:
+        raise DataError(f"{' and '.join('--' + split for split in fractions)} leave nothing to train on; lower them")
+    name = _only_file(folder) if file is None else file
+    if not (folder / name).is_file():
+        raise DataError(f"there is no file {folder / name}; {folder} has {', '.join(annotation_files(folder))}")
+    dataset = read_annotations(folder, name, "all")
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for index, digest in enumerate(content_digests(dataset)):
+        groups[digest].append(index)
+    ordered = [groups[digest] for digest in sorted(groups)]
+    counts = np.zeros((len(ordered), len(dataset.classes)), np.int64)
+    for row, group in enumerate(ordered):
+        for index in group:
+            counts[row, np.unique(dataset.records[index].labels)] += 1
+    shares = {"train": 1 - sum(fractions.values()), **fractions}
+    dealt = deal(counts, [len(group) for group in ordered], list(shares.values()), seed)
+    parts = {
+        split: tuple(sorted(index for row in np.flatnonzero(dealt == at) for index in ordered[row]))
+        for at, split in enumerate(shares)
+    }
+    empty = [split for split, part in parts.items() if not part]
+    if empty:
+        raise DataError(
+            f"{folder / name} has {len(ordered)} different images, too few for {empty[0]} to get one at this share"
+        )
+    return Division(dataset, folder / name, parts, len(dataset) - len(ordered))
+
+
+def _only_file(folder: Path) -> str:
+    files = [name for name in annotation_files(folder) if is_detection_file(folder / name)]
+    if not files:
+        raise DataError(f"no annotation file in {folder}: expected annotations/*.json or *.json in COCO format")
+    if len(files) > 1:
+        raise DataError(
+            f"{folder} has several annotation files: {', '.join(files)}; say which to divide: --file {files[0]}"
+        )
+    return files[0]
+
+
+def deal(counts: NDArray[np.int64], sizes: Sequence[int], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
+    """Return the part [G] of every group: iterative stratification.
+
+    ``counts`` [G, K] is how many pictures of a group have a class, ``sizes`` [G] how many pictures it has, ``shares``
+    what fraction of pictures each part should get. Parts that are owed equally much are drawn by ``seed``.
+    """
+    rng = np.random.default_rng(seed)
+    weights = np.asarray(sizes, np.int64)
+    owed = np.outer(shares, counts.sum(0)).astype(np.float64)
+    owed_images = np.asarray(shares, np.float64) * weights.sum()
+    part = np.full(len(weights), -1, np.int64)
+    order = rng.permutation(len(weights))
+
+    def give(row: int, wants: NDArray[np.float64]) -> None:
+        at = int(np.lexsort((rng.random(len(shares)), owed_images, wants))[-1])
+        part[row] = at
+        owed[at] -= counts[row]
+        owed_images[at] -= weights[row]
+
+    while True:
+        waiting = part < 0
+        remaining = counts[waiting].sum(0)
+        if not remaining.any():
+            break
+        label = int(np.argmin(np.where(remaining > 0, remaining, np.iinfo(np.int64).max)))
+        # those with many pictures of the class first: they are hardest to balance
+        rows = [row for row in order if part[row] < 0 and counts[row, label]]
+        for row in sorted(rows, key=lambda row: -int(counts[row, label])):
+            give(row, owed[:, label])
+    for row in order:
+        if part[row] < 0:
+            give(row, owed_images)
+    return part
+
+
+def write_division(division: Division, folder: Path, *, overwrite: bool = False, dry_run: bool = False) -> list[str]:
+    """Write an annotation file for each split below ``folder`` and return lines that say so.
+
+    The entries are the file's own, extra fields and all; ``file_name`` becomes the path below the folder. Raises
+    ``DataError`` where a file is there already and ``overwrite`` is not set.
+    """
+    targets = {split: folder / annotation_file(split) for split in division.parts}
+    same = [path for path in targets.values() if path.resolve() == division.file.resolve()]
+    if same:
+        raise DataError(f"{same[0]} would be divided into itself; rename it first, to instances_all.json")
+    if not overwrite:
+        require_new(targets.values())
+    if dry_run:
+        return [f"would write {path}" for path in targets.values()]
+    tree: dict[str, Any] = json.loads(division.file.read_bytes())
+    images = {row["id"]: row for row in tree["images"]}
+    rows = defaultdict(list)
+    for row in tree["annotations"]:
+        rows[row["image_id"]].append(row)
+    targets[next(iter(targets))].parent.mkdir(parents=True, exist_ok=True)
+    for split, part in division.parts.items():
+        records = [division.dataset.records[index] for index in part]
+        named = [
+            {**images[record.image_id], "file_name": record.path.resolve().relative_to(folder.resolve()).as_posix()}
+            for record in records
+        ]
+        annotations = [row for record in records for row in rows[record.image_id]]
+        atomic_write(targets[split], json.dumps({**tree, "images": named, "annotations": annotations}) + "\n")
+    return [f"wrote {path}" for path in targets.values()]

@@ -1,0 +1,267 @@
+"""YOLO: a text file a picture, a line an object: class x y width height, the box's middle and sides as fractions.
+
+Names of the classes come from ``--names``, else from a yaml file with ``names`` (``data.yaml``), else from
+``classes.txt``, ``names.txt`` or ``*.names`` with a name a line. A picture ``.../images/.../a.jpg`` has its labels in
+``.../labels/.../a.txt``, or beside it. Splits follow from the names of folders (train, valid, test); where none speaks
+of any there is one, 'all'. Lines of polygons (class x1 y1 x2 y2 x3 y3 ...) become the boxes around them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from cornernet.data.dataset import Dropped
+from cornernet.data.images import DataError, read_image
+from cornernet.data.importing import (
+    ImportedBox,
+    ImportedFolder,
+    ImportedImage,
+    check_classes,
+    clipped,
+    image_files,
+    require_folder,
+    split_of_folder,
+)
+from cornernet.files import nearest
+
+__all__ = ["LARGEST_FILE", "read_names", "read_yolo"]
+
+LARGEST_FILE = 4 * 2**20
+"""Bytes of a text file."""
+_TOLERANCE = 0.01
+"""How far a fraction may lie outside 0..1 by rounding; further out it is a mistake."""
+
+
+def read_yolo(
+    folder: Path,
+    *,
+    names: Path | None = None,
+    classes: Sequence[str] = (),
+    unlabelled: Literal["keep", "drop"] = "keep",
+) -> ImportedFolder:
+    """Read a folder in YOLO form.
+
+    ``names`` is the file with the names of the classes; ``classes`` limits the result to these, in this order;
+    ``unlabelled`` says whether pictures without a text file count as pictures without objects. Raises ``DataError``
+    naming file, line and fix where a file is not YOLO's form; objects and pictures that cannot be used are dropped.
+    """
+    require_folder(folder)
+    known = read_names(folder, names)
+    paths = image_files(folder)
+    if not paths:
+        raise DataError(f"there is no picture below {folder}: looked for .jpg, .png and other endings of pictures")
+    check_classes(classes, known)
+    if not any(_label_file(path, folder).is_file() for path in paths):
+        raise DataError(
+            f"none of the {len(paths)} pictures of {folder} has labels: looked for "
+            f"{_label_file(paths[0], folder)} and so on"
+        )
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        sizes = list(pool.map(_size, paths))
+    reader = _Reader(folder, known, tuple(classes), unlabelled)
+    images = [image for path, size in zip(paths, sizes, strict=True) if (image := reader.image(path, size)) is not None]
+    labels = {_label_file(path, folder) for path in paths}
+    orphans = sorted(path for path in folder.rglob("labels/**/*.txt") if path not in labels)
+    dropped = [Dropped(path.relative_to(folder).as_posix(), None, "it has no picture") for path in orphans]
+    return ImportedFolder(
+        folder=folder,
+        form="YOLO",
+        classes=tuple(classes) or known,
+        images=tuple(images),
+        dropped=(*reader.dropped, *dropped),
+        notes=reader.notes(),
+    )
+
+
+def _size(path: Path) -> tuple[int, int] | str:
+    """(height, width) of a picture, or why it cannot be read."""
+    try:
+        height, width = read_image(path).shape[:2]
+    except DataError:
+        return "it cannot be read as a picture"
+    return height, width
+
+
+def _label_file(path: Path, folder: Path) -> Path:
+    """The text file of a picture: 'images' in its path replaced by 'labels', else beside it."""
+    parts = list(path.relative_to(folder).parent.parts)
+    for at in reversed(range(len(parts))):
+        if parts[at].lower() == "images":
+            other = folder.joinpath(*parts[:at], "labels", *parts[at + 1 :], f"{path.stem}.txt")
+            return other if other.is_file() or not path.with_suffix(".txt").is_file() else path.with_suffix(".txt")
+    return path.with_suffix(".txt")
+
+
+# --------------------------------------------------------------------------------------------- names
+
+
+def read_names(folder: Path, names: Path | None = None) -> tuple[str, ...]:
+    """Return the classes by number, from the file ``names`` or the first that ``folder`` has (see the module).
+
+    Raises ``DataError`` that says what was looked for, or what in the file is wrong.
+    """
+    if names is None:
+        patterns = ("data.yaml", "data.yml", "*.yaml", "*.yml", "classes.txt", "names.txt", "*.names")
+        found = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if _tells_names(path)]
+        if not found:
+            raise DataError(
+                f"{folder} has no file with the names of the classes: looked for {', '.join(patterns)}; "
+                "give one with --names FILE, a name a line"
+            )
+        names = found[0]
+    text = _text(names)
+    if names.suffix.lower() in (".yaml", ".yml"):
+        result = _yaml_names(names, text)
+    else:
+        rows = [row.strip() for row in text.splitlines()]
+        while rows and not rows[-1]:
+            rows.pop()
+        result = tuple(rows)
+    blank = [number for number, name in enumerate(result) if not name]
+    twice = sorted({name for name in result if result.count(name) > 1})
+    if not result or blank or twice:
+        what = "no name" if not result else f"no name for class {blank[0]}" if blank else f"{twice[0]!r} twice"
+        raise DataError(f"{names} has {what}; write a name of its own for every class, in the order of their numbers")
+    return result
+
+
+def _tells_names(path: Path) -> bool:
+    return path.is_file() and (path.suffix.lower() not in (".yaml", ".yml") or "names" in _text(path))
+
+
+def _yaml_names(path: Path, text: str) -> tuple[str, ...]:
+    try:
+        # an alias may repeat what it stands for without end
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise DataError(f"{path} has yaml aliases (*name), which a list of names need not; write them out")
+        tree: Any = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DataError(f"{path} is not yaml: {' '.join(str(error).split())}") from error
+    names = tree.get("names") if isinstance(tree, dict) else None
+    if isinstance(names, dict) and set(names) == set(range(len(names))):
+        names = [names[number] for number in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
+        raise DataError(f"{path}: names must be a list of names, or numbers from 0 with their names")
+    return tuple(str(name).strip() for name in names)
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise DataError(f"{path} has more than {LARGEST_FILE >> 20} MiB; is it another file?")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}{nearest(path)}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
+
+
+# -------------------------------------------------------------------------------------------- labels
+
+
+class _Reader:
+    """A folder being read: what was dropped and met on the way."""
+
+    def __init__(self, folder: Path, names: tuple[str, ...], classes: tuple[str, ...], unlabelled: str) -> None:
+        self.folder, self.names, self.classes, self.unlabelled = folder, names, classes, unlabelled
+        self.dropped: list[Dropped] = []
+        self.polygons = self.without_file = self.over = 0
+
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing about how the files were read."""
+        notes = []
+        if self.polygons:
+            notes.append(f"{self.polygons} lines are polygons: the boxes around them are taken")
+        if self.without_file and self.unlabelled == "keep":
+            notes.append(
+                f"{self.without_file} pictures have no text file: taken as pictures without objects (--unlabelled)"
+            )
+        if self.over:
+            notes.append(f"{self.over} boxes reach over the edge of their picture by more than a pixel: clipped")
+        return tuple(notes)
+
+    def image(self, path: Path, size: tuple[int, int] | str) -> ImportedImage | None:
+        """Return a picture with its objects, or None where it was dropped."""
+        shown = path.relative_to(self.folder).as_posix()
+        if isinstance(size, str):
+            self.dropped.append(Dropped(shown, None, size))
+            return None
+        labels = _label_file(path, self.folder)
+        objects: list[ImportedBox] = []
+        if labels.is_file():
+            for number, row in enumerate(_text(labels).splitlines(), start=1):
+                item = self._object(row.split(), f"{labels} line {number}", f"{shown} line {number}", size)
+                if item is not None:
+                    objects.append(item)
+        else:
+            self.without_file += 1
+            if self.unlabelled == "drop":
+                self.dropped.append(Dropped(shown, None, "it has no text file (--unlabelled drop)"))
+                return None
+        return ImportedImage(path, size, tuple(objects), split_of_folder(path, self.folder))
+
+    def _object(self, words: list[str], where: str, shown: str, size: tuple[int, int]) -> ImportedBox | None:
+        if not words:
+            return None
+        name = self._name(words[0], where)
+        x1, y1, x2, y2 = self._fractions(words[1:], where)
+        height, width = size
+        reason = ""
+        if self.classes and name not in self.classes:
+            reason = f"its class {name} is not among --classes"
+        elif not (x2 > x1 and y2 > y1):
+            reason = "its box has no width or no height"
+        box, over = clipped((x1 * width, y1 * height, x2 * width, y2 * height), size)
+        if not reason and not (box[2] > box[0] and box[3] > box[1]):
+            reason = "its box lies outside the picture"
+        if reason:
+            self.dropped.append(Dropped(shown, None, reason))
+            return None
+        self.over += over > 1
+        return ImportedBox(box, name)
+
+    def _name(self, word: str, where: str) -> str:
+        if not word.isascii() or not word.isdigit():
+            raise DataError(f"{where}: the class is {word!r}; write its number, from 0 to {len(self.names) - 1}")
+        if int(word) >= len(self.names):
+            raise DataError(
+                f"{where}: the class is {word}, and there are {len(self.names)} names (0 to {len(self.names) - 1}: "
+                f"{', '.join(self.names[:8])}); correct the line, or give the right --names"
+            )
+        return self.names[int(word)]
+
+    def _fractions(self, words: list[str], where: str) -> tuple[float, float, float, float]:
+        """The box x1 y1 x2 y2 of a line, in fractions of the picture's sides."""
+        box = len(words) == 4
+        if not box and (len(words) < 6 or len(words) % 2):
+            raise DataError(
+                f"{where} has {len(words)} numbers after the class; write 4 (x y width height) or the points of a "
+                "polygon; a fifth number, a score, marks detections, which are no labels"
+            )
+        values = []
+        for word in words:
+            try:
+                value = float(word)
+            except ValueError:
+                value = math.nan
+            if not math.isfinite(value):
+                raise DataError(f"{where}: {word!r} is no number; write fractions of the picture's width and height")
+            if not -_TOLERANCE <= value <= 1 + _TOLERANCE:
+                raise DataError(
+                    f"{where}: {word} is outside 0..1; YOLO's numbers are fractions of the picture's sides, not pixels"
+                )
+            values.append(value)
+        if box:
+            x, y, width, height = values
+            return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+        self.polygons += 1
+        return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])

@@ -1,0 +1,131 @@
+"""From what a user names to photographs, and from detections to the files that are written of them."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TextIO
+
+from cornernet.config import ConfigError
+from cornernet.data import DataError
+from cornernet.data.importing import IMAGE_SUFFIXES, image_files
+from cornernet.detections import Detections
+from cornernet.files import nearest
+
+__all__ = ["Photo", "coco_tree", "csv_table", "find_photos", "json_list"]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph to detect in, and the path below the output folder, without ending, of what is drawn of it."""
+
+    path: Path
+    name: str
+
+
+def find_photos(inputs: Sequence[str], out: Path, stdin: TextIO) -> list[Photo]:
+    """Return the photographs that ``inputs`` name, in their order.
+
+    An input is a file, a folder (all pictures below it but those in ``out``; what is drawn keeps their folders), a
+    pattern such as ``photos/**/*.jpg``, or ``-``: a list on ``stdin``, a path a line. Raises ``DataError`` for what is
+    not there, saying what was looked for, and ``ConfigError`` where two would be drawn to one file.
+    """
+    if not inputs:
+        raise ConfigError(
+            "no photographs are named; give files, folders, a pattern in quotes, or - for a list on stdin"
+        )
+    photos: list[Photo] = []
+    missing: list[str] = []
+    for item in inputs:
+        if item == "-":
+            names = [line.strip() for line in stdin if line.strip()]
+            if not names:
+                raise DataError("the list on stdin is empty; give a path a line")
+        else:
+            names = [item]
+        for name in names:
+            path = Path(name)
+            if path.is_file():
+                photos.append(Photo(path, path.stem))
+            elif path.is_dir():
+                photos += _in_folder(path, out)
+            elif item != "-" and glob.has_magic(name):
+                photos += _matching(name)
+            else:
+                missing.append(name)
+                photos.append(Photo(path, path.stem))
+    names = [photo.name for photo in photos]
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise ConfigError(
+            f"photographs of the same name would overwrite each other in {out}: {twice[0]}; name their folder, which "
+            "keeps folders apart, or rename one"
+        )
+    if missing:
+        more = f", nor {len(missing) - 1} others" if missing[1:] else ""
+        raise DataError(f"there is no file {missing[0]}{more}{nearest(missing[0])}")
+    return photos
+
+
+def _in_folder(folder: Path, out: Path) -> list[Photo]:
+    inside = out.resolve()
+    found = [path for path in image_files(folder) if not path.resolve().is_relative_to(inside)]
+    if not found:
+        raise DataError(f"there is no picture in the folder {folder}: looked for {', '.join(IMAGE_SUFFIXES)} below it")
+    return [Photo(path, PurePosixPath(path.relative_to(folder)).with_suffix("").as_posix()) for path in found]
+
+
+def _matching(pattern: str) -> list[Photo]:
+    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 - may be absolute
+    files = [path for path in found if path.is_file() and path.name.lower().endswith(IMAGE_SUFFIXES)]
+    if not files:
+        also = f": it matches {len(found)} files that are no pictures by their endings" if found else ""
+        raise DataError(f"no picture matches {pattern}{also}")
+    return [Photo(path, path.stem) for path in files]
+
+
+def coco_tree(found: Sequence[tuple[Photo, Detections]]) -> dict[str, Any]:
+    """Return detections as an annotation file in COCO format, scores included: what annotation tools read."""
+    categories: dict[int, str] = {}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, (photo, detections) in enumerate(found, start=1):
+        size = detections.size or (0, 0)
+        images.append({"id": image_id, "file_name": str(photo.path), "height": size[0], "width": size[1]})
+        known = range(len(detections.classes)) if detections.classes else sorted(set(detections.labels.tolist()))
+        categories |= {detections.category_of(label): detections.name_of(label) for label in known}
+        for row in detections.to_coco(image_id):
+            _, _, width, height = row["bbox"]
+            annotations.append({"id": len(annotations) + 1, **row, "area": width * height, "iscrowd": 0})
+    return {
+        "info": {"description": "detections, with scores; no ground truth"},
+        "images": images,
+        "categories": [{"id": number, "name": name} for number, name in sorted(categories.items())],
+        "annotations": annotations,
+    }
+
+
+def csv_table(found: Sequence[tuple[Photo, Detections]]) -> str:
+    """Return detections as CSV, a row a box: image, class, score, x1, y1, x2, y2 in pixels."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "class", "score", "x1", "y1", "x2", "y2"])
+    for photo, detections in found:
+        for box, score, label in zip(detections.boxes, detections.scores, detections.labels, strict=True):
+            corners = [f"{value:.2f}" for value in box.tolist()]
+            writer.writerow([photo.path, detections.name_of(int(label)), f"{score:.4f}", *corners])
+    return text.getvalue()
+
+
+def json_list(found: Sequence[tuple[Photo, Detections]]) -> str:
+    """Return a JSON list, an entry an image with its boxes in COCO's result format."""
+    rows = [
+        {"image": str(photo.path), "detections": detections.to_coco(image_id=photo.path.name)}
+        for photo, detections in found
+    ]
+    return json.dumps(rows, indent=1) + "\n"

@@ -1,0 +1,292 @@
+"""A detector for other programs: ONNX, ``torch.export`` and AOTInductor packages, each checked as it is written.
+
+All take images [B, 3, H, W] float32, normalised, with any batch and with sides of the form ``total_stride * k - 1`` up
+to a largest one, and give either the last stack's raw maps or, decoded, the best boxes in heatmap cells. What the
+images must look like (mean, deviation, order of channels, padding), the strides and the classes are in the file.
+
+* onnx: corner pooling as a fixed number of steps, each the maximum of a map and of itself, moved and padded with minus
+  infinity. No custom operator.
+* export: a ``torch.export`` program (.pt2) with ``kernels.logstep``; ``torch.export.load(path).module()`` runs it.
+* inductor: the same compiled ahead of time for this kind of machine (.pt2), which needs a C++ compiler here and none
+  there; ``torch._inductor.aoti_load_package(path)`` runs it.
+
+The last two load in a process that imports nothing but torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import json
+import math
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cornernet.config import ConfigError
+from cornernet.detector import Detector
+from cornernet.files import atomic_write
+from cornernet.heads.corner.head import CornerPooling
+from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+
+__all__ = ["DECODED", "RAW", "ExportError", "ExportFormat", "export_detector", "why_unavailable"]
+
+ExportFormat: TypeAlias = Literal["onnx", "export", "inductor"]
+
+RAW = tuple(
+    f"{corner}_{what}" for what in ("heatmap", "embedding", "offset") for corner in ("top_left", "bottom_right")
+)
+"""Names of the raw outputs: logits [B, K, h, w], embeddings [B, D, h, w], offsets [B, 2, h, w] at the output stride."""
+DECODED = ("boxes", "scores", "corner_scores", "labels")
+"""Names of decoded outputs: [B, N, 4] x1 y1 x2 y2 in heatmap cells, [B, N], [B, N, 2], [B, N]; score -1: no box."""
+
+LARGEST_BATCH = 1024
+TOLERANCE = 1e-4
+"""Largest difference between the exported program and the detector, as a part of the largest value of the output."""
+
+
+class ExportError(RuntimeError):
+    """An export that cannot be made, or whose results differ. The message says why."""
+
+
+class _LastStack(nn.Module):
+    """The last stack's predictions as a flat tuple of tensors, raw or decoded."""
+
+    def __init__(self, detector: Detector, decoded: bool) -> None:
+        super().__init__()
+        self.detector = detector
+        self.decoded = decoded
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        predictions = self.detector(images, last_only=True)[-1]
+        if self.decoded:
+            return tuple(self.detector.head.decode_padded(predictions, self.detector.config.testing))
+        return tuple(tensor for pair in predictions for tensor in pair)
+
+
+def why_unavailable(format_name: ExportFormat) -> str | None:
+    """Return why a format cannot be written here, None where it can."""
+    if format_name == "onnx":
+        missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+        if missing:
+            return f"it needs {', '.join(missing)}: pip install 'cornernet-lab[export]'"
+    if format_name == "inductor" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        return "it needs a C++ compiler (g++ or clang++) where it is compiled, and there is none"
+    return None
+
+
+def export_detector(
+    detector: Detector,
+    path: str | Path,
+    format_name: ExportFormat,
+    *,
+    decoded: bool = False,
+    largest: int = 2047,
+) -> list[str]:
+    """Write a detector to ``path`` and check it; return the lines of the check, a size each.
+
+    ``largest`` is the longest side of an image that the program takes. ``decoded`` adds the corner head's decoding by
+    ``detector.config.testing``, up to ``num_candidates`` boxes an image. The file is written only after the program
+    gave the detector's results at two sizes that it was not traced with. Raises :class:`ExportError` where it did not,
+    or where this machine cannot, ``ConfigError`` for a side that is too small or a head that cannot be decoded so.
+    """
+    path = Path(path)
+    reason = why_unavailable(format_name)
+    if reason is not None:
+        raise ExportError(f"cannot export to {format_name}: {reason}")
+    if decoded and not hasattr(detector.head, "decode_padded"):
+        raise ConfigError("decoding can be exported for heads that find corners; export the raw maps")
+    stride = detector.total_stride
+    least, most = _fewest(detector, decoded), (largest + 1) // stride
+    if most < least + 2:
+        raise ConfigError(f"the largest side is {largest}; use {(least + 2) * stride - 1} or more")
+    model = _LastStack(copy.deepcopy(detector).float().cpu().eval(), decoded).eval()
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), _quiet():
+        partial = Path(folder) / f"model{path.suffix}"
+        expected = copy.deepcopy(model)
+        writer: dict[str, Callable[..., Callable[[Tensor], Sequence[Tensor]]]] = {
+            "onnx": _write_onnx,
+            "export": _write_program,
+            "inductor": _write_package,
+        }
+        run = writer[format_name](model, partial, (least, most))
+        lines = [_compare(run, expected, size, stride) for size in ((1, least + 2, least), (2, least, least + 2))]
+        atomic_write(path, partial.read_bytes())
+    return lines
+
+
+def _fewest(detector: Detector, decoded: bool) -> int:
+    """Return the least k of sides ``stride * k - 1``: decoded heatmaps need as many places as corners are taken."""
+    if not decoded:
+        return 2
+    cells = detector.total_stride // detector.output_stride
+    places = detector.config.model.num_classes * cells * cells
+    return max(2, math.ceil(math.sqrt(detector.config.testing.top_k / places)))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out the exporters' warnings, which are about themselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _facts(detector: Detector, decoded: bool) -> dict[str, str]:
+    """Return what whoever runs the file has to know."""
+    data = detector.config.data
+    return {
+        "producer": "cornernet-lab",
+        "mean": json.dumps(data.mean),
+        "std": json.dumps(data.std),
+        "channel_order": data.channel_order,
+        "padding": data.padding,
+        "total_stride": str(detector.total_stride),
+        "output_stride": str(detector.output_stride),
+        "outputs": json.dumps(DECODED if decoded else RAW),
+        "classes": json.dumps(detector.classes),
+        "category_ids": json.dumps(detector.category_ids),
+        "config": json.dumps(detector.config.to_dict()),
+    }
+
+
+def _traced(model: _LastStack, span: tuple[int, int]) -> torch.export.ExportedProgram:
+    """Return the program of a model for any batch and for sides of ``total_stride * k - 1`` with k in ``span``."""
+    stride, (least, most) = model.detector.total_stride, span
+    batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
+    rows, columns = (torch.export.Dim(name, min=least, max=most) for name in ("rows", "columns"))
+    sizes = {0: batch, 2: stride * rows - 1, 3: stride * columns - 1}
+    example = torch.zeros(2, 3, (least + 1) * stride - 1, least * stride - 1)
+    return torch.export.export(model, (example,), dynamic_shapes=(sizes,), strict=False)
+
+
+def _write_program(model: _LastStack, path: Path, span: tuple[int, int]) -> Callable[[Tensor], Sequence[Tensor]]:
+    with model.detector.pooling_by("logstep"):
+        program = _traced(model, span)
+    torch.export.save(program, path, extra_files=_facts(model.detector, model.decoded))
+    return torch.export.load(path).module()
+
+
+def _write_package(model: _LastStack, path: Path, span: tuple[int, int]) -> Callable[[Tensor], Sequence[Tensor]]:
+    import torch._inductor
+
+    with model.detector.pooling_by("logstep"):
+        program = _traced(model, span)
+    facts = {"aot_inductor.metadata": _facts(model.detector, model.decoded)}
+    torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=facts)
+    loaded: Callable[[Tensor], Sequence[Tensor]] = torch._inductor.aoti_load_package(str(path))
+    return loaded
+
+
+def _write_onnx(model: _LastStack, path: Path, span: tuple[int, int]) -> Callable[[Tensor], Sequence[Tensor]]:
+    import onnx
+    import onnxruntime
+
+    longest = span[1] * model.detector.total_stride // model.detector.output_stride
+    for part in model.modules():
+        if isinstance(part, CornerPooling):
+            part.pool = _PadAndMaximum(part.corner, longest)  # type: ignore[method-assign]
+    names = DECODED if model.decoded else RAW
+    program = torch.onnx.export(
+        _traced(model, span), dynamo=True, input_names=["images"], output_names=list(names), verbose=False
+    )
+    assert program is not None
+    graph = program.model_proto
+    for name, value in _facts(model.detector, model.decoded).items():
+        graph.metadata_props.add(key=name, value=value)
+    onnx.checker.check_model(graph)
+    onnx.save(graph, path)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(np.asarray(each)) for each in session.run(list(names), {"images": images.numpy()})]
+
+    return run
+
+
+class _PadAndMaximum:
+    """Corner pooling of maps with sides of up to ``longest``, in steps that an ONNX graph can hold."""
+
+    def __init__(self, corner: str, longest: int) -> None:
+        self.corner = corner
+        self.steps = math.ceil(math.log2(longest))
+
+    def __call__(self, vertical: Tensor, horizontal: Tensor) -> Tensor:
+        down, across = DIRECTIONS_OF[self.corner]
+        return self._scan(vertical, down) + self._scan(horizontal, across)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _PadAndMaximum:
+        return self
+
+    def _scan(self, x: Tensor, direction: str) -> Tensor:
+        axis, reverse = AXIS_AND_REVERSED[direction]
+        size = x.shape[axis]
+        for step in range(self.steps):
+            by = 2**step
+            ends = (0, by) if reverse else (by, 0)
+            padded = F.pad(x, (0, 0, *ends) if axis == 2 else ends, value=-math.inf)
+            x = torch.maximum(x, padded.narrow(axis, by if reverse else 0, size))
+        return x
+
+
+# ------------------------------------------------------------------------------------------------------------ the check
+
+
+def _compare(
+    run: Callable[[Tensor], Sequence[Tensor]], model: _LastStack, size: tuple[int, int, int], stride: int
+) -> str:
+    """Run program and detector on one batch; return a line about them. Raises ``ExportError`` where they differ."""
+    batch, rows, columns = size
+    generator = torch.Generator().manual_seed(batch + rows)
+    images = torch.randn(batch, 3, stride * rows - 1, stride * columns - 1, generator=generator)
+    found, expected = list(run(images)), list(model(images))
+    where = f"{batch}x3x{images.shape[2]}x{images.shape[3]}"
+    if [each.shape for each in found] != [each.shape for each in expected]:
+        raise ExportError(
+            f"at {where} the program's outputs have the shapes {[list(each.shape) for each in found]}, and the "
+            f"detector's {[list(each.shape) for each in expected]}"
+        )
+    if model.decoded:
+        worst = _unmatched(found, expected)
+        if worst > 0.02:
+            raise ExportError(f"at {where} {100 * worst:.1f}% of the detector's boxes are not among the program's")
+        return f"{where}: {100 * (1 - worst):.1f}% of the boxes found again"
+    worst = 0.0
+    for name, mine, theirs in zip(RAW, found, expected, strict=True):
+        difference = float((mine - theirs).abs().max()) / max(1.0, float(theirs.abs().max()))
+        if not difference <= TOLERANCE:
+            raise ExportError(f"at {where} {name} differs by {difference:.1e} of its largest value")
+        worst = max(worst, difference)
+    return f"{where}: largest difference {worst:.1e} of the largest value"
+
+
+def _unmatched(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Return the share of the expected boxes without a partner: the same label, box and score, in any order.
+
+    Boxes that are equal in score to the last digits may come in any order, and one of them replace another at the end.
+    Corners of score 0 fill up maps that have too few; which places they take is left open, and so they do not count.
+    """
+    missing = count = 0
+    for image in range(len(expected[0])):
+        rows = [
+            torch.cat([each[0][image], each[1][image][:, None], each[3][image][:, None].float()], dim=1)
+            for each in (found, expected)
+        ]
+        theirs = rows[1][(rows[1][:, 4] > -1) & (expected[2][image] > 0).all(1)]
+        if len(theirs):
+            distance = (theirs[:, None] - rows[0][None]).abs().amax(2).amin(1)
+            missing += int((distance > 1e-2).sum())
+            count += len(theirs)
+    return missing / count if count else 0.0

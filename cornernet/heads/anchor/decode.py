@@ -1,0 +1,46 @@
+"""From the anchor head's outputs to candidate boxes (RetinaNet, section 4)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cornernet.config import AnchorHeadConfig, TestingConfig
+from cornernet.heads.anchor import anchors
+from cornernet.heads.anchor.outputs import AnchorPredictions, by_anchor
+from cornernet.heads.candidates import Candidates
+
+__all__ = ["decode"]
+
+
+def decode(
+    predictions: AnchorPredictions,
+    strides: tuple[int, ...],
+    num_classes: int,
+    config: AnchorHeadConfig,
+    testing: TestingConfig,
+) -> list[Candidates]:
+    """Return the candidates of each image of a batch, best first.
+
+    The ``testing.num_candidates`` best scores over all levels, anchors and classes are kept (RetinaNet keeps 1,000 of
+    each level that are above 0.05); an anchor may stand for several classes. Merging weighs both corners of a box by
+    its score. Fields of ``testing`` that are of corners and their pairs are not read.
+    """
+    # a NaN would be ranked first
+    logits = by_anchor(predictions.logits, num_classes).nan_to_num(nan=-math.inf).flatten(1)
+    codes = by_anchor(predictions.codes, 4)
+    boxes = torch.from_numpy(anchors.anchor_boxes(predictions.sizes, strides, config)).float().to(codes.device)
+    best, index = logits.topk(min(testing.num_candidates, logits.shape[1]), dim=1)
+    anchor, labels = index // num_classes, index % num_classes
+    decoded = anchors.decode(codes.gather(1, anchor[..., None].expand(-1, -1, 4)), boxes[anchor])
+    scores = best.sigmoid()
+    return [_kept(*columns) for columns in zip(decoded, scores, labels, strict=True)]
+
+
+def _kept(boxes: Tensor, scores: Tensor, labels: Tensor) -> Candidates:
+    """Return one image's candidates without boxes that are no numbers and scores of 0."""
+    kept = boxes.isfinite().all(1) & (scores > 0)
+    scores = scores[kept]
+    return Candidates(boxes[kept], scores, scores[:, None].expand(-1, 2), labels[kept])

@@ -1,0 +1,55 @@
+"""The anchor head's losses (RetinaNet, sections 3 and 4), computed in float32."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cornernet.config import AnchorHeadConfig
+from cornernet.heads.anchor.outputs import AnchorPredictions, by_anchor
+from cornernet.heads.anchor.targets import IGNORED, AnchorTargets
+
+__all__ = ["AnchorLosses", "anchor_losses", "box_loss", "focal_loss"]
+
+
+class AnchorLosses(NamedTuple):
+    """The unweighted losses of one stack, scalars."""
+
+    classification: Tensor
+    box: Tensor
+
+
+def anchor_losses(
+    predictions: AnchorPredictions, targets: AnchorTargets, config: AnchorHeadConfig, num_classes: int, counts: Tensor
+) -> AnchorLosses:
+    """Return the losses of one stack; ``counts`` [1] as ``AnchorTargets.counts`` of the whole batch."""
+    positives = counts[0].clamp(min=1)
+    logits = by_anchor(predictions.logits, num_classes)
+    classification = focal_loss(logits, targets.labels, config.focal_alpha, config.focal_gamma)
+    positive = targets.labels >= 0
+    codes = by_anchor(predictions.codes, 4)[positive]
+    box = box_loss(codes, targets.codes[positive], config.box_beta)
+    return AnchorLosses(classification / positives, box / positives)
+
+
+def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Return the focal loss of ``logits`` [B, N, K] against ``labels`` [B, N], summed over anchors and classes.
+
+    The class of a label is positive and all others are negative; every class of a negative label is, and an ignored
+    label counts nothing. A positive costs -alpha (1 - p)^gamma log p, a negative -(1 - alpha) p^gamma log(1 - p).
+    """
+    classes = torch.arange(logits.shape[-1], device=logits.device)
+    positive = labels[..., None] == classes
+    # how wrong a logit is: for a negative, the logit itself
+    wrong = torch.where(positive, -logits, logits)
+    weight = torch.where(positive, alpha, 1 - alpha) * (labels != IGNORED)[..., None]
+    # sigmoid(wrong)^gamma by its logarithm: a power has no finite gradient where the sigmoid is 0
+    return (weight * torch.exp(-gamma * F.softplus(-wrong)) * F.softplus(wrong)).sum()
+
+
+def box_loss(codes: Tensor, targets: Tensor, beta: float) -> Tensor:
+    """Return the smooth-L1 loss of codes [P, 4], summed: quadratic below ``beta``, which may be 0 for the L1 loss."""
+    return F.smooth_l1_loss(codes, targets, reduction="sum", beta=beta)

@@ -1,0 +1,32 @@
+"""The anchor head's outputs, as the rest of the head names them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["AnchorPredictions", "by_anchor"]
+
+
+class AnchorPredictions(NamedTuple):
+    """The raw outputs of one stack, a map for each level from fine to coarse, for A anchors a cell and K classes.
+
+    ``logits`` [B, A * K, h, w], the classes of the first anchor first; ``codes`` [B, A * 4, h, w] likewise, each the
+    four numbers of :func:`cornernet.heads.anchor.anchors.encode`.
+    """
+
+    logits: tuple[Tensor, ...]
+    codes: tuple[Tensor, ...]
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of each level's maps."""
+        return tuple((level.shape[2], level.shape[3]) for level in self.codes)
+
+
+def by_anchor(maps: tuple[Tensor, ...], numbers: int) -> Tensor:
+    """Return maps [B, A * numbers, h, w] as [B, N, numbers] in float32, in the order of the N anchors of all levels."""
+    levels = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, numbers) for level in maps]
+    return torch.cat(levels, dim=1).float()

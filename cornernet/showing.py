@@ -1,0 +1,89 @@
+"""Sheets of pictures for people: what training sees, and what a detector makes of the same few photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cornernet.config import Config
+from cornernet.data import DetectionDataset
+from cornernet.data.loader import TrainingSet
+from cornernet.detector import Detector, build_detector
+from cornernet.drawing import draw_boxes, draw_heatmaps, sheet
+from cornernet.files import atomic_write
+from cornernet.postprocess import detect
+
+__all__ = ["early_look", "fixed_images", "show_data", "write_image"]
+
+EARLY_LOOK = 4
+"""Pictures of an early look."""
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write a picture, whole or not at all, in the format of the path's ending. Raises ``OSError``."""
+    done, encoded = cv2.imencode(path.suffix, image)
+    if not done:
+        raise OSError(f"cannot encode {path}")
+    atomic_write(path, encoded.tobytes())
+
+
+def fixed_images(count: int, available: int) -> list[int]:
+    """Return the indices of ``count`` pictures, or all there are, spread over a data set: always the same ones."""
+    return [int(at) for at in np.linspace(0, available - 1, min(count, available)).round()]
+
+
+def show_data(
+    dataset: DetectionDataset, config: Config, indices: Sequence[int], augmentations: int = 2
+) -> NDArray[np.uint8]:
+    """Return a sheet with a row a picture: its boxes, then as training sees it, with the targets of its heatmaps.
+
+    The augmented pictures are those of the first epochs under ``config``. A head without heatmaps has no last column.
+    Raises ``DataError`` where a picture cannot be read.
+    """
+    config = config.with_("model.num_classes", len(dataset.classes))
+    with torch.device("meta"):  # the head's targets need no weights
+        head = build_detector(config).head
+    training = TrainingSet(dataset, config.data, config.training.seed)
+    rows = []
+    for index in indices:
+        record = dataset.records[index]
+        truth = draw_boxes(dataset.read(index), record.boxes, record.labels, None, dataset.classes)
+        row = [(f"{record.path.name} {record.width}x{record.height}, {len(record.boxes)} boxes", truth)]
+        for epoch in range(augmentations):
+            pixels, boxes, labels = training.augmented(epoch, index)
+            picture = np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
+            caption = f"epoch {epoch}: {picture.shape[1]}x{picture.shape[0]}, {len(boxes)} boxes"
+            row.append((caption, draw_boxes(picture, boxes, labels, None, dataset.classes)))
+            targets = head.targets([torch.from_numpy(boxes)], [torch.from_numpy(labels)], config.data.input_size)
+            heatmaps = getattr(targets, "heatmaps", None)
+            if heatmaps is not None and epoch == augmentations - 1:
+                top_left, bottom_right = (one[0].numpy() for one in heatmaps)
+                row.append(("its targets: top-left, bottom-right", draw_heatmaps(picture, top_left, bottom_right)))
+        rows.append(row)
+    return sheet(rows)
+
+
+def early_look(detector: Detector, dataset: DetectionDataset, config: Config, title: str) -> NDArray[np.uint8]:
+    """Return a sheet of four pictures of ``dataset``, always the same: the true boxes above, what is found below.
+
+    Boxes with a score of 0.3 or more are drawn; a caption counts them. Raises ``DataError`` for an unreadable picture.
+    """
+    # what needs the truth is for metrics
+    config = config.with_("testing.substitute", ()).with_("testing.corner_metrics", False)
+    above, below = [], []
+    for index in fixed_images(EARLY_LOOK, len(dataset)):
+        record, image = dataset.records[index], dataset.read(index)
+        above.append(
+            (f"{record.path.name}: truth", draw_boxes(image, record.boxes, record.labels, None, dataset.classes))
+        )
+        (found,) = detect(detector, image, config)
+        kept = replace(found, classes=dataset.classes).filter(0.3)
+        best = f", best {found.scores.max():.2f}" if len(found) else ""
+        below.append((f"{len(kept)} of 0.3 or more{best}", kept.plot(image)))
+    return sheet([above, below], height=240, title=title)

@@ -1,0 +1,42 @@
+"""Curves of a run for TensorBoard: an extra, ``pip install cornernet-lab[tensorboard]``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cornernet.config import ConfigError
+
+__all__ = ["TensorBoardLog"]
+
+
+class TensorBoardLog:
+    """Writes the records of a run, as metrics.jsonl has them, below ``folder``; a context manager.
+
+    Raises ``ConfigError`` where TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError(
+                "TensorBoard is not installed: pip install cornernet-lab[tensorboard], or leave out --tensorboard"
+            ) from error
+        self.writer: Any = SummaryWriter(str(folder))
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Write the numbers of one record at its iteration."""
+        for name, value in record.items():
+            if name not in ("iteration", "time") and value is not None:
+                self.writer.add_scalar(name, value, record["iteration"], record.get("time"))
+        self.writer.flush()
+
+    def __enter__(self) -> TensorBoardLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.writer.close()

@@ -1,0 +1,174 @@
+"""What is detected in and what is written: folders, patterns, lists; JSON, COCO and CSV; looking inside."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cornernet import Detections, build_detector, load_detector, recipe, save_detector
+from cornernet.cli import main
+from cornernet.config import CocoSource, ConfigError
+from cornernet.data import DataError, open_dataset
+from cornernet.detecting import find_photos
+from cornernet.inspection import inspect
+from tests.unit.data.folders import write_images
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_images(Path("photos"), ("a.png", "deep/b.PNG", "deep/a.png"))
+    Path("photos/notes.txt").write_text("no picture")
+    return tmp_path
+
+
+@pytest.fixture
+def weights(tmp_path) -> str:
+    torch.manual_seed(0)
+    detector = build_detector(recipe("tiny"))
+    detector.classes, detector.category_ids = ("ellipse", "triangle", "cross"), (1, 2, 7)
+    save_detector(detector, tmp_path / "w.safetensors")
+    return str(tmp_path / "w.safetensors")
+
+
+def names(*inputs: str, stdin: str = "") -> list[str]:
+    return [photo.name for photo in find_photos(inputs, Path("photos/out"), io.StringIO(stdin))]
+
+
+def test_files_folders_patterns_and_lists_name_photographs(here) -> None:
+    assert names("photos/a.png") == ["a"]
+    assert names("photos") == ["a", "deep/a", "deep/b"]
+    assert names("photos/**/b.*") == ["b"]
+    assert names("-", stdin="photos/a.png\n\nphotos/deep/b.PNG\n") == ["a", "b"]
+
+
+def test_what_was_drawn_before_is_not_detected_in(here) -> None:
+    write_images(Path("photos/out"), ("a.png",))
+    assert names("photos") == ["a", "deep/a", "deep/b"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        ((), ConfigError, "no photographs are named"),
+        (("photo/a.png",), DataError, "did you mean photos?"),
+        (("photos/b.png",), DataError, "did you mean photos/a.png?"),
+        (("photos/*.txt",), DataError, "it matches 1 files that are no pictures"),
+        (("photos/*.gif",), DataError, "no picture matches photos/*.gif"),
+        (("photos/a.png", "photos/deep/a.png"), ConfigError, "would overwrite each other"),
+        (("-",), DataError, "the list on stdin is empty"),
+        (("empty",), DataError, "no picture in the folder empty: looked for .jpg"),
+    ],
+)
+def test_what_is_not_there_says_what_was_looked_for(inputs, error, message, here) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(error) as told:
+        names(*inputs)
+    assert message in str(told.value)
+
+
+def test_a_folder_is_detected_in_and_written_in_every_form(here, weights, capsys) -> None:
+    argv = ["detect", "photos", "--weights", weights, "--min-score", "0", "--heatmaps"]
+    assert main([*argv, "--dry-run"]) == 0
+    assert not Path("out").exists()
+    assert main(argv) == 0
+    drawn = {path.relative_to("out").as_posix() for path in Path("out").rglob("*.png")}
+    stems = ("a", "deep/a", "deep/b")
+    assert drawn == {f"{stem}.png" for stem in stems} | {f"{stem}-heatmaps.png" for stem in stems}
+    tree = json.loads(Path("out/coco.json").read_text())
+    rows = list(csv.DictReader(Path("out/detections.csv").read_text().splitlines()))
+    entries = json.loads(Path("out/detections.json").read_text())
+    assert [image["file_name"] for image in tree["images"]] == [entry["image"] for entry in entries]
+    assert {(image["height"], image["width"]) for image in tree["images"]} == {(40, 60)}
+    assert [c["id"] for c in tree["categories"]] == [1, 2, 7]
+    assert len(rows) == len(tree["annotations"]) == sum(len(entry["detections"]) for entry in entries) > 0
+    assert [float(row["score"]) for row in rows] == pytest.approx([a["score"] for a in tree["annotations"]], abs=1e-4)
+    x1, y1, x2, y2 = (float(rows[0][key]) for key in ("x1", "y1", "x2", "y2"))
+    assert [x1, y1, x2 - x1, y2 - y1] == pytest.approx(tree["annotations"][0]["bbox"], abs=0.02)
+
+
+def test_coco_output_can_be_read_as_annotations(here, weights) -> None:
+    assert main(["detect", "photos", "--weights", weights, "--min-score", "0", "--write", "coco"]) == 0
+    assert {path.name for path in Path("out").iterdir()} == {"coco.json"}
+    Path("coco.json").write_text(Path("out/coco.json").read_text())
+    dataset = open_dataset(CocoSource(root=".", train_split="coco.json"), "train")
+    assert len(dataset) == 3
+    assert dataset.category_ids == (1, 2, 7)
+
+
+def test_the_demo_draws_something_without_data_or_weights(here, capsys) -> None:
+    assert main(["detect", "--demo", "--heatmaps"]) == 0
+    sheet = cv2.imread("out/demo.png")
+    assert sheet is not None
+    assert len(json.loads(Path("out/detections.json").read_text())) == 6
+    entries = json.loads(Path("out/detections.json").read_text())
+    assert sum(len(entry["detections"]) for entry in entries) >= 6
+    assert main(["detect", "photos", "--demo"]) == 2
+    assert "leave out the photographs" in capsys.readouterr().err
+
+
+def test_pairs_are_the_boxes_of_the_unmirrored_test_path_and_lone_corners_are_in_none() -> None:
+    detector = load_detector("starter")
+    config = detector.config.with_("testing.flip", False)
+    image = open_dataset(config.with_("data.source.val_images", 6).data.source, "val").read(0)
+    found = inspect(detector, image, config, 0.1)
+    assert found.top_left.shape == (3, 24, 24)
+    assert len(found.pairs) > 0
+    # corners lie in the picture, lone ones are no box's
+    for lone, own in ((found.unpaired_top_left, found.pairs.boxes[:, :2]),):
+        assert all((np.abs(own - point).max(1) > 1e-2).all() for point in lone)
+    drawn = found.plot(image)
+    assert drawn.shape[0] >= 480
+    plain = inspect(detector, image, config, 1.0).plot(image)
+    assert (drawn != plain).any()
+
+
+def test_the_starter_model_is_small_says_how_it_was_made_and_fits_its_recipe() -> None:
+    from cornernet.checkpoints import STARTER
+    from cornernet.starter import made_from, starter_config
+
+    made = made_from()
+    assert STARTER.stat().st_size < 1_000_000
+    assert {"command", "recipe", "edits", "seed", "revision", "shapes_version", "metrics"} <= set(made)
+    assert made["revision"] != "unknown"
+    detector = load_detector("starter")
+    assert detector.config == starter_config().with_("model.num_classes", 3)
+    assert all(parameter.dtype == torch.float32 for parameter in detector.parameters())
+
+
+def test_detections_show_themselves_in_a_notebook(here) -> None:
+    found = Detections(
+        np.array([[5, 5, 30, 30]]), np.array([0.9]), np.array([0]), ("<b>cell",), image_id="photos/a.png", size=(40, 60)
+    )
+    page = found._repr_html_()
+    assert "&lt;b&gt;cell" in page
+    assert "data:image/png;base64," in page
+    picture = found._repr_png_()
+    assert picture is not None
+    assert cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR) is not None
+    nowhere = Detections(found.boxes, found.scores, found.labels, image_id=3)
+    assert nowhere._repr_png_() is None
+    assert "<img" not in nowhere._repr_html_()
+
+
+def test_supervision_gets_boxes_scores_labels_and_names() -> None:
+    supervision = pytest.importorskip("supervision", reason="the extra cornernet-lab[supervision] is not installed")
+    found = Detections(np.array([[5, 5, 30, 30]]), np.array([0.9]), np.array([1]), ("cell", "rod"))
+    theirs = found.to_supervision()
+    assert isinstance(theirs, supervision.Detections)
+    assert theirs.xyxy.tolist() == [[5, 5, 30, 30]]
+    assert theirs.class_id.tolist() == [1]
+    assert theirs.data["class_name"].tolist() == ["rod"]
+
+
+def test_supervision_that_is_not_installed_is_named_with_its_extra(monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "supervision", None)
+    with pytest.raises(ImportError, match=r"cornernet-lab\[supervision\]"):
+        Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)).to_supervision()

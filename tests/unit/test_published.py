@@ -1,0 +1,23 @@
+"""What is committed under reports/ is what this code would find and make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ablations.planner import Fingerprints, make_job
+from ablations.records import load
+from cornernet import Config
+
+RECORDS = sorted(path for path in (Path(__file__).parents[2] / "reports/records").glob("*") if path.is_dir())
+
+
+@pytest.mark.parametrize("folder", RECORDS, ids=lambda path: path.name)
+def test_published_records_are_whole_and_still_found_under_the_keys_of_their_configurations(folder: Path) -> None:
+    found = load(folder)
+    assert found.records
+    assert not found.broken
+    for key, record in found.records.items():
+        job = make_job(Config.from_dict(record["config"]), Fingerprints(record["data"]["train"], record["data"]["val"]))
+        assert (job.training_key, job.evaluation_key) == (record["training_key"], key)
