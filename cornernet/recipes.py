@@ -133,7 +133,11 @@ def tiny_anchors() -> Config:
 
 
 def _with_anchors(config: Config, head: AnchorHeadConfig) -> Config:
-    """Return a configuration with another head, and with RetinaNet's suppression: hard, at an IoU of 0.5."""
+    """Return a configuration with an anchor head, and with RetinaNet's suppression: hard, at an IoU of 0.5.
+
+    The learning rate stays that of corners: of 1e-3, 2e-3 and 4e-3, tried with recipe ``tiny_anchors``, 500 iterations
+    and seed 0 (AP 25.7, 30.4, 24.8), it is the best. Gaussian soft-NMS gave the same AP to 0.3 points there.
+    """
     return config.with_("model.head", head).with_("testing.nms", "hard")
 
 
