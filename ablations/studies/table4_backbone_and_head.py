@@ -6,7 +6,8 @@ suppression (``cornernet.recipes`` says what was tried).
 
 * Anchors are read from every map of the hourglass's way up, from stride 4 on, where RetinaNet's begin at stride 8: on
   small pictures its smallest anchor would be larger than many objects. The subnets are as wide as the backbone's finest
-  map, which makes the network about as large as that with corners: 0.96 to 1.10 times its multiply-adds, and 0.94 to 1.00 of its parameters, over the recipes.
+  map, which makes the network about as large as that with corners: 0.96 to 1.10 times its multiply-adds, and 0.94 to
+  1.00 of its parameters, over the recipes.
 * The residual network with a feature pyramid has the hourglass's widths at every stride, and twice its blocks: 0.96 to
   0.97 of its multiply-adds with corners, and 0.83 to 0.92 of its parameters. In the place of Hourglass-104 it is the
   paper's ResNet-101, less than half of it.
