@@ -181,7 +181,7 @@ class _Run:
             self.model = DistributedDataParallel(
                 detector,
                 device_ids=[device] if device.type == "cuda" else None,
-                find_unused_parameters=bool(detector.head.leaves_unused),
+                find_unused_parameters=getattr(detector.head, "leaves_unused", False),
             )
 
     def loop(

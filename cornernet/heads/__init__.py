@@ -6,12 +6,12 @@ A head is an ``nn.Module`` that owns its method; training, postprocess and evalu
 * ``targets(boxes, labels, image_size)``: what the predictions should be, with ``counts()``, the numbers of things
   that losses are normalised by, ``to(device)`` and ``pin_memory()``;
 * ``loss(outputs, targets, counts)``: named components, ``total`` among them;
-* ``decode(predictions, testing)``: :class:`Candidates`, one an image;
-* ``leaves_unused``: whether some layers of the backbone get no gradient, which several devices must be told.
+* ``decode(predictions, testing)``: :class:`Candidates`, one an image.
 
 A head may also have
 
 * ``predicts(s)``: whether it predicts from stack ``s`` at all; without it, from every stack;
+* ``leaves_unused``: whether layers of the backbone get no gradient, which training on several devices must know;
 * ``feeds_back`` and ``feed_back(s, predictions)``: whether and what predictions add to the next stack's input.
 
 A head that finds corners may also have, for studies of them:

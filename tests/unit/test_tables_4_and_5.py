@@ -64,14 +64,14 @@ def published(study: Study, folder: Path, resampled: tuple[str, ...] = RESAMPLED
 
 @pytest.mark.parametrize("base", BASES, ids=["shapes", "photographs"])
 @pytest.mark.parametrize("study", BOTH, ids=lambda study: study.name)
-def test_anchors_differ_from_corners_in_the_head_and_its_suppression_alone(study, base) -> None:
+def test_anchors_differ_from_corners_in_the_head_alone(study, base) -> None:
     found = arms(study, base)
     anchors, corners = found["Hourglass + Anchors"], found["Hourglass + Corners"]
     assert isinstance(anchors.model.head, AnchorHeadConfig)
     assert corners == base.with_("testing.measure_step", True)
     paths = {sentence.split(" ")[0] for sentence in differences(corners, anchors)}
-    assert {path for path in paths if not path.startswith("model.head.")} == {"testing.nms"}
-    assert (anchors.testing.nms, anchors.testing.nms_iou) == ("hard", 0.5)
+    assert paths
+    assert all(path.startswith("model.head.") for path in paths)
 
 
 def test_the_pyramid_of_table_4_costs_about_what_the_hourglass_does_and_is_the_paper_s_for_the_paper_s() -> None:

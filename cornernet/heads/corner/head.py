@@ -90,8 +90,6 @@ class CornerBranch(nn.Module):
 class CornerHead(nn.Module):
     """Corner heatmaps, embeddings and offsets from every stack, and what they mean (see ``cornernet.heads``)."""
 
-    leaves_unused = False
-
     def __init__(self, config: CornerHeadConfig, num_classes: int, backbone: Any) -> None:
         super().__init__()
         self.config = config
