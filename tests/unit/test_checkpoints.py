@@ -129,3 +129,9 @@ def test_a_missing_file_is_an_error_that_says_what_to_give(tmp_path) -> None:
 )  # fmt: skip
 def test_names_of_the_authors(authors: str, ours: str) -> None:
     assert from_authors_key(authors) == ours
+
+
+def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match=r"not finished.*cornernet train --out .* --resume"):
+        load_detector(tmp_path)
