@@ -79,6 +79,11 @@ def load_detector(
         origin = str(path)
         if path.is_dir():
             path = path / "model.safetensors"
+            if not path.is_file() and (path.parent / "checkpoints").is_dir():
+                raise CheckpointError(
+                    f"the run in {path.parent} is not finished; go on with it: "
+                    f"cornernet train --out {path.parent} --resume"
+                )
         if not path.is_file():
             raise CheckpointError(
                 f"there is no file {path}; give a .safetensors file, a run's folder, or a .pkl file{nearest(path)}"

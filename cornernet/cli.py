@@ -248,7 +248,7 @@ def _usage() -> str:
         "data check": DataCheckArguments,
         **cli_data.ARGUMENTS,
     }
-    lines += [f"  {name:<16} {(kind.__doc__ or '').splitlines()[0]}" for name, kind in summaries.items()]
+    lines += [f"  {name:<17} {(kind.__doc__ or '').splitlines()[0]}" for name, kind in summaries.items()]
     return "\n".join(lines)
 
 

@@ -24,10 +24,14 @@ class TensorBoardLog:
             raise ConfigError(
                 "TensorBoard is not installed: pip install cornernet-lab[tensorboard], or leave out --tensorboard"
             ) from error
-        self.writer: Any = SummaryWriter(str(folder))
+        self.folder = folder
+        self.make: Any = SummaryWriter
+        self.writer: Any = None
 
     def __call__(self, record: dict[str, Any]) -> None:
-        """Write the numbers of one record at its iteration."""
+        """Write the numbers of one record at its iteration. The folder is made with the first."""
+        if self.writer is None:
+            self.writer = self.make(str(self.folder))
         for name, value in record.items():
             if name not in ("iteration", "time") and value is not None:
                 self.writer.add_scalar(name, value, record["iteration"], record.get("time"))
@@ -39,4 +43,5 @@ class TensorBoardLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()

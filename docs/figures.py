@@ -62,7 +62,7 @@ def targets() -> NDArray[np.uint8]:
         made = build([torch.from_numpy(picture.boxes)], [torch.from_numpy(picture.labels)], (255, 255))
         top_left, bottom_right = (one[0].numpy() for one in made.heatmaps)
         cells.append((f"penalty reduction: {kind}", draw_heatmaps(picture.image, top_left, bottom_right)))
-    return sheet([cells], height=260)
+    return sheet([cells], height=190)
 
 
 def pairing() -> NDArray[np.uint8]:
@@ -74,7 +74,7 @@ def pairing() -> NDArray[np.uint8]:
         image = draw_picture(source, "val", index).image
         found = inspect(detector, image, detector.config, 0.4)
         rows += [("corners, pairs", found.plot(image)), ("boxes", found.pairs.plot(image))]
-    return sheet([rows], height=260)
+    return sheet([rows], height=190)
 
 
 def main(folder: Path) -> None:

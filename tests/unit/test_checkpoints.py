@@ -288,3 +288,9 @@ def test_what_another_format_cannot_say_is_said(two_stacks, tmp_path) -> None:
 def test_names_of_other_projects(name: str, theirs: str, ours: str) -> None:
     assert FORMATS[name].to_ours(theirs) == ours
     assert FORMATS[name].from_ours(ours) == theirs.removeprefix("module.")
+
+
+def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match=r"not finished.*cornernet train --out .* --resume"):
+        load_detector(tmp_path)

@@ -172,3 +172,20 @@ def test_supervision_that_is_not_installed_is_named_with_its_extra(monkeypatch) 
     monkeypatch.setitem(__import__("sys").modules, "supervision", None)
     with pytest.raises(ImportError, match=r"cornernet-lab\[supervision\]"):
         Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)).to_supervision()
+
+
+def test_the_command_that_makes_the_starter_model_trains_halves_and_records(tmp_path, monkeypatch, capsys) -> None:
+    from cornernet import starter
+
+    few = {"data.source.train_images": 4, "data.source.val_images": 2, "training.iterations": 2}
+    monkeypatch.setattr(starter, "EDITS", {**starter.EDITS, **few})
+    before = torch.get_num_threads()
+    try:
+        assert starter.main(["--out", str(tmp_path / "run"), "--weights", str(tmp_path / "new.safetensors")]) == 0
+    finally:
+        torch.set_num_threads(before)
+    assert starter.made_from(tmp_path / "new.safetensors")["edits"] == starter.EDITS
+    whole, half = load_detector(tmp_path / "run"), load_detector(tmp_path / "new.safetensors")
+    assert half.config == whole.config
+    for key, value in whole.state_dict().items():
+        torch.testing.assert_close(half.state_dict()[key], value, rtol=1e-3, atol=1e-6)

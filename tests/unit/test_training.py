@@ -76,7 +76,9 @@ def test_a_run_leaves_a_whole_folder(tmp_path) -> None:
 
 
 def test_float16_scales_the_loss_and_resumes_to_the_same_bits(tmp_path) -> None:
-    half = config(training__precision="float16", training__clip_norm=1.0)
+    # small: a CPU is slow in float16
+    quick = config(training__iterations=3, training__batch_size=2, data__input_size=(31, 31), training__clip_norm=1.0)
+    half = quick.with_("training.precision", "float16")
     train(half, tmp_path / "whole", quiet=True, final_evaluation=False)
 
     def stop(done: int) -> None:
@@ -90,9 +92,10 @@ def test_float16_scales_the_loss_and_resumes_to_the_same_bits(tmp_path) -> None:
     train(half, tmp_path / "cut", resume=True, quiet=True, final_evaluation=False)
     assert_same_bits(tmp_path / "whole", tmp_path / "cut")
     assert all(torch.isfinite(value).all() for value in weights(tmp_path / "whole").values())
-    train(config(), tmp_path / "single", quiet=True, final_evaluation=False)
-    near = [a - b for (_, a), (_, b) in zip(losses(tmp_path / "whole"), losses(tmp_path / "single"), strict=True)]
-    assert max(map(abs, near[:2])) < 0.1 * losses(tmp_path / "single")[0][1]
+    train(quick, tmp_path / "single", quiet=True, final_evaluation=False)
+    (_, ours), (_, theirs) = losses(tmp_path / "whole")[0], losses(tmp_path / "single")[0]
+    assert ours == pytest.approx(theirs, rel=0.02)
+    assert ours != theirs
 
 
 def test_whoever_asks_gets_every_record_and_the_final_metrics(tmp_path) -> None:
