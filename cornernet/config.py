@@ -296,6 +296,10 @@ class TrainingConfig:
     """bfloat16 runs the network under autocast; losses stay in float32."""
     channels_last: bool = True
     """Memory format of the network: faster convolutions on CPU and on tensor cores."""
+    compile: bool = False
+    """Compile the network with torch.compile: faster on a GPU after minutes of compiling."""
+    checkpoint_activations: bool = False
+    """Compute the maps of each stack twice, to keep less of them in memory: larger batches, a third more time."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N. auto takes cuda where there is one."""
     threads: int = 0
@@ -412,6 +416,8 @@ WITHOUT_EFFECT = (
 # Fields that came after records were first published, by path, each with the value that leaves results as they were
 # before it: at that value a field is left out of what keys are made of, so that runs from before it are still found.
 LATER_FIELDS: dict[str, Any] = {
+    "training.compile": False,
+    "training.checkpoint_activations": False,
     "data.padding": "black",
     "testing.reject_empty": False,
     "testing.nms_extent": "pixels",

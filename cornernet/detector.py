@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cornernet.backbones import build_backbone
 from cornernet.config import Config, ConfigError, TestingConfig
@@ -52,12 +54,21 @@ class Detector(nn.Module):
         outputs = []
         stacks = self.backbone.num_stacks
         for index in range(stacks):
-            maps = self.backbone.stack(index, x)
+            maps = self._stack(index, x)
             if index == stacks - 1 or not last_only:
                 outputs.append(self.head(index, maps))
             if index < stacks - 1:
                 x = self.backbone.merge(index, x, maps[0])
         return outputs
+
+    def _stack(self, index: int, x: Tensor) -> Any:
+        """Return the maps of a stack, computed again in backward where training asks for that to save memory."""
+        if not (self.training and torch.is_grad_enabled() and self.config.training.checkpoint_activations):
+            return self.backbone.stack(index, x)
+        return checkpoint(
+            self.backbone.stack, index, x, use_reentrant=False, preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), _statistics_stay(self.backbone)),
+        )  # fmt: skip
 
     @contextmanager
     def pooling_by(self, impl: str | None) -> Iterator[None]:
@@ -99,6 +110,19 @@ class Detector(nn.Module):
         if method is None:
             raise ConfigError(f"{field} is for heads that find corners; this detector's head finds none")
         return method
+
+
+@contextmanager
+def _statistics_stay(module: nn.Module) -> Iterator[None]:
+    """Leave running statistics as they are: in a second pass over the same batch, which has been counted."""
+    counting = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d) and part.track_running_stats]
+    try:
+        for part in counting:
+            part.track_running_stats = False
+        yield
+    finally:
+        for part in counting:
+            part.track_running_stats = True
 
 
 def build_detector(config: Config) -> Detector:

@@ -7,7 +7,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from cornernet.detector import Detector
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
 
-__all__ = ["step_latency"]
+__all__ = ["step_latency", "training_step"]
 
 
 def step_latency(
@@ -44,6 +44,22 @@ def step_latency(
     return 1000 * statistics.median(seconds[warmup:])
 
 
+def training_step(detector: Detector, dataset: DetectionDataset, config: Config) -> Callable[[], None]:
+    """Return a function that takes one step of ``config.training`` with ``detector`` over one batch of ``dataset``.
+
+    The detector learns: give a copy where it should not. Compiled and with activations computed twice as configured.
+    Raises ``DataError`` for a picture that cannot be read.
+    """
+    model = detector.train()
+    model.config = config
+    if config.training.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parts = _batch(model, dataset, config, next(model.parameters()).device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate, fused=True)
+    forward: Any = torch.compile(model) if config.training.compile else model
+    return lambda: _step(model, optimiser, parts, config, forward)
+
+
 def _batch(model: Detector, dataset: DetectionDataset, config: Config, device: torch.device) -> list[Batch]:
     """Return one batch of training on the device, in as many parts as training accumulates over."""
     training_set = TrainingSet(dataset, config.data, config.training.seed)
@@ -60,14 +76,17 @@ def _batch(model: Detector, dataset: DetectionDataset, config: Config, device: t
     return parts
 
 
-def _step(model: Detector, optimiser: torch.optim.Optimizer, parts: list[Batch], config: Config) -> None:
-    """Take one optimiser step over the parts of a batch."""
+def _step(
+    model: Detector, optimiser: torch.optim.Optimizer, parts: list[Batch], config: Config, forward: Any = None
+) -> None:
+    """Take one optimiser step over the parts of a batch; ``forward`` is the compiled model where there is one."""
+    forward = model if forward is None else forward
     training = config.training
     optimiser.zero_grad(set_to_none=True)
     counts: Tensor = torch.stack([part.targets.counts() for part in parts]).sum(0)
     for part in parts:
         with torch.autocast(part.images.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
-            outputs = model(part.images)
+            outputs = forward(part.images)
         model.head.loss(outputs, part.targets, counts)["total"].backward()
     if training.clip_norm is not None:
         nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)

@@ -152,7 +152,7 @@ def test_conversion_takes_classes_from_a_folder(here, weights) -> None:
     assert load_detector(here / "named.safetensors").category_ids == (1, 13, 90)
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "convert", "data check"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "convert", "export", "data check"])
 def test_every_command_has_help_with_an_example(command, capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])
@@ -163,7 +163,7 @@ def test_every_command_has_help_with_an_example(command, capsys) -> None:
 def test_help_lists_the_commands(capsys) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in ("train", "evaluate", "detect", "convert", "data check"))
+    assert all(name in out for name in ("train", "evaluate", "detect", "convert", "export", "data check"))
 
 
 @pytest.mark.parametrize(
@@ -185,6 +185,9 @@ def test_help_lists_the_commands(capsys) -> None:
         (["convert", "absent.pkl", "--out", "x.safetensors"], "there is no file absent.pkl"),
         (["convert", "WEIGHTS", "--out", "x.safetensors", "--to", "authors"], "must end in .pkl"),
         (["convert", "WEIGHTS", "--out", "WEIGHTS"], "--overwrite"),
+        (["export", "WEIGHTS", "--out", "model.pb"], "must end in .onnx"),
+        (["export", "WEIGHTS", "--out", "model.onnx", "--to", "inductor"], "must end in .onnx"),
+        (["export", "WEIGHTS", "--out", "model.onnx", "--largest", "23"], "use 31 or more"),
         (["data", "check", "nowhere"], "nowhere"),
         (["data", "chekc", "nowhere"], "did you mean data check"),
     ],

@@ -61,7 +61,7 @@ def decode_large(predictions: Any, testing: TestingConfig) -> list[Candidates] |
         boxes, scores = np.empty((count, 4), np.float32), np.empty(count, np.float32)
         corner_scores, labels = np.empty((count, 2), np.float32), np.empty(count, np.int64)
         made = _pair(
-            *top_left, *bottom_right, np.float32(testing.embedding_threshold), testing.reject_empty,
+            top_left, bottom_right, np.float32(testing.embedding_threshold), testing.reject_empty,
             boxes, scores, corner_scores, labels,
         )  # fmt: skip
         kept = np.argsort(-scores[:made], kind="stable")[: testing.num_candidates]
@@ -111,7 +111,7 @@ def _top_corners(
 
 
 def _row_maxima(heatmap: Tensor) -> Tensor:
-    """Return the maximum of every row [B, K, h] of heatmaps; NaN counts as a maximum in some layouts, and in some not."""
+    """Return the maximum of every row [B, K, h] of heatmaps; in some layouts NaN counts as one."""
     if heatmap.is_contiguous() or not heatmap.is_contiguous(memory_format=torch.channels_last):
         return heatmap.amax(3)
     # torch takes a hundred times as long where classes lie side by side
@@ -207,11 +207,12 @@ def _collect(
 
 @compiled
 def _pair(
-    a_scores: Array, a_labels: Array, a_x: Array, a_y: Array, a_embeddings: Array,
-    b_scores: Array, b_labels: Array, b_x: Array, b_y: Array, b_embeddings: Array,
+    top_left: tuple[Array, Array, Array, Array, Array], bottom_right: tuple[Array, Array, Array, Array, Array],
     threshold: np.float32, reject_empty: bool, boxes: Array, scores: Array, corner_scores: Array, labels: Array,
 ) -> int:  # fmt: skip
     """Write every accepted pair of corners and return how many there are; see :func:`.decode.decode`."""
+    a_scores, a_labels, a_x, a_y, a_embeddings = top_left
+    b_scores, b_labels, b_x, b_y, b_embeddings = bottom_right
     made = 0
     for i in range(len(a_scores)):
         for j in range(len(b_scores)):
