@@ -153,7 +153,7 @@ def heatmaps(layout: str) -> Predictions:
 
 @pytest.mark.parametrize("layout", ["contiguous_format", "channels_last"])
 def test_decode_against_reading_once(benchmark: Any, layout: str) -> None:
-    """Both heatmaps [2, 80, 128, 128] decoded, against ``torch.amax`` of one of them: the ratio is to be 1/5 or more."""
+    """Both heatmaps [2, 80, 128, 128] decoded, against ``torch.amax`` of one: the ratio is to be 1/5 or more."""
     predictions, detector = heatmaps(layout), plain("tiny")
     row = blank("inference", "", f"decode, {layout}", "fast", DEVICE, against="torch.amax", size=[128, 128], batch=2)
     run = functools.partial(decode, detector, [predictions], TestingConfig())

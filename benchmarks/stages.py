@@ -1,4 +1,4 @@
-"""Rows of the suites ``inference`` and ``training``: what they hold, and how two ways of one thing are timed in turn."""
+"""Rows of the suites ``inference`` and ``training``: what they hold, and how two ways are timed in turn."""
 
 from __future__ import annotations
 

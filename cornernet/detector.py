@@ -116,13 +116,17 @@ class Detector(nn.Module):
 def _statistics_stay(module: nn.Module) -> Iterator[None]:
     """Leave running statistics as they are: in a second pass over the same batch, which has been counted."""
     counting = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d) and part.track_running_stats]
+    before = [(part, part.momentum, part.num_batches_tracked) for part in counting]
+    counts = [None if count is None else count.clone() for _, _, count in before]
     try:
         for part in counting:
-            part.track_running_stats = False
+            part.momentum = 0.0
         yield
     finally:
-        for part in counting:
-            part.track_running_stats = True
+        for (part, momentum, count), kept in zip(before, counts, strict=True):
+            part.momentum = momentum
+            if count is not None and kept is not None:
+                count.copy_(kept)
 
 
 def build_detector(config: Config) -> Detector:
