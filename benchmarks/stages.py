@@ -61,7 +61,7 @@ def with_mm(row: dict[str, Any], run: Callable[[], Any], device: str, seconds: f
     share = statistics.median(flop / own / (2 * side**3 / product) for own, product in times)
     return {
         **row,
-        "gigaflop": round(flop / 1e9, 1),
+        "gigaflop": round(flop / 1e9, 4),
         "gigaflop_per_second": round(flop / mine / 1e9, 1),
         "mm_gigaflop_per_second": round(2 * side**3 / other / 1e9, 1),
         "share_of_mm": round(share, 4),
