@@ -31,7 +31,9 @@ RECIPES = ("tiny",) if SMOKE else ("small", "hourglass_104")
 SIZES = {"tiny": (31, 31), "small": (191, 255), "hourglass_104": (511, 511)}
 BATCHES = {"tiny": (1, 2), "small": (1, 2, 4, 8, 16, 32), "hourglass_104": (1, 2, 4) if DEVICE == "cpu" else (1, 8, 32)}
 WAYS = ("fast", "fast-compile") if DEVICE == "cpu" else ("fast", "fast-bfloat16", "fast-bfloat16-compile")
+WAYS = WAYS[:1] if SMOKE else WAYS  # compiling takes minutes
 SECONDS = 0.2 if SMOKE else 8.0
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile's are about itself
 
 
 @functools.lru_cache(maxsize=1)

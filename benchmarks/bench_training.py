@@ -38,6 +38,9 @@ WAYS: dict[str, dict[str, Any]] = {
         "channels_last": True, "precision": "bfloat16", "compile": True, "checkpoint_activations": True,
     },
 }  # fmt: skip
+if SMOKE:
+    WAYS = {way: settings for way, settings in WAYS.items() if "compile" not in settings}
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile's are about itself
 CASES: list[tuple[str, int]] = (
     [("tiny", 2)]
     if SMOKE

@@ -45,6 +45,11 @@ def needs(format_name) -> None:
         pytest.skip(reason)
 
 
+def thorough_only() -> None:
+    if os.environ.get("HYPOTHESIS_PROFILE") != "thorough":
+        pytest.skip("tracing and compiling take from a quarter of a minute to minutes: HYPOTHESIS_PROFILE=thorough")
+
+
 def raw(detector, images):
     with torch.no_grad():
         return [tensor for pair in detector(images, last_only=True)[-1] for tensor in pair]
@@ -53,6 +58,8 @@ def raw(detector, images):
 @pytest.mark.parametrize("decoded", [False, True])
 def test_onnx_runs_at_sizes_that_it_was_not_traced_with(decoded, detector, tmp_path) -> None:
     needs("onnx")
+    if decoded:
+        thorough_only()
     import onnx
     import onnxruntime
 
@@ -86,8 +93,7 @@ def test_onnx_runs_at_sizes_that_it_was_not_traced_with(decoded, detector, tmp_p
 @pytest.mark.parametrize("format_name", ["export", "inductor"])
 def test_packages_load_in_a_process_that_imports_only_torch(format_name, detector, tmp_path) -> None:
     needs(format_name)
-    if format_name == "inductor" and os.environ.get("HYPOTHESIS_PROFILE") != "thorough":
-        pytest.skip("compiling ahead of time takes minutes; HYPOTHESIS_PROFILE=thorough runs it")
+    thorough_only()
     path = tmp_path / "model.pt2"
     export_detector(detector, path, format_name, largest=127)
     images = torch.randn(1, 3, 111, 39, generator=torch.Generator().manual_seed(3))
@@ -100,6 +106,7 @@ def test_packages_load_in_a_process_that_imports_only_torch(format_name, detecto
 
 def test_a_program_that_differs_is_not_written(detector, tmp_path, monkeypatch) -> None:
     needs("onnx")
+    thorough_only()
     monkeypatch.setattr("cornernet.export._PadAndMaximum._scan", lambda self, x, direction: x)
     with pytest.raises(ExportError, match="differs by"):
         export_detector(detector, tmp_path / "model.onnx", "onnx", largest=127)
