@@ -20,10 +20,11 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 WORKERS = str(os.cpu_count() or 1)
 
 
-def install(session: nox.Session, *groups: str, project: str | None = ".[cuda]") -> None:
+def install(session: nox.Session, *groups: str, project: str | None = ".[cuda,export]") -> None:
     """Install the project and dependency groups at the versions of constraints.txt.
 
-    The extra ``cuda`` compiles CUDA without a GPU, so that every machine can test that its kernels compile.
+    The extra ``cuda`` compiles CUDA without a GPU, so that every machine can test that its kernels compile; ``export``
+    writes and runs ONNX.
     """
     packages = nox.project.dependency_groups(PYPROJECT, *groups) if groups else ()
     editable = ("-e", project) if project else ()

@@ -172,13 +172,18 @@ def memory(pool: Pool, workload: Workload, mode: str, device: str) -> tuple[int,
         if mode != "forward":
             torch.autograd.grad(result, leaves, grad)
 
+    return peak_bytes(run, device), sum(held.values())
+
+
+def peak_bytes(run: Callable[[], Any], device: str) -> int:
+    """Return the most bytes that torch allocates at once while ``run`` runs, beyond what there was."""
     if device == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         run()
         torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before, sum(held.values())
+        return torch.cuda.max_memory_allocated() - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         run()
     now = most = 0
@@ -186,7 +191,7 @@ def memory(pool: Pool, workload: Workload, mode: str, device: str) -> tuple[int,
     for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
         now += event.nbytes()
         most = max(most, now)
-    return most, sum(held.values())
+    return most
 
 
 def measure(

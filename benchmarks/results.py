@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import FIELDS
+from benchmarks.stages import STAGE_FIELDS
 
 STATUSES = ("ok", "error", "unavailable", "not measured")
 _FIGURES = ("bytes_moved", "gigabytes_per_second", "ratio", "ratio_lower", "ratio_upper", "milliseconds")
@@ -28,12 +29,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     rows = [{**common, **each["extra_info"]} for each in content["benchmarks"] if "status" in each["extra_info"]]
     for row in rows:
         what = f"{path}: row {row.get('implementation')} {row.get('mode')} {row.get('shape')}"
-        missing = set(FIELDS) - set(row)
+        fields, figures = (STAGE_FIELDS, ("milliseconds",)) if "suite" in row else (FIELDS, _FIGURES)
+        missing = set(fields) - set(row)
         if missing:
             raise ValueError(f"{what}: the fields {sorted(missing)} are missing; run the benchmarks again")
         if row["status"] not in STATUSES:
             raise ValueError(f"{what}: status must be one of {', '.join(STATUSES)}, not {row['status']!r}")
-        if (row["status"] == "ok") != all(row[field] is not None for field in _FIGURES):
+        if (row["status"] == "ok") != all(row[field] is not None for field in figures):
             raise ValueError(f"{what}: status {row['status']!r} and its figures contradict each other")
         if row["status"] != "ok" and not row["reason"]:
             raise ValueError(f"{what}: no figures, and no reason given")
@@ -43,14 +45,20 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def publish(sources: Sequence[Path], folder: Path) -> Path:
     """Write the rows of ``sources`` to ``folder``/<device>.json, one row a line, and return the path.
 
+    Rows of a suite, ``inference`` or ``training``, go to <device>-<suite>.json; one call publishes one suite.
+
     Raises ``ValueError``, naming the file, for one without rows, or from another device, threads or versions.
     """
     merged: dict[str, dict[str, Any]] = {}
+    suites: set[str | None] = set()
     common: dict[str, Any] = {}
     for source in sources:
         rows = read_rows(source)
         if not rows:
             raise ValueError(f"{source}: no rows; run pytest benchmarks --benchmark-json={source}")
+        suites |= {row.get("suite") for row in rows}
+        if len(suites) > 1:
+            raise ValueError(f"{source}: its suite is another than that of {sources[0]}; publish each by itself")
         content = json.loads(source.read_text())
         merged |= {each["name"]: each for each in content["benchmarks"] if "status" in each["extra_info"]}
         for row in rows:
@@ -66,12 +74,17 @@ def publish(sources: Sequence[Path], folder: Path) -> Path:
         info = {
             field: value for field, value in each["extra_info"].items() if field not in _COMMON and value is not None
         }
-        info = {**dict.fromkeys((f for f in FIELDS if f not in _COMMON), None), **info}
+        fields = STAGE_FIELDS if "suite" in info else FIELDS
+        info = {**dict.fromkeys((f for f in fields if f not in _COMMON), None), **info}
         stats = {field: round(each["stats"][field], 9) for field in ("min", "median", "rounds")}
         lines.append(json.dumps({"name": each["name"], "extra_info": info, "stats": stats}, separators=(",", ":")))
     head = {"datetime": content["datetime"], "common": common}
     text = json.dumps(head, indent=1)[:-2] + ',\n "benchmarks": [\n' + ",\n".join(lines) + "\n ]\n}\n"
-    path = folder / (re.sub(r"[^a-z0-9]+", "-", common["device"].lower()).strip("-") + ".json")
+    path = folder / (
+        re.sub(r"[^a-z0-9]+", "-", common["device"].lower()).strip("-")
+        + "".join(f"-{suite}" for suite in suites if suite)
+        + ".json"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path

@@ -4,6 +4,7 @@ from cornernet.checkpoints import load_detector, save_detector
 from cornernet.config import Config, ConfigError
 from cornernet.detections import Detections
 from cornernet.detector import Detector, build_detector
+from cornernet.fast import optimised
 from cornernet.heads import Candidates
 from cornernet.heads.corner import Corners, Predictions
 from cornernet.postprocess import detect
@@ -21,6 +22,7 @@ __all__ = [
     "build_detector",
     "detect",
     "load_detector",
+    "optimised",
     "recipe",
     "save_detector",
 ]

@@ -445,6 +445,10 @@ class TrainingConfig:
     too and scales the loss, so that small gradients do not vanish."""
     channels_last: bool = True
     """Memory format of the network: faster convolutions on CPU and on tensor cores."""
+    compile: bool = False
+    """Compile the network with torch.compile: faster on a GPU after minutes of compiling."""
+    checkpoint_activations: bool = False
+    """Compute the maps of each stack twice, to keep less of them in memory: larger batches, a third more time."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N. auto takes cuda where there is one."""
     threads: int = 0
@@ -573,6 +577,8 @@ LATER_FIELDS: dict[str, Any] = {
     "model.head.intermediate_supervision": True,
     "model.head.feedback": False,
     "testing.offsets": "predicted",
+    "training.compile": False,
+    "training.checkpoint_activations": False,
     "data.padding": "black",
     "testing.reject_empty": False,
     "testing.nms_extent": "pixels",

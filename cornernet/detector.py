@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cornernet.backbones import build_backbone
 from cornernet.config import Config, ConfigError, TestingConfig
@@ -53,7 +55,7 @@ class Detector(nn.Module):
         stacks = self.backbone.num_stacks
         feeds_back = getattr(self.head, "feeds_back", False)
         for index in range(stacks):
-            maps = self.backbone.stack(index, x)
+            maps = self._stack(index, x)
             last = index == stacks - 1
             shown = last or (not last_only and self._predicts(index))
             predictions = self.head(index, maps) if shown or feeds_back else None
@@ -69,6 +71,15 @@ class Detector(nn.Module):
         """Tell whether the head predicts from a stack that is not the last; one that does not say does."""
         predicts = getattr(self.head, "predicts", None)
         return predicts is None or bool(predicts(index))
+
+    def _stack(self, index: int, x: Tensor) -> Any:
+        """Return the maps of a stack, computed again in backward where training asks for that to save memory."""
+        if not (self.training and torch.is_grad_enabled() and self.config.training.checkpoint_activations):
+            return self.backbone.stack(index, x)
+        return checkpoint(
+            self.backbone.stack, index, x, use_reentrant=False, preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), _statistics_stay(self.backbone)),
+        )  # fmt: skip
 
     @contextmanager
     def pooling_by(self, impl: str | None) -> Iterator[None]:
@@ -110,6 +121,23 @@ class Detector(nn.Module):
         if method is None:
             raise ConfigError(f"{field} is for heads that find corners; this detector's head finds none")
         return method
+
+
+@contextmanager
+def _statistics_stay(module: nn.Module) -> Iterator[None]:
+    """Leave running statistics as they are: in a second pass over the same batch, which has been counted."""
+    counting = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d) and part.track_running_stats]
+    before = [(part, part.momentum, part.num_batches_tracked) for part in counting]
+    counts = [None if count is None else count.clone() for _, _, count in before]
+    try:
+        for part in counting:
+            part.momentum = 0.0
+        yield
+    finally:
+        for (part, momentum, count), kept in zip(before, counts, strict=True):
+            part.momentum = momentum
+            if count is not None and kept is not None:
+                count.copy_(kept)
 
 
 def build_detector(config: Config) -> Detector:

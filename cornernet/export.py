@@ -36,7 +36,7 @@ from cornernet.config import ConfigError
 from cornernet.detector import Detector
 from cornernet.files import atomic_write
 from cornernet.heads.corner.head import CornerPooling
-from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, Corner
 
 __all__ = ["DECODED", "RAW", "ExportError", "ExportFormat", "export_detector", "why_unavailable"]
 
@@ -219,7 +219,7 @@ def _write_onnx(model: _LastStack, path: Path, span: tuple[int, int]) -> Callabl
 class _PadAndMaximum:
     """Corner pooling of maps with sides of up to ``longest``, in steps that an ONNX graph can hold."""
 
-    def __init__(self, corner: str, longest: int) -> None:
+    def __init__(self, corner: Corner, longest: int) -> None:
         self.corner = corner
         self.steps = math.ceil(math.log2(longest))
 

@@ -39,11 +39,13 @@ from cornernet.heads import Candidates
 __all__ = [
     "CornersInView",
     "Examined",
+    "Inputs",
     "Placement",
     "Truth",
     "decode",
     "detect",
     "examine",
+    "inputs_of",
     "lay",
     "network",
     "place",
@@ -506,8 +508,29 @@ class Examined:
     corners: CornersInView | None = None
 
 
-def examine(detector: Detector, image: Image, config: Config, truth: Truth | None = None) -> Examined:
+class Inputs(NamedTuple):
+    """A photograph as the network takes it."""
+
+    views: list[tuple[Tensor, Placement]]
+    """Batch and placement at each of ``testing.scales``."""
+    fit: tuple[float, float]
+    """(sx, sy), fitted size over original size."""
+
+
+def inputs_of(image: Image, config: Config, total_stride: int, output_stride: int = 4) -> Inputs:
+    """Return a photograph's inputs at every scale: the part of the test path before the network, safe in threads."""
+    fitted, fit = fit_image(image, config.data.fit)
+    testing = config.testing
+    views = [prepare(fitted, config.data, scale, testing.flip, total_stride, output_stride) for scale in testing.scales]
+    return Inputs(views, fit)
+
+
+def examine(
+    detector: Detector, image: Image, config: Config, truth: Truth | None = None, inputs: Inputs | None = None
+) -> Examined:
     """Run the test path on one photograph, uint8 [H, W, 3] BGR, with a detector in evaluation mode.
+
+    ``inputs`` are :func:`inputs_of` the photograph where they were made ahead.
 
     ``truth`` is needed where ``testing.substitute`` puts it in the place of outputs, on the canvas of every scale and
     mirrored for mirrored inputs, and where ``testing.corner_metrics`` asks for corners. These are found in the first
@@ -516,16 +539,15 @@ def examine(detector: Detector, image: Image, config: Config, truth: Truth | Non
     testing = config.testing
     if truth is None and (testing.substitute or testing.corner_metrics):
         raise ConfigError("testing.substitute and .corner_metrics need the ground truth: they are for evaluation alone")
-    fitted, (sx, sy) = fit_image(image, config.data.fit)
+    if inputs is None:
+        inputs = inputs_of(image, config, detector.total_stride, detector.output_stride)
+    sx, sy = inputs.fit
     true_boxes, true_labels = torch.empty(0, 4, dtype=torch.float64), torch.empty(0, dtype=torch.int64)
     if truth is not None:
         true_boxes = torch.from_numpy(truth.boxes.reshape(-1, 4) * np.array([sx, sy, sx, sy]))
         true_labels = torch.from_numpy(truth.labels)
     restored, corners = [], None
-    for scale in testing.scales:
-        batch, placement = prepare(
-            fitted, config.data, scale, testing.flip, detector.total_stride, detector.output_stride
-        )
+    for batch, placement in inputs.views:
         impl = testing.pooling_impl
         with nullcontext() if impl is None else detector.pooling_by(impl):
             predictions = network(detector, batch, config.training.channels_last)

@@ -24,7 +24,7 @@ from cornernet.postprocess import decode, network, prepare, restore, suppress, t
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
 
-__all__ = ["STAGES", "stage_latency", "step_latency", "step_stages"]
+__all__ = ["STAGES", "stage_latency", "step_latency", "step_stages", "training_step"]
 
 STAGES = ("read", "resize", "backbone", "pooling", "heads", "decode", "suppression")
 """Of the test path. Pooling is the corner pooling modules, convolutions included; heads are the rest of the head."""
@@ -175,6 +175,22 @@ def _stepping(
         yield step, device
 
 
+def training_step(detector: Detector, dataset: DetectionDataset, config: Config) -> Callable[[], None]:
+    """Return a function that takes one step of ``config.training`` with ``detector`` over one batch of ``dataset``.
+
+    The detector learns: give a copy where it should not. Compiled and with activations computed twice as configured.
+    Raises ``DataError`` for a picture that cannot be read.
+    """
+    model = detector.train()
+    model.config = config
+    if config.training.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parts = _batch(model, dataset, config, next(model.parameters()).device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate, fused=True)
+    forward: Any = torch.compile(model) if config.training.compile else model
+    return lambda: _step(model, optimiser, parts, config, forward=forward)
+
+
 def _batch(model: Detector, dataset: DetectionDataset, config: Config, device: torch.device) -> list[Batch]:
     """Return one batch of training on the device, in as many parts as training accumulates over."""
     training_set = TrainingSet(dataset, config.data, config.training.seed)
@@ -196,15 +212,20 @@ def _step(
     optimiser: torch.optim.Optimizer,
     parts: list[Batch],
     config: Config,
-    lap: Callable[[str], None],
+    lap: Callable[[str], None] = lambda _: None,
+    forward: Any = None,
 ) -> None:
-    """Take one optimiser step over the parts of a batch; ``lap`` is called with the name of each stage at its end."""
+    """Take one optimiser step over the parts of a batch.
+
+    ``lap`` is called with the name of each stage at its end; ``forward`` is the compiled model where there is one.
+    """
+    forward = model if forward is None else forward
     training = config.training
     optimiser.zero_grad(set_to_none=True)
     counts: Tensor = torch.stack([part.targets.counts() for part in parts]).sum(0)
     for part in parts:
         with torch.autocast(part.images.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
-            outputs = model(part.images)
+            outputs = forward(part.images)
         lap("forward")
         loss = model.head.loss(outputs, part.targets, counts)["total"]
         lap("loss")

@@ -183,6 +183,9 @@ class _Run:
                 device_ids=[device] if device.type == "cuda" else None,
                 find_unused_parameters=getattr(detector.head, "leaves_unused", False),
             )
+        if config.training.compile:
+            # a wrapper around the same weights: evaluation, whose inputs have many sizes, stays as it is
+            self.model = torch.compile(self.model)  # type: ignore[assignment]
 
     def loop(
         self, batches: Iterator[Batch | DataError], start: int, on_iteration: Callable[[int], None] | None
@@ -270,8 +273,9 @@ class _Run:
 
     def synchronised(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Exchange gradients between processes after the last part of a batch alone."""
-        if isinstance(self.model, DistributedDataParallel) and not last:
-            return self.model.no_sync()
+        if self.world_size > 1 and not last:
+            model: Any = self.model
+            return model.no_sync()  # type: ignore[no-any-return]
         return contextlib.nullcontext()
 
     def reduce(self, done: int, losses: dict[str, Tensor]) -> dict[str, float]:

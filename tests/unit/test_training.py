@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cornernet import Config, ConfigError, load_detector, recipe
+from cornernet import Config, ConfigError, build_detector, load_detector, recipe
 from cornernet.checkpoints import CheckpointError
 from cornernet.config import CocoSource
 from cornernet.data import DataError
@@ -323,3 +323,27 @@ def test_two_processes_train_as_one_that_accumulates(tmp_path) -> None:
     for key, value in ours.items():
         if "running" not in key and "num_batches" not in key:  # statistics are each process's own
             torch.testing.assert_close(theirs[key], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("stacks", [1, 2])
+def test_activations_computed_twice_give_the_same_gradients_and_statistics(stacks) -> None:
+    config = recipe("tiny").with_("model.backbone.stacks", stacks)
+    images = torch.randn(2, 3, 31, 47, generator=torch.Generator().manual_seed(0))
+    found = []
+    for again in (False, True):
+        torch.manual_seed(1)
+        detector = build_detector(config.with_("training.checkpoint_activations", again)).train()
+        loss = sum(tensor.square().mean() for one in detector(images) for pair in one for tensor in pair)
+        loss.backward()
+        found.append((detector.state_dict(), [parameter.grad for parameter in detector.parameters()]))
+    (state, grads), (state_again, grads_again) = found
+    assert all(torch.equal(value, state_again[key]) for key, value in state.items())
+    assert all(torch.equal(a, b) for a, b in zip(grads, grads_again, strict=True))
+
+
+def test_options_for_speed_leave_keys_of_published_runs_alone() -> None:
+    plain = recipe("tiny").results_dict()
+    assert not {"compile", "checkpoint_activations"} & set(plain["training"])
+    assert not {"reject_empty", "nms_extent"} & set(plain["testing"])
+    assert "padding" not in plain["data"]
+    assert recipe("tiny").with_("training.compile", True).results_dict()["training"]["compile"] is True

@@ -27,7 +27,16 @@ def eager(vertical, horizontal, corner):
 @pytest.mark.slow
 def test_a_run_writes_a_row_for_every_implementation_and_mode_and_reads_them_back_as_published(tmp_path):
     out = tmp_path / "out.json"
-    command = [sys.executable, "-m", "pytest", "benchmarks", f"--benchmark-json={out}", "-q", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "benchmarks/bench_corner_pool.py",
+        f"--benchmark-json={out}",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
     # pytest-benchmark measures nothing in what it takes for a worker of pytest-xdist
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     environment = {**inherited, "BENCHMARK_PROFILE": "smoke"}

@@ -1,0 +1,114 @@
+"""A training step: ``pytest benchmarks/bench_training.py --benchmark-json=training.json``.
+
+Each way against the plain one (NCHW, eager, float32), interleaved in one process over the same batch: images a second,
+the ratio of the steps, peak memory beyond weights. On a GPU Hourglass-104 at 511x511 by batch size, in bfloat16, with
+and without torch.compile and activations computed twice. BENCHMARK_DATA=FOLDER adds the loader's rate on that folder in
+COCO format, with real decoding. Slices and publishing as in ``bench_inference``.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.stages import blank, timed, with_memory
+from benchmarks.workloads import profile_name
+from cornernet import Config, build_detector, recipe
+from cornernet.config import CocoSource, ShapesSource
+from cornernet.data import open_dataset
+from cornernet.data.loader import training_loader
+from cornernet.timing import training_step
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SMOKE = profile_name() == "smoke"
+SECONDS = 0.5 if SMOKE else 20.0
+WAYS: dict[str, dict[str, Any]] = {
+    "channels_last": {"channels_last": True},
+    "channels_last, activations twice": {"channels_last": True, "checkpoint_activations": True},
+    "channels_last, compile": {"channels_last": True, "compile": True},
+    "channels_last, bfloat16": {"channels_last": True, "precision": "bfloat16"},
+    "channels_last, bfloat16, compile": {"channels_last": True, "precision": "bfloat16", "compile": True},
+    "channels_last, bfloat16, compile, activations twice": {
+        "channels_last": True, "precision": "bfloat16", "compile": True, "checkpoint_activations": True,
+    },
+}  # fmt: skip
+if SMOKE:
+    WAYS = {way: settings for way, settings in WAYS.items() if "compile" not in settings}
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile's are about itself
+CASES: list[tuple[str, int]] = (
+    [("tiny", 2)]
+    if SMOKE
+    else [("small", 8)]
+    if DEVICE == "cpu"
+    else [("hourglass_104", n) for n in (1, 8, 16, 32, 49)]
+)
+
+
+def configured(name: str, batch: int, **training: Any) -> Config:
+    config = recipe(name).with_("training.batch_size", batch).with_("training.device", DEVICE)
+    height, width = config.data.input_size
+    config = config.with_("data.source", ShapesSource(image_size=(height, width), train_images=batch, val_images=1))
+    config = config.with_("model.num_classes", 3)
+    for field, value in training.items():
+        config = config.with_(f"training.{field}", value)
+    return config
+
+
+@functools.lru_cache(maxsize=2)
+def step(name: str, batch: int, way: str) -> Callable[[], None]:
+    """Return a function that takes one training step."""
+    config = configured(name, batch, **({"channels_last": False} if way == "plain" else WAYS[way]))
+    torch.manual_seed(0)
+    detector = build_detector(config).to(DEVICE)
+    return training_step(detector, open_dataset(config.data.source, "train"), config)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("name", "batch"), CASES)
+def test_step(benchmark: Any, name: str, batch: int, way: str) -> None:
+    size = list(recipe(name).data.input_size)
+    row = blank("training", name, "step", way, DEVICE, against="plain", size=size, batch=batch)
+    try:
+        run = step(name, batch, way)
+        row = timed(row, run, step(name, batch, "plain"), DEVICE, SECONDS)
+        row = with_memory(row, run, DEVICE)
+    except torch.OutOfMemoryError as error:
+        step.cache_clear()
+        row = {**row, "status": "not measured", "reason": f"out of memory: {str(error)[:200]}"}
+        run = len
+    benchmark.extra_info.update(row)
+    benchmark.pedantic(run if row["status"] == "ok" else (lambda: None), rounds=1)
+
+
+@pytest.mark.parametrize("workers", [0, 2] if DEVICE == "cpu" else [4, 8, 16])
+def test_loader(benchmark: Any, workers: int) -> None:
+    """Batches of augmented photographs, decoded, with targets, at the paper's size."""
+    folder = os.environ.get("BENCHMARK_DATA")
+    if folder is None:
+        pytest.skip("BENCHMARK_DATA names no folder of photographs")
+    config = recipe("hourglass_104").with_("data.source", CocoSource(root=folder)).with_("training.workers", workers)
+    config = config.with_("training.batch_size", 8)
+    dataset = open_dataset(config.data.source, "train")
+    config = config.with_("model.num_classes", len(dataset.classes))
+    head = build_detector(recipe("tiny").with_("model.num_classes", len(dataset.classes))).head
+    loader = training_loader(dataset, config, lambda boxes, labels: head.targets(boxes, labels, (511, 511)))
+    batches = iter(loader)
+    next(batches)
+    row = blank(
+        "training", "hourglass_104", "loader", f"{workers} workers", "cpu", against="", size=[511, 511], batch=8
+    )
+
+    def run() -> None:
+        for _ in itertools.repeat(None, 4):
+            next(batches)
+
+    row = timed(row, run, lambda: None, "cpu", SECONDS)
+    row["milliseconds"], row["images_per_second"] = row["milliseconds"] / 4, 4 * row["images_per_second"]
+    benchmark.extra_info.update(row)
+    benchmark.pedantic(run, rounds=1)
