@@ -327,13 +327,12 @@ def test_the_smoke_profile_runs_every_study_and_shares_their_trainings(tmp_path,
             assert row["latency"].keys() == {"0"}
     areas = results["context"]["areas"]
     runs = {(run["study"], run["variant"]): run for run in results["runs"]}
-    configs = {name: results["provenance"]["configs"][run["evaluation_key"]] for name, run in runs.items()}
     assert len(runs) == sum(len(study.variants) for study in STUDIES.values()) - len(elsewhere)
     for (study, variant), run in runs.items():
         declared = next(v for v in STUDIES[study].variants if v.name == variant)
         for path, value in dict(declared.edits).items():
             part, *fields = path.split(".")
-            found = configs[study, variant][part]
+            found = results["provenance"]["configs"][run["evaluation_key"]][part]
             for field in fields:
                 found = found[field]
             assert found == (list(value) if isinstance(value, tuple) else value)
@@ -341,7 +340,8 @@ def test_the_smoke_profile_runs_every_study_and_shares_their_trainings(tmp_path,
         assert (CORNER_METRICS[0] in run["metrics"]) == (study == "table3")
     all_truth = runs["table6", "w/ gt heatmaps + offsets + embeddings"]
     assert all_truth["metrics"]["AP"] > 0.999
-    assert configs["table2", "fixed radius"]["data"]["input_size"] == [191, 191]
+    fixed = results["provenance"]["configs"][runs["table2", "fixed radius"]["evaluation_key"]]
+    assert fixed["data"]["input_size"] == [191, 191]
     assert "Corners evaluated on: " in (out / "tables" / "table3.md").read_text()
     assert "Corners evaluated on: " not in (out / "tables" / "table1.md").read_text()
     assert sum(areas) == runs["table3", "w/ corner pooling"]["true_corners"]["corner_AP/top_left"]
