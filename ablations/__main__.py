@@ -209,8 +209,9 @@ class _Work:
 def _work(arguments: Selection, quiet: bool = False) -> _Work:
     """Open the data and the store, and plan the jobs."""
     profile = find_profile(arguments.profile)
-    studies = [find_study(name) for name in (profile.studies if arguments.studies is None else arguments.studies)]
-    seeds = profile.seeds if arguments.seeds is None else arguments.seeds
+    planned, planned_seeds = profile.planned(photographs=arguments.data is not None)
+    studies = [find_study(name) for name in (planned if arguments.studies is None else arguments.studies)]
+    seeds = planned_seeds if arguments.seeds is None else arguments.seeds
     if len(set(seeds)) != len(seeds) or not seeds:
         raise ConfigError(f"--seeds needs one or more different numbers, not {' '.join(map(str, seeds))}")
     base = _base(arguments)

@@ -49,12 +49,21 @@ class Profile:
     """What a whole run takes, in words, and on what."""
     publish: bool = False
     """Whether its records are committed, under reports/records, and found there by a store that lacks them."""
+    photograph_seeds: tuple[int, ...] | None = None
+    """On a folder of photographs, instead of ``seeds``."""
+    photograph_studies: tuple[str, ...] | None = None
+    """On a folder of photographs, instead of ``studies``."""
     protocol: int | None = None
     """The protocol (docs/protocol.md) that its runs follow, for a profile whose runs are confirmatory."""
     workers: int = 2
     """Trainings side by side, unless told otherwise."""
     gpus: int = 0
     """GPUs that a training takes, under torchrun where they are several; 0 runs on a CPU as well."""
+
+    def planned(self, photographs: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Return the studies and the seeds that are run unless others are named, on photographs or generated data."""
+        studies, seeds = (self.photograph_studies, self.photograph_seeds) if photographs else (None, None)
+        return self.studies if studies is None else studies, self.seeds if seeds is None else seeds
 
     def base(self, data: Path | None) -> Config:
         """Return the base configuration on a COCO folder, or on ``shapes`` for None.
@@ -180,6 +189,9 @@ PROFILES: dict[str, Profile] = {
             on_photographs=_standard_photographs,
             minutes="at most 80 a call on two CPU cores, by --max-minutes",
             publish=True,
+            # what protocol 1 declares for BCCD
+            photograph_seeds=(1, 2, 3),
+            photograph_studies=("table1", "table2", "table3", "table6"),
             protocol=1,
         ),
         Profile(

@@ -160,7 +160,7 @@ caption { text-align: left; padding: .25rem 0; }
 th, td { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 td { white-space: nowrap; }
 td.long { white-space: normal; min-width: min(14rem, 34vw); }
-th[scope=row] { font-weight: 500; min-width: 9rem; }
+th[scope=row] { font-weight: 500; min-width: min(9rem, 24vw); }
 thead th { background: var(--band); white-space: nowrap; }
 thead button { all: unset; cursor: pointer; font-weight: 600; }
 thead button:focus-visible { outline: 2px solid var(--link); }

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ablations.reporting.figures.style import Drawing, drawing, legend, subplots
+from ablations.reporting.figures.style import Drawing, drawing, legend, look, subplots
 from ablations.reporting.grid import Grid, Row, markdown_escape
 from cornernet.html import Cell, details, escape, figure, inline_svg, page
 
@@ -25,7 +24,6 @@ __all__ = ["KernelReport", "kernel_files", "read_benchmarks"]
 MODES = {"forward": "forward", "both": "forward + backward", "backward": "backward"}
 DRAWN = ("forward", "both")
 _FIELDS = ("implementation", "mode", "shape", "dtype", "layout", "status", "ratio", "ratio_lower", "ratio_upper")
-_MARKERS = "os^Dv<>P"
 _COLUMNS = ["shape", "dtype", "layout", "implementation", "mode", "ratio", "lower", "upper", "ms", "GB/s", "status"]
 
 
@@ -101,8 +99,8 @@ def kernel_files(report: KernelReport) -> dict[str, bytes]:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))
     about = f"{report.threads} threads; {versions}; measured {report.date[:10]}."
     how = (
-        "Times in units of the memory floor, the median of pairs timed in turn in one process, with quartiles; 1 is as "
-        "fast as reading the inputs and writing the output once."
+        "Times in units of the memory floor, torch.add of the same two maps into a new one: the median of pairs timed "
+        "in turn in one process, with quartiles."
     )
     grid = report.floor_ratios()
     text = "\n\n".join(
@@ -176,22 +174,14 @@ def _drawing(report: KernelReport) -> Drawing:
 
 def _panel(axis: Axes, part: pd.DataFrame, order: Sequence[str], title: str, everything: pd.DataFrame) -> None:
     shapes = list(dict.fromkeys(everything["shape"]))
-    colours = sns.color_palette("colorblind", 10)
     for at, name in enumerate(order):
+        colour, marker = look(name, order)
         for layout, hollow in (("contiguous", False), ("channels_last", True)):
             own = part[(part["implementation"] == name) & (part["layout"] == layout)]
             x = [shapes.index(shape) + 0.7 * ((at + 0.5) / len(order) - 0.5) for shape in own["shape"]]
+            face = "none" if hollow else colour
             label = None if hollow else name
-            face = "none" if hollow else colours[at % 10]
-            axis.scatter(
-                x,
-                own["ratio"],
-                marker=_MARKERS[at % 8],
-                s=26,
-                facecolors=face,
-                edgecolors=[colours[at % 10]],
-                label=label,
-            )
+            axis.scatter(x, own["ratio"], marker=marker, s=26, facecolors=face, edgecolors=[colour], label=label)
     axis.axhline(1, color="black", linewidth=1)
     axis.set(title=title, ylabel="times the memory floor", yscale="log", xlim=(-0.5, len(shapes) - 0.5))
     axis.yaxis.set_major_formatter("{x:g}")

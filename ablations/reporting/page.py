@@ -63,8 +63,13 @@ def _filter(tables: Sequence[StudyTable]) -> str:
 def _overview(summary: Overview) -> str:
     grid = summary.grid()
     lines = "".join(f"<p class=note>{escape(line)}</p>" for line in summary.notes())
-    rows = [[Cell(row.name, link=f"#{name}"), *row.cells] for name, row in zip(summary.judged, grid.rows, strict=True)]
-    shown = table(["table", *grid.header], rows, caption="The paper's primary claims, judged together")
+    # the verdict first: a phone shows two columns
+    claim, verdict, *rest = grid.header
+    rows = [
+        [Cell(row.name, link=f"#{name}"), row.cells[1], row.cells[0], *row.cells[2:]]
+        for name, row in zip(summary.judged, grid.rows, strict=True)
+    ]
+    shown = table(["table", verdict, claim, *rest], rows, caption="The paper's primary claims, judged together")
     return f"<section><h2>Overview</h2>{shown}{lines}</section>"
 
 

@@ -65,11 +65,12 @@ def published_report(folder: Path) -> Report:
         raise ValueError(f"the folder of records {folder.name!r} must be called PROFILE-DATA, as standard-shapes")
     profile = find_profile(profile_name)
     records, broken = _readable(folder)
-    studies = [find_study(study) for study in profile.studies]
+    names, planned_seeds = profile.planned(photographs=data != "shapes")
+    studies = [find_study(study) for study in names]
     configs = {key: record["config"] for key, record in records.items()}
     base = _base(profile, data, configs)
     ran = sorted({config["training"]["seed"] for config in configs.values()})
-    seeds = tuple(seed for seed in ran if seed in profile.seeds) or tuple(ran) or profile.seeds
+    seeds = tuple(seed for seed in ran if seed in planned_seeds) or tuple(ran) or planned_seeds
     jobs = plan(studies, base, seeds, _fingerprints(records))
     found = {name: records.get(job.evaluation_key) for name, job in jobs.items()}
     used = {job.evaluation_key for job in jobs.values()}
@@ -77,7 +78,7 @@ def published_report(folder: Path) -> Report:
     context = Context(
         profile=profile.name,
         data=data,
-        command=command(profile.name, profile.studies, seeds, *_data_flags(base)),
+        command=command(profile.name, names, seeds, *_data_flags(base)),
         seeds=seeds,
         areas=None,
         unavailable=_unavailable(studies, base, found),
@@ -92,7 +93,7 @@ def published_report(folder: Path) -> Report:
         records=found,
         broken=tuple(dict.fromkeys(broken)),
         others=tuple(key for key in records if key not in used),
-        absent_seeds=tuple(seed for seed in profile.seeds if seed not in ran) if ran else profile.seeds,
+        absent_seeds=tuple(seed for seed in planned_seeds if seed not in ran),
         protocol=profile.protocol,
     )
 
@@ -199,7 +200,7 @@ def _unavailable(studies: Sequence[Study], base: Config, found: Records) -> dict
                 continue
             serves = registry.row(impl).devices[0]
             if serves not in ("any", device):
-                reasons[study.name, variant.name] = f"which is a {device} device: it serves {serves}"
+                reasons[study.name, variant.name] = f"it serves {serves}, and the runs were made on {device}"
     return reasons
 
 

@@ -296,13 +296,11 @@ class StudyTable:
             f"Ours: {self.context.data}, profile `{self.context.profile}`, in percent. A small-budget run, not COCO: "
             "compare signs and sizes of differences with the paper's, not levels.",
             *self._how_to_read(),
-            "Objects evaluated on: "
-            + (
-                "not recorded."
-                if self.context.areas is None
-                else "{} small, {} medium, {} large.".format(*self.context.areas)
-            ),
         ]
+        if self.context.areas is not None:
+            lines.append("Objects evaluated on: {} small, {} medium, {} large.".format(*self.context.areas))
+        elif any(row["seeds"] for row in self.rows):
+            lines.append(f"Objects evaluated on: {NOT_RECORDED}.")
         if self.true_corners is not None:
             counted = [metric for metric in self.study.metrics if metric in self.true_corners]
             counts = "; ".join(f"{self._shown(metric)}: {self.true_corners[metric]}" for metric in counted)
@@ -318,7 +316,8 @@ class StudyTable:
                 lines.append(f"{self._shown(primary)}; {row['label']}: {each}.")
         if self.study.identical and not self.disagreements:
             ran = sum(row["kind"] == "variant" and bool(row["seeds"]) for row in self.rows)
-            lines.append(f"The {ran} variants measured are identical to the last digit, seed by seed.")
+            if ran > 1:
+                lines.append(f"The {ran} variants measured are identical to the last digit, seed by seed.")
         lines += [f"NOT IDENTICAL: {sentence}." for sentence in self.disagreements]
         for variant in self.study.variants:
             why = self.context.unavailable.get((self.study.name, variant.name))

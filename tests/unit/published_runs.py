@@ -40,18 +40,23 @@ def publish_runs(
     seeds: tuple[int, ...] = (1, 2, 3),
     classes: tuple[str, ...] = ("cell", EVIL, EVIL_TEX),
     old: bool = False,
+    without: tuple[str, ...] = (),
 ) -> list[Path]:
-    """Write records of the profile ``standard`` on a folder of photographs called ``data``, and return their files.
+    """Write records of the profile ``standard`` on ``shapes`` or a folder of photographs, and return their files.
 
     ``old`` ones have no curves, no sizes of objects and no stages, as records had before these were kept. Rows gain
-    five points each over the one before.
+    five points each over the one before; nothing is written of the variants ``without``.
     """
-    base = find_profile("standard").base(Path(data)).with_("model.num_classes", len(classes))
-    base = base.with_("training.device", "cpu").with_("data.source", CocoSource(root=data))
+    base = find_profile("standard").base(None if data == "shapes" else Path(data))
+    base = base.with_("model.num_classes", len(classes)).with_("training.device", "cpu")
+    if data != "shapes":
+        base = base.with_("data.source", CocoSource(root=data))
     declared = [find_study(name) for name in studies]
     jobs = plan(declared, base, seeds, lambda _: Fingerprints("train data", "val data"))
     paths: dict[str, Path] = {}
     for number, ((study, variant, seed), job) in enumerate(jobs.items()):
+        if variant in without:
+            continue
         rng = np.random.default_rng(number)
         at = next(
             i for i, each in enumerate(v.name for v in declared[studies.index(study)].variants) if each == variant

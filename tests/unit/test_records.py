@@ -171,4 +171,4 @@ def test_a_folder_that_is_not_there_holds_nothing_and_other_files_are_let_alone(
     (tmp_path / ".00ff.json.x.tmp").write_text("{")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert load(Path(tmp_path)) == ({}, [])
+        assert load(Path(tmp_path)) == ({}, [], {})

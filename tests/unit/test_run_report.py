@@ -13,6 +13,7 @@ import torch
 from cornernet import build_detector, recipe
 from cornernet.checkpoints import save_detector
 from cornernet.cli import main
+from cornernet.config import CocoSource, Config
 from cornernet.data import open_dataset
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -66,11 +67,8 @@ def test_a_run_that_goes_on_has_a_page_without_what_is_not_there_yet(tmp_path) -
 
 def test_where_the_data_is_gone_the_rest_is_shown(tmp_path) -> None:
     run = run_folder(tmp_path / "run")
-    tree = json.loads((run / "config.json").read_text())
-    tree["data"]["source"] = {"kind": "coco", "root": "/nowhere/photos", "train_split": None, "val_split": None}
-    known = recipe("small").to_dict()["data"]["source"]
-    tree["data"]["source"] = {**known, "root": "/nowhere/photos"}
-    (run / "config.json").write_text(json.dumps(tree))
+    config = Config.load(run / "config.json").with_("data.source", CocoSource(root="/nowhere/photos"))
+    (run / "config.json").write_text(config.to_json())
     assert main(["report", str(run)]) == 0
     text = (run / "report.html").read_text()
     assert "is not to be had here" in text

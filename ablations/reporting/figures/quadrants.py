@@ -73,6 +73,8 @@ def _photograph(axis: Axes, data: pd.DataFrame, names: list[str]) -> None:
             axis.text(x + 0.25, y + 0.25, "not evaluated", ha="center", va="center", color="#666666")
     for quadrant, (x, y) in PLACES.items():
         part = data[data["quadrant"] == quadrant].to_dict("records")
+        if not part:
+            axis.text(x + 0.25, y + 0.25, "not measured", ha="center", va="center", color="#666666")
         for at, line in enumerate(part):
             difference = line["kind"] == "difference"
             name = "difference" if difference else plain(line["row"])

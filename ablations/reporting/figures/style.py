@@ -59,9 +59,9 @@ class Drawing:
 
 @functools.cache
 def _palette() -> list[tuple[float, float, float]]:
-    # eight of the ten: the last two are a grey, and a blue near the first
+    # seven of the ten: without what is faint on white (pink, yellow), and a second blue
     colours = sns.color_palette("colorblind", 10)
-    return [tuple(colours[at]) for at in (0, 1, 2, 3, 4, 5, 6, 8)]
+    return [tuple(colours[at]) for at in (0, 1, 2, 3, 4, 5, 7)]
 
 
 @functools.cache
