@@ -83,11 +83,8 @@ def test_the_tutorial_runs_from_a_voc_folder_to_a_report(tmp_path, capsys) -> No
     before = torch.get_num_threads()
     tutorial = script("tutorial")
     tutorial.write_voc(tmp_path / "photos", 12)
-    assert main(["--help"]) == 0
-    reports = "  report" in capsys.readouterr().out  # the command that another branch brings
     # a batch of two where the page takes eight
     commands = [c + " --training.batch-size 2" if " --out run" in c else c for c in tutorial.steps(3)]
-    commands = [command for command in commands if reports or not command.startswith("cornernet report")]
     try:
         tutorial.run(tmp_path, commands)
     finally:
@@ -98,4 +95,4 @@ def test_the_tutorial_runs_from_a_voc_folder_to_a_report(tmp_path, capsys) -> No
     assert {path.name for path in (tmp_path / "run" / "looks").iterdir()} >= {"step-0000003.png"}
     assert (tmp_path / "found" / "coco.json").is_file()
     assert (tmp_path / "shown.png").is_file()
-    assert (tmp_path / "run" / "report.html").is_file() == reports
+    assert (tmp_path / "run" / "report.html").is_file()
