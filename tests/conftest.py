@@ -1,9 +1,10 @@
-"""Hypothesis profiles, and Triton's interpreter where there is no GPU."""
+"""Hypothesis profiles, tests of the thorough one alone, and Triton's interpreter where there is no GPU."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -18,3 +19,12 @@ settings.register_profile("ci", max_examples=150, **_COMMON)
 settings.register_profile("thorough", max_examples=500, **_COMMON)
 settings.register_profile("exhaustive", max_examples=3000, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked ``thorough`` unless the profile is."""
+    if os.environ.get("HYPOTHESIS_PROFILE") not in ("thorough", "exhaustive"):
+        skip = pytest.mark.skip(reason="of the thorough run alone: HYPOTHESIS_PROFILE=thorough")
+        for item in items:
+            if item.get_closest_marker("thorough"):
+                item.add_marker(skip)

@@ -504,7 +504,10 @@ def test_evaluations_of_one_training_share_it(tmp_path, capsys, monkeypatch) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [(signal.SIGINT, True), pytest.param(signal.SIGTERM, False, marks=pytest.mark.thorough)],
+)
 def test_a_stopped_call_leaves_no_process_and_goes_on_to_the_same_table(number, group, tmp_path) -> None:
     arguments = ["--profile", "smoke", "--studies", "table1", "--seeds", "0", "--store", "store", "--out", "out"]
     command = [sys.executable, "-m", "ablations", *arguments]

@@ -236,6 +236,7 @@ def test_two_processes_on_one_store_run_each_training_once_and_both_end_with_who
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_what_another_process_holds_is_shown_as_running_and_left_to_it(tmp_path, capsys) -> None:
     store, job = Store(tmp_path / "store"), smoke_job()
     lock = store.acquire(job)
@@ -284,6 +285,7 @@ def test_a_job_whose_process_outlived_the_one_that_started_it_is_still_held(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_training_can_be_shared_by_several_processes_under_torchrun(tmp_path) -> None:
     store, job = Store(tmp_path), smoke_job()
     assert run_jobs(store, [job], workers=1, processes=2, quiet=True).failed == ()
