@@ -49,10 +49,28 @@ class ResidualBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
+class NarrowStridedConv2d(nn.Conv2d):
+    """A 1x1 convolution of fewer than 16 channels that takes its stride from the map before it: the same sums.
+
+    oneDNN's gradient of such a convolution's weight writes past its workspace for channels_last maps (its issue 6035,
+    seen in torch 2.13 and open in November 2026): heaps are corrupted, and numbers elsewhere silently wrong. Where the
+    stride is 1, or the channels fill one of its blocks, it does not.
+    """
+
+    BLOCK = 16  # channels of float32 in a block of oneDNN with AVX-512; with AVX2 it is 8
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution [B, out, ceil(H / stride), ceil(W / stride)] of [B, in, H, W]."""
+        down, right = self.stride
+        return F.conv2d(x[:, :, ::down, ::right], self.weight, self.bias)
+
+
 def conv1x1_bn(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
     """Return a 1x1 convolution with batch norm and no activation."""
+    narrow = stride != 1 and in_channels < NarrowStridedConv2d.BLOCK
+    convolution = NarrowStridedConv2d if narrow else nn.Conv2d
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+        convolution(in_channels, out_channels, 1, stride, bias=False),
         nn.BatchNorm2d(out_channels),
     )
 

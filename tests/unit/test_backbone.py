@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from cornernet import build_detector, recipe
 from cornernet.backbones import build_backbone
+from cornernet.backbones.hourglass import ResidualBlock
 from cornernet.config import HourglassConfig
 
 SMALL = HourglassConfig(stacks=2, stem_channels=4, channels=(4, 6, 8), blocks=(1, 2, 1))
@@ -57,3 +63,40 @@ def test_without_pooling_the_network_keeps_its_parameters() -> None:
     x = torch.randn(1, 3, 95, 95)
     a, b = (model.eval()(x)[0].heatmaps.top_left for model in (pooled, plain))
     assert not torch.allclose(a, b)
+
+
+@pytest.mark.parametrize(("channels", "height", "width"), [(3, 24, 17), (8, 24, 24), (15, 9, 32), (16, 24, 24)])
+def test_a_strided_shortcut_is_exact_however_narrow_it_is_and_whatever_the_layout(
+    channels: int, height: int, width: int
+) -> None:
+    # oneDNN's own gradient of a narrow one corrupts the heap: NarrowStridedConv2d
+    shortcut = ResidualBlock(channels, 8, stride=2).shortcut
+    assert isinstance(shortcut, nn.Sequential)
+    convolution = shortcut[0].to(memory_format=torch.channels_last)
+    x = torch.randn(4, channels, height, width).to(memory_format=torch.channels_last).requires_grad_()
+    weight = convolution.weight.detach().double().contiguous().requires_grad_()
+    exact_x = x.detach().double().contiguous().requires_grad_()
+    for _ in range(3):
+        x.grad = convolution.weight.grad = weight.grad = exact_x.grad = None
+        out, exact = convolution(x), F.conv2d(exact_x, weight, stride=2)
+        grad = torch.randn_like(out)
+        out.backward(grad)
+        exact.backward(grad.double())
+        for ours, theirs in ((out, exact), (x.grad, exact_x.grad), (convolution.weight.grad, weight.grad)):
+            assert ours is not None
+            assert theirs is not None
+            torch.testing.assert_close(ours.double(), theirs, atol=1e-4, rtol=1e-5)
+
+
+def test_a_narrow_block_with_a_stride_leaves_the_heap_whole_when_it_is_trained() -> None:
+    # with torch's own convolution this process dies: its gradient writes past a workspace
+    program = """
+import torch
+from cornernet.backbones.hourglass import ResidualBlock
+block = ResidualBlock(8, 16, stride=2).to(memory_format=torch.channels_last)
+for _ in range(12):
+    block(torch.randn(4, 8, 96, 96).to(memory_format=torch.channels_last)).sum().backward()
+    others = [torch.randn(17 * size + 1) for size in range(50)]
+"""
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
