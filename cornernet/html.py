@@ -172,6 +172,7 @@ figure { margin: 1.5rem 0; }
 figure svg, figure img {
   display: block; width: 100%; max-width: 50rem; min-width: 32rem; height: auto; background: #fff; border-radius: 4px;
 }
+@media (max-width: 34rem) { figcaption::before { content: "Swipe the figure sideways to see all of it. "; } }
 summary { cursor: pointer; color: var(--link); }
 pre { overflow-x: auto; background: var(--band); padding: .75rem; }
 [hidden] { display: none; }

@@ -144,12 +144,12 @@ def _drawing(report: KernelReport) -> Drawing:
     dtypes = list(dict.fromkeys(data["dtype"]))
 
     def make() -> Figure:
-        made, axes = subplots(len(DRAWN), len(dtypes), (3.4 * len(dtypes) + 0.6, 6.4), share_y=True)
+        made, axes = subplots(len(dtypes), len(DRAWN), (4 * len(DRAWN), 2.7 * len(dtypes) + 0.6), share_y=True)
         for at, axis in enumerate(axes):
-            mode, dtype = MODES[DRAWN[at // len(dtypes)]], dtypes[at % len(dtypes)]
+            dtype, mode = dtypes[at // len(DRAWN)], MODES[DRAWN[at % len(DRAWN)]]
             part = data[(data["mode"] == mode) & (data["dtype"] == dtype)]
             _panel(axis, part, order, f"{dtype}, {mode}", data)
-            if at % len(dtypes):
+            if at % len(DRAWN):
                 axis.set_ylabel("")
         legend(made, axes[0])
         return made

@@ -10,6 +10,8 @@ from ablations.reporting.tables import NOT_RECORDED, Records, StudyTable
 
 __all__ = ["draw"]
 
+ACROSS = 3  # panels beside each other, so that their words can be read where the figure is as wide as a page
+
 
 def draw(table: StudyTable, records: Records) -> Drawing | None:
     """Return the figure; None for a table whose rows all rest on one training a seed."""
@@ -27,8 +29,11 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:
 
     def make() -> Figure:
         losses = list(dict.fromkeys(data["loss"]))
-        made, axes = subplots(1, len(losses), (2.6 * len(losses) + 1, 3.2))
-        for axis, loss in zip(axes, losses, strict=True):
+        rows, columns = -(-len(losses) // ACROSS), min(ACROSS, len(losses))
+        made, axes = subplots(rows, columns, (3 * columns, 2.6 * rows + 0.6))
+        for axis in axes[len(losses) :]:
+            axis.remove()
+        for axis, loss in zip(axes, losses, strict=False):
             plot_groups(axis, data[data["loss"] == loss], "iteration", "value", names)
             axis.set(title=loss, xlabel="iteration", ylabel="", yscale="log")
         legend(made, axes[0])
