@@ -57,10 +57,15 @@ def step_stages(
     if steps < 1:
         raise ValueError(f"steps is {steps}; time 1 or more")
     with _stepping(detector, dataset, config) as (step, device):
-        laps = [_Laps(device) for _ in range(warmup + steps)]
-        for each in laps:
-            step(each.lap)
-    return _medians([each.seconds for each in laps[warmup:]])
+        found = [_stages_of_step(step, device) for _ in range(warmup + steps)]
+    return _medians(found[warmup:])
+
+
+def _stages_of_step(step: Callable[..., None], device: torch.device) -> dict[str, float]:
+    """Return the seconds of each stage of one step."""
+    laps = _Laps(device)  # it counts from here on: made before the steps of others, it would hold their time as well
+    step(laps.lap)
+    return laps.seconds
 
 
 def stage_latency(detector: Detector, dataset: DetectionDataset, config: Config, images: int = 8) -> dict[str, float]:

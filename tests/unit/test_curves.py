@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import torch
@@ -63,3 +64,10 @@ def test_stages_are_those_of_the_test_path_and_leave_the_detector_as_it_was(conf
     assert all(torch.equal(before[name], value) for name, value in detector.state_dict().items())
     with pytest.raises(ValueError, match="no image"):
         stage_latency(detector, dataset, config, images=0)
+
+
+def test_the_stages_of_a_training_step_hold_the_time_of_that_step_alone(config, dataset) -> None:
+    began = time.perf_counter()
+    found = step_stages(build_detector(config), dataset, config, warmup=19, steps=1)
+    # one step of twenty, and the machine may hesitate: at most half of the time of all of them
+    assert 0 < 2 * sum(found.values()) / 1000 < time.perf_counter() - began
