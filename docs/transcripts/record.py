@@ -1,0 +1,62 @@
+"""Run commands in a folder as a reader would type them, and write what they printed, with times, as a page.
+
+    python docs/transcripts/record.py SCRIPT FOLDER PAGE
+
+``SCRIPT`` has a title in its first line and an introduction up to the first empty line; then a command a line, in
+order, run by bash in ``FOLDER``, with the programs of ``FOLDER/.venv`` found first; lines that begin with ``# `` are put between the commands as sentences. ``PAGE`` is
+written anew. Progress that a terminal overwrites is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+LONGEST = 60  # lines of one command's output that are shown; what is left out is counted
+
+
+def main(script: Path, folder: Path, page: Path) -> None:
+    """Run ``script`` in ``folder`` and write ``page``."""
+    head, _, body = script.read_text().partition("\n\n")
+    title, _, introduction = head.partition("\n")
+    machine = f"{os.cpu_count()} CPU cores, Python {platform.python_version()}, torch {version('torch')}"
+    parts = [f"# {title}", introduction, f"Recorded {datetime.now(UTC):%Y-%m-%d} on {machine}."]
+    for line in body.splitlines():
+        if line.startswith("# "):
+            parts.append(line[2:])
+        elif line.strip():
+            print(f"$ {line}", flush=True)
+            parts.append(ran(line, folder))
+            page.write_text("\n\n".join(parts) + "\n")
+
+
+def ran(command: str, folder: Path) -> str:
+    """Return a block with a command, what it printed, its exit status if it is not 0, and its seconds."""
+    began = time.monotonic()
+    process = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{folder / '.venv' / 'bin'}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    seconds = time.monotonic() - began
+    # without a terminal, progress is written a line at a time: the last of such lines says all of it
+    lines = [line.rsplit("\r", 1)[-1].replace(f"{folder}/", "") for line in process.stdout.splitlines()]
+    if len(lines) > LONGEST:
+        half = LONGEST // 2
+        lines = [*lines[:half], f"[{len(lines) - LONGEST} lines]", *lines[-half:]]
+    status = f"exit status {process.returncode}, " if process.returncode else ""
+    return "\n".join(["```", f"$ {command}", *lines, f"[{status}{seconds:.1f} s]", "```"])
+
+
+if __name__ == "__main__":
+    main(*(Path(argument).resolve() for argument in sys.argv[1:4]))
