@@ -19,6 +19,7 @@ from ablations.reporting.index import index_markdown
 from ablations.reporting.kernels_report import kernel_files, read_benchmarks
 from ablations.reporting.placed import placed_pictures
 from ablations.reporting.published import published_report
+from ablations.reporting.speed_report import SUITES, read_speeds, speed_files
 
 __all__ = ["main", "render_all"]
 
@@ -82,19 +83,24 @@ def render_all(reports: Path) -> tuple[dict[Path, dict[str, bytes]], list[str]]:
             continue
         notes += [f"records/{name}: {line}" for line in (*made[name].broken, *missing)]
         folders[reports / name] = render(made[name], pictures, missing)
-    kernels = []
+    kernels, speeds = [], []
     for path in sorted((reports / "benchmarks").glob("*.json")):
         try:
-            kernels.append(read_benchmarks(path))
+            if path.stem.endswith(tuple(f"-{suite}" for suite in SUITES)):
+                speeds.append(read_speeds(path))
+            else:
+                kernels.append(read_benchmarks(path))
         except ValueError as error:
             notes.append(str(error))
     files: dict[str, bytes] = {}
     for each in kernels:
         files |= kernel_files(each)
+    for suite in speeds:
+        files |= speed_files(suite)
     if files:
         folders[reports / "benchmarks"] = files
     others = [path.parent.name for path in sorted(reports.glob("*/results.json")) if path.parent.name not in names]
-    index = index_markdown(made, kernels, notes, [name for name in others if name not in _NOT_FOLDERS])
+    index = index_markdown(made, kernels, speeds, notes, [name for name in others if name not in _NOT_FOLDERS])
     folders[reports] = {"README.md": index.encode()}
     return folders, notes
 

@@ -13,6 +13,7 @@ from ablations.reporting.grid import markdown_escape
 from ablations.reporting.kernels_report import KernelReport
 from ablations.reporting.overview import overview
 from ablations.reporting.published import Report
+from ablations.reporting.speed_report import SpeedReport
 from ablations.studies import STUDIES
 
 __all__ = ["EXPECTED", "index_markdown"]
@@ -26,6 +27,7 @@ NO_RECORDS = "not run"
 def index_markdown(
     reports: Mapping[str, Report],
     kernels: Sequence[KernelReport],
+    speeds: Sequence[SpeedReport] = (),
     left_out: Sequence[str] = (),
     unrecorded: Sequence[str] = (),
 ) -> str:
@@ -53,6 +55,8 @@ def index_markdown(
         _folders(columns, reports, unrecorded),
         "## Corner pooling",
         _kernels(kernels),
+        "## Inference and training",
+        _speeds(speeds),
     ]
     parts += [f"Left out: {markdown_escape(line)}." for line in left_out]
     return "\n\n".join(parts) + "\n"
@@ -129,6 +133,20 @@ def _kernels(kernels: Sequence[KernelReport]) -> str:
     if not body:
         return "Not measured."
     return _table(["device", "measured", "implementations", "date"], body)
+
+
+def _speeds(speeds: Sequence[SpeedReport]) -> str:
+    if not speeds:
+        return "Not measured."
+    body = [
+        [
+            f"[{each.suite} on {markdown_escape(each.device)}](benchmarks/{quote(each.name)}.md)",
+            f"{each.measured} of {len(each.rows)} rows",
+            each.date[:10],
+        ]
+        for each in speeds
+    ]
+    return _table(["", "measured", "date"], body)
 
 
 def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:

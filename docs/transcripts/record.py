@@ -3,8 +3,8 @@
     python docs/transcripts/record.py SCRIPT FOLDER PAGE
 
 ``SCRIPT`` has a title in its first line and an introduction up to the first empty line; then a command a line, in
-order, run by bash in ``FOLDER``, with the programs of ``FOLDER/.venv`` found first; lines that begin with ``# `` are put between the commands as sentences. ``PAGE`` is
-written anew. Progress that a terminal overwrites is left out.
+order, run by bash in ``FOLDER``, with the programs of ``FOLDER/.venv`` found first; lines that begin with ``# `` are
+put between the commands as sentences. ``PAGE`` is written anew. Progress that a terminal overwrites is left out.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from ablations.reporting.__main__ import render_all
 from benchmarks.results import publish, read_rows
 from benchmarks.stages import blank, timed, with_memory, with_mm
 
@@ -48,3 +49,29 @@ def test_each_suite_is_published_in_a_file_of_its_own_and_read_back(tmp_path) ->
     assert read_rows(path) == [made]
     with pytest.raises(ValueError, match="publish each by itself"):
         publish([raw(tmp_path / "b.json", [made, {**made, "suite": "training"}])], tmp_path / "out")
+
+
+def test_published_rows_are_rendered_as_a_page_and_what_has_no_figures_says_why(tmp_path) -> None:
+    made = row("inference")
+    without = {**blank("inference", "tiny", "network", "bf16 <b>", "cpu", against="plain", size=[8, 8], batch=1)}
+    without |= {"status": "unavailable", "reason": "no GPU"}
+    folder = tmp_path / "reports" / "benchmarks"
+    path = publish([raw(tmp_path / "a.json", [made, without])], folder)
+    files, notes = render_all(tmp_path / "reports")
+    assert not notes
+    text = files[folder][f"{path.stem}.md"].decode()
+    assert f"{made['ratio']:.2f} [{made['ratio_lower']:.2f}, {made['ratio_upper']:.2f}]" in text
+    assert "unavailable: no GPU" in text
+    page = files[folder][f"{path.stem}.html"].decode()
+    assert "<b>" not in page
+    assert f"benchmarks/{path.stem}.md" in files[tmp_path / "reports"]["README.md"].decode()
+
+
+def test_a_broken_file_of_rows_is_named_and_left_out(tmp_path) -> None:
+    folder = tmp_path / "reports" / "benchmarks"
+    folder.mkdir(parents=True)
+    (folder / "some-cpu-training.json").write_text('{"common": {}, "benchmarks": [{"extra_info": {"suite": 1}}]}')
+    files, notes = render_all(tmp_path / "reports")
+    assert "some-cpu-training.json" in notes[0]
+    assert "python -m benchmarks.results" in notes[0]
+    assert folder not in files

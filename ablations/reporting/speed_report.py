@@ -1,0 +1,117 @@
+"""Pages of the speed of inference and of training, from published rows: ``reports/benchmarks/DEVICE-SUITE.json``.
+
+A row is one way of doing something beside another, timed in turn in one process (``benchmarks/stages.py``).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablations.reporting.grid import Grid, Row, markdown_escape
+from cornernet.html import Cell, escape, page
+
+__all__ = ["SUITES", "SpeedReport", "read_speeds", "speed_files"]
+
+SUITES = ("inference", "training")
+_HEADER = (
+    "way", "input", "batch", "ms", "against", "ms of that", "times as fast", "images/s", "GFLOP/s", "of torch.mm",
+    "peak MiB",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SpeedReport:
+    """The rows of one suite on one device, and what they were measured with."""
+
+    name: str
+    """The file's, without its ending."""
+    suite: str
+    device: str
+    threads: int
+    date: str
+    versions: dict[str, str]
+    rows: tuple[dict[str, Any], ...]
+
+    @property
+    def measured(self) -> int:
+        """Return how many rows have a time."""
+        return sum(row["status"] == "ok" for row in self.rows)
+
+    def grid(self) -> Grid:
+        """Return all rows: recipe and stage, and the figures, or why there are none."""
+        return Grid(_HEADER, tuple(Row(_named(row), "variant", _cells(row)) for row in self.rows))
+
+
+def read_speeds(path: Path) -> SpeedReport:
+    """Return what a file holds. Raises ``ValueError`` that names the file and the fix."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        common, rows = content["common"], tuple(each["extra_info"] for each in content["benchmarks"])
+        if not rows:
+            raise ValueError("it has no rows")
+        for row in rows:
+            _cells(row)
+        suite = rows[0]["suite"]
+        return SpeedReport(
+            path.stem, suite, common["device"], common["threads"], content["datetime"], common["versions"], rows
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path.name} holds no rows of a speed suite: {error!r}; publish it again by python -m benchmarks.results"
+        ) from error
+
+
+def speed_files(report: SpeedReport) -> dict[str, bytes]:
+    """Return a table in Markdown and a page, by name, to stand beside the JSON."""
+    title = f"Speed of {report.suite} on {report.device}"
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))
+    how = (
+        "Each row's way and what it is held against were timed in turn in one process: median times, and the median "
+        "and quartiles of the ratios of pairs, above 1 where the way is the faster. GFLOP/s beside a large torch.mm "
+        "in the same process. Peak memory is beyond weights and inputs. Float32 where nothing else is said."
+    )
+    about = f"{report.threads} threads; {versions}; measured {report.date[:10]}."
+    grid = report.grid()
+    text = [
+        f"# {markdown_escape(title)}",
+        f"{how} {markdown_escape(about)}",
+        grid.to_markdown(),
+        f"The rows: [{report.name}.json]({report.name}.json); sortable: [{report.name}.html]({report.name}.html).",
+    ]
+    body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(f'{how} {about}')}</p>", grid.to_html(title)]
+    return {
+        f"{report.name}.md": ("\n\n".join(text) + "\n").encode(),
+        f"{report.name}.html": page(title, "\n".join(body)).encode(),
+    }
+
+
+def _named(row: dict[str, Any]) -> str:
+    return ", ".join(part for part in (row["recipe"], row["stage"]) if part)
+
+
+def _cells(row: dict[str, Any]) -> tuple[Cell, ...]:
+    size = "×".join(map(str, row["size"])) if row["size"] else ""
+    what = [Cell(row["way"]), Cell(size), _figure(row["batch"], "d")]
+    if row["status"] != "ok":
+        reason = f"{row['status']}: {row['reason']}"
+        return (*what, Cell(reason), *(Cell("") for _ in _HEADER[len(what) + 1 :]))
+    ratio = f"{row['ratio']:.2f} [{row['ratio_lower']:.2f}, {row['ratio_upper']:.2f}]"
+    peak = row["peak_bytes"]
+    return (
+        *what,
+        _figure(row["milliseconds"], ".4g"),
+        Cell(row["against"]),
+        _figure(row["against_milliseconds"], ".4g"),
+        Cell(ratio, sort=row["ratio"]),
+        _figure(row["images_per_second"], ".3g"),
+        _figure(row["gigaflop_per_second"], ".3g"),
+        _figure(row["share_of_mm"], ".0%"),
+        _figure(None if peak is None else peak / 2**20, ".0f"),
+    )
+
+
+def _figure(value: float | None, form: str) -> Cell:
+    return Cell("") if value is None else Cell(format(value, form), sort=value)
