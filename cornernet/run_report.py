@@ -51,7 +51,7 @@ def run_page(run: Path, images: int = 3, detector: Detector | None = None) -> st
     body = [f"<h1>{escape(title)}</h1>", _summary(config, lines, evaluation)]
     if evaluation is not None:
         body += [_overall(evaluation["metrics"]), _classes(evaluation["per_class"])]
-    body += _curves(lines)
+    body += _curves(_with_final(lines, config.training.iterations, evaluation))
     body.append(_images(run, config, images, detector))
     tree = json.dumps(_without_place(config.to_dict()), indent=1)
     body.append(details("Configuration", f"<pre>{escape(tree)}</pre>"))
@@ -118,6 +118,18 @@ def _classes(per_class: Mapping[str, Mapping[str, float | None]]) -> str:
 
 def _percent(value: float | None) -> Cell:
     return Cell("not measured") if value is None else Cell(f"{100 * value:.1f}", sort=100 * value)
+
+
+def _with_final(
+    lines: Sequence[Mapping[str, Any]], iterations: int, evaluation: Mapping[str, Any] | None
+) -> list[Mapping[str, Any]]:
+    """Return the lines with the AP of the evaluation that ends a finished run, which is in a file of its own."""
+    ap = None if evaluation is None else evaluation["metrics"].get("AP")
+    finished = any(line["iteration"] == iterations for line in lines)
+    evaluated = any(line["iteration"] == iterations and line.get("val/AP") is not None for line in lines)
+    if ap is None or not finished or evaluated:
+        return list(lines)
+    return [*lines, {"iteration": iterations, "val/AP": ap}]
 
 
 def _curves(lines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -87,3 +87,15 @@ def test_a_folder_that_is_no_run_is_an_error_that_names_the_file(tmp_path, capsy
         (run / damage).write_text("[]")
     assert main(["report", str(run)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_curve_of_ap_ends_with_the_evaluation_that_ends_a_run(tmp_path) -> None:
+    run = run_folder(tmp_path / "run", weights=False)
+    config = Config.load(run / "config.json")
+    lines = [{"iteration": n, "loss/total": 1.0, **({"val/AP": 0.25} if n == 20 else {})} for n in (20, 40, 60)]
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert main(["report", str(run)]) == 0
+    assert "AP on val during training" not in (run / "report.html").read_text(), "one point is no curve"
+    (run / "config.json").write_text(config.with_("training.iterations", 60).to_json())
+    assert main(["report", str(run)]) == 0
+    assert re.search(r'aria-label="AP on val during training[^"]+0\.4321', (run / "report.html").read_text())
