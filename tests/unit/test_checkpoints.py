@@ -102,6 +102,15 @@ def test_pickled_code_is_not_run(content, tmp_path) -> None:
         load_detector(path)
 
 
+@pytest.mark.parametrize("content", [b"", b"cos\nsystem\n(S'true'\ntR.", b"PK\x03\x04 cut short"])
+def test_an_unreadable_file_is_not_recommended_to_be_read_unsafely(content, tmp_path) -> None:
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="never code") as caught:
+        load_detector(path)
+    assert "weights_only" not in str(caught.value)
+
+
 def test_a_pickle_that_is_no_state_dict_is_an_error(tmp_path) -> None:
     path = tmp_path / "list.pkl"
     torch.save([torch.zeros(1)], path)
