@@ -249,6 +249,19 @@ def test_out_of_memory_names_three_flags_that_help(error, flags, here, capsys, m
         main(["train", *SHORT])
 
 
+@pytest.mark.parametrize("command", ["evaluate", "detect"])
+def test_out_of_memory_in_testing_names_flags_of_testing(command, here, weights, photo, capsys, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(f"cornernet.cli.{command}", fail)
+    argv = [command, *([str(photo)] if command == "detect" else SMALL_DATA), "--weights", str(weights)]
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    assert all(f"  {flag} " in said for flag in ("--testing.no-flip", "--testing.scales", "--data.fit"))
+    assert "--training" not in said
+
+
 def test_a_folder_without_a_recipe_is_trained_as_suits_it_and_says_why(here, capsys) -> None:
     root = coco_folder(here / "cells")
     flags = ["train", "--data", str(root), "--data.source.val-split", "train"]
