@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-from numba import cfunc, types
+from numba import cfunc, njit, types
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from cornernet.compiled import compiled
 from cornernet.config import TestingConfig
 from cornernet.heads.candidates import Candidates
 from kernels.cpu import on_threads, threads_to_use
-from kernels.cpu_kernels import float32_at, int64_at, parameter, take_ticket
+from kernels.cpu_kernels import float32_at, int32_at, int64_at, parameter, take_ticket
 
 __all__ = ["SMALLEST", "decode_large", "serves"]
 
@@ -32,9 +33,13 @@ SMALLEST = 1 << 17
 """Places of one image's heatmaps below which the plain way is taken: there it costs little."""
 
 _CANDIDATES = 2048  # of a heatmap, at most
-_CHUNK = 256  # values that are compared with the last of the best peaks at a time
+_CHUNK = 64  # values of which one maximum is noted
+_SAMPLES = 640
+_LIKELY = 2  # chunks that are searched first, for every peak wanted
+_NO_KEY = np.int32(-(2**31))
 _LOWEST = -80.0  # scores of lower logits are close to the smallest float32 and lose digits
 Array = NDArray[Any]
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def serves(predictions: Any, testing: TestingConfig) -> bool:
@@ -96,11 +101,14 @@ def _candidates(heatmaps: Any, testing: TestingConfig) -> tuple[Array, Array, Ar
     places, logits = np.empty((units, _CANDIDATES), np.int64), np.empty((units, _CANDIDATES), np.float32)
     best, windows = np.empty((units, wanted), np.float32), np.empty((units, _CANDIDATES, kernel**2), np.float32)
     counts, tickets = np.empty(units, np.int64), np.zeros(1, np.int64)
+    maxima = np.empty((units, -(-classes * height * width // _CHUNK)), np.int32)
+    heaps = np.empty((units, _LIKELY * wanted), np.int32)
     arrays = [array.ctypes.data for array in (tickets, places, logits, best, windows, counts)]
     parameters = np.array(
         [
             *arrays, *(heatmap.data_ptr() for heatmap in maps), *(not heatmap.is_contiguous() for heatmap in maps),
             batch, classes, height, width, wanted, kernel // 2,
+            maxima.ctypes.data, maxima.shape[1], heaps.ctypes.data,
         ],
         np.int64,
     )  # fmt: skip
@@ -116,13 +124,24 @@ def _dense(heatmap: Tensor) -> Tensor:
     return heatmap if heatmap.is_contiguous(memory_format=torch.channels_last) else heatmap.contiguous()
 
 
-@compiled
+def _inlined(function: _F) -> _F:
+    """Return ``function`` as part of the C function that calls it."""
+    return cast("_F", njit(forceinline=True, error_model="numpy")(function))
+
+
+@_inlined
 def _slack(logit: np.float32) -> np.float32:
     """How much lower a logit may be and have the same sigmoid, and more: it is flat for large ones."""
-    return np.float32(np.float32(2e-6) * (np.float32(101) + np.float32(math.exp(max(logit, np.float32(0))))))
+    return np.float32(np.float32(2e-6) * (np.float32(101) + np.float32(math.exp(logit if logit > 0 else np.float32(0)))))
 
 
-@compiled
+@_inlined
+def _enough(last: np.float32) -> np.float32:
+    """Return the least logit whose sigmoid may be as great as that of the last of the best peaks."""
+    return np.float32(last - _slack(last))
+
+
+@_inlined
 def _compacted(places: Any, logits: Any, found: int, enough: np.float32) -> int:
     """Drop the candidates that are below ``enough`` now, in place, and return how many are left."""
     kept = 0
@@ -133,7 +152,7 @@ def _compacted(places: Any, logits: Any, found: int, enough: np.float32) -> int:
     return kept
 
 
-@compiled
+@_inlined
 def _replace_smallest(heap: Any, size: int, value: np.float32) -> None:
     """Put ``value`` into a heap, whose first is its smallest, in place of that."""
     at = 0
@@ -150,7 +169,7 @@ def _replace_smallest(heap: Any, size: int, value: np.float32) -> None:
     heap[at] = value
 
 
-@compiled
+@_inlined
 def _most_around(
     values: Any, at: int, x: int, y: int, height: int, width: int, row: int, column: int, half: int
 ) -> np.float32:
@@ -163,7 +182,7 @@ def _most_around(
     return most
 
 
-@compiled
+@_inlined
 def _write_window(
     values: Any, at: int, x: int, y: int, height: int, width: int, row: int, column: int, half: int, window: Any, to: int
 ) -> None:
@@ -178,52 +197,115 @@ def _write_window(
             to += 1
 
 
-@compiled
+@_inlined
+def _key(bits: np.int32) -> np.int32:
+    """Return a whole number that rises with the float32 of these bits; NaN lies beyond the infinities."""
+    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@_inlined
+def _greatest(bits: Any, chunk: int, size: int) -> np.int32:
+    """Return the key of the greatest of a chunk of float32 values, which are given by their bits.
+
+    Whole numbers, because a maximum of numbers that may be NaN is not compiled to vectors.
+    """
+    most = _NO_KEY
+    if (chunk + 1) * _CHUNK <= size:
+        for i in range(chunk * _CHUNK, (chunk + 1) * _CHUNK):
+            key = _key(bits[i])
+            most = key if key > most else most
+    else:
+        for i in range(chunk * _CHUNK, size):
+            key = _key(bits[i])
+            most = key if key > most else most
+    return most
+
+
+@_inlined
+def _likely(bits: Any, chunks: int, size: int, wanted: int, heap: Any) -> np.int32:
+    """Return a key that the greatest of about ``wanted`` chunks reach, from every few of them; ``heap`` is room."""
+    step = max(1, chunks // _SAMPLES)
+    rank = max(1, wanted // step)
+    for i in range(rank):
+        heap[i] = _NO_KEY
+    for chunk in range(step // 2, chunks, step):
+        key = _greatest(bits, chunk, size)
+        if key > heap[0]:
+            _replace_smallest(heap, rank, key)
+    return heap[0]
+
+
+@_inlined
+def _search_chunk(
+    values: Any, chunk: int, last: bool, classes: int, height: int, width: int, wanted: int, half: int, found: int,
+    places: Any, logits: Any, best: Any,
+) -> int:  # fmt: skip
+    """Add the candidates of a chunk of values to the ``found`` ones; return how many there are, -1 if too many."""
+    lowest = np.float32(-np.inf)
+    cells = height * width
+    row, column = (width * classes, classes) if last else (width, 1)
+    enough = _enough(best[0])
+    for at in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, classes * cells)):
+        value = values[at]
+        if not (value >= enough and value > lowest):  # as NaN is
+            continue
+        cell = at // classes if last else at % cells
+        label = at % classes if last else at // cells
+        y, x = cell // width, cell % width
+        most = _most_around(values, at, x, y, height, width, row, column, half)
+        if most > value and most > value + _slack(value):
+            continue
+        if found == _CANDIDATES:
+            found = _compacted(places, logits, found, enough)
+            if found == _CANDIDATES:
+                return -1
+        places[found], logits[found] = label * cells + cell, value
+        found += 1
+        if most <= value and value > best[0]:
+            _replace_smallest(best, wanted, value)
+            enough = _enough(best[0])
+    return found
+
+
+@_inlined
 def _search_heatmap(
-    values: Any, last: bool, classes: int, height: int, width: int, wanted: int, half: int,
-    places: Any, logits: Any, best: Any, windows: Any,
+    values: Any, bits: Any, last: bool, classes: int, height: int, width: int, wanted: int, half: int,
+    maxima: Any, heap: Any, places: Any, logits: Any, best: Any, windows: Any,
 ) -> int:  # fmt: skip
     """Find all that may be among the ``wanted`` best peaks of a heatmap, whose classes lie side by side if ``last``.
 
     Writes places, as (class * height + y) * width + x, logits, the windows around them, and a heap of the best peaks'
-    logits; returns how many there are, or -1 where these are not all.
+    logits; returns how many there are, or -1 where these are not all. ``maxima`` and ``heap`` are room to work in.
     """
-    lowest = np.float32(-np.inf)
     cells = height * width
     row, column = (width * classes, classes) if last else (width, 1)
+    chunks = -(-classes * cells // _CHUNK)
     for i in range(wanted):
-        best[i] = lowest
-    found, enough = 0, lowest
-    for start in range(0, classes * cells, _CHUNK):
-        length = min(_CHUNK, classes * cells - start)
-        hit = np.int32(0)
-        if length == _CHUNK:
-            for i in range(_CHUNK):  # of fixed length and without a branch: compiled to vectors
-                hit |= np.int32(values[start + i] >= enough)
-        if hit == 0 and length == _CHUNK:
-            continue
-        for at in range(start, start + length):
-            value = values[at]
-            if not (value >= enough and value > lowest):  # as NaN is
-                continue
-            cell = at // classes if last else at % cells
-            label = at % classes if last else at // cells
-            y, x = cell // width, cell % width
-            most = _most_around(values, at, x, y, height, width, row, column, half)
-            if most > value and most > value + _slack(value):
-                continue
-            if found == _CANDIDATES:
-                found = _compacted(places, logits, found, enough)
-                if found == _CANDIDATES:
+        best[i] = np.float32(-np.inf)
+    # what is searched last would rule out most of what is searched first, so that a guess comes before it
+    found, above, limit = 0, 2**31, _likely(bits, chunks, classes * cells, _LIKELY * wanted, heap)
+    enough = limit
+    first = True
+    while True:
+        for chunk in range(chunks):
+            if first:
+                maxima[chunk] = _greatest(bits, chunk, classes * cells)
+            if enough <= maxima[chunk] < above:
+                found = _search_chunk(
+                    values, chunk, last, classes, height, width, wanted, half, found, places, logits, best
+                )
+                if found < 0:
                     return -1
-            places[found], logits[found] = label * cells + cell, value
-            found += 1
-            if most <= value and value > best[0]:
-                _replace_smallest(best, wanted, value)
-                enough = best[0] - _slack(best[0])
+                enough = max(limit, _key(np.float32(_enough(best[0])).view(np.int32)))
+        first = False
+        above = limit
+        limit = _key(np.float32(_enough(best[0])).view(np.int32))
+        enough = limit
+        if limit >= above:
+            break
     if not best[0] >= np.float32(_LOWEST):
         return -1
-    found = _compacted(places, logits, found, enough)
+    found = _compacted(places, logits, found, _enough(best[0]))
     for i in range(found):
         label, cell = places[i] // cells, places[i] % cells
         at = cell * classes + label if last else places[i]
@@ -233,7 +315,8 @@ def _search_heatmap(
 
 
 # parameters of the C function: 0 counter, zero; 1 places; 2 logits; 3 best; 4 windows; 5 numbers; 6, 7 the heatmaps;
-# 8, 9 whether their classes lie side by side; 10 batch; 11 classes; 12 height; 13 width; 14 wanted; 15 half a window
+# 8, 9 whether their classes lie side by side; 10 batch; 11 classes; 12 height; 13 width; 14 wanted; 15 half a window;
+# 16 room for maxima; 17 its size for a heatmap; 18 room for a heap
 def _search(p: Any) -> None:
     """Search heatmap after heatmap until all are taken, by this thread or another."""
     tickets, batch, wanted, half = int64_at(parameter(p, 0)), parameter(p, 10), parameter(p, 14), parameter(p, 15)
@@ -242,9 +325,11 @@ def _search(p: Any) -> None:
     unit = take_ticket(tickets)
     while unit < 2 * batch:
         kind = unit // batch
-        values = float32_at(parameter(p, 6 + kind) + 4 * (unit % batch) * classes * height * width)
+        values = parameter(p, 6 + kind) + 4 * (unit % batch) * classes * height * width
         counts[unit] = _search_heatmap(
-            values, parameter(p, 8 + kind) != 0, classes, height, width, wanted, half,
+            float32_at(values), int32_at(values), parameter(p, 8 + kind) != 0, classes, height, width, wanted, half,
+            int32_at(parameter(p, 16) + 4 * unit * parameter(p, 17)),
+            int32_at(parameter(p, 18) + 4 * unit * _LIKELY * wanted),
             int64_at(parameter(p, 1) + 8 * unit * _CANDIDATES),
             float32_at(parameter(p, 2) + 4 * unit * _CANDIDATES),
             float32_at(parameter(p, 3) + 4 * unit * wanted),
