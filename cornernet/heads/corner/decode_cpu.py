@@ -4,8 +4,9 @@ Logits rise with scores, so heatmaps are searched as they are, in the order of m
 best peaks so far is passed over, many values at a time; what is not is compared with its neighbours. The sigmoid is
 taken of those candidates and their neighbours alone, by torch: scores, and ties between neighbours, are to the bit what
 they are where it is taken of the whole heatmap. Equal scores come in the order of classes, rows and columns; in the
-plain way, where torch.topk sorts, their order is open, and nothing else can differ. With too few peaks, too many equal
-ones, or so low ones that scores run out of digits the answer is None: the plain way is taken.
+plain way, where torch.topk sorts, their order is open, and nothing else can differ. Where it is open which corners or
+pairs are taken, because the first that is left out equals the last that is taken, the answer is None, as it is with too
+few peaks and with so low ones that scores run out of digits: the plain way is taken.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ SMALLEST = 1 << 17
 
 _CANDIDATES = 2048  # of a heatmap, at most
 _CHUNK = 64  # values of which one maximum is noted
-_SAMPLES = 640
-_LIKELY = 2  # chunks that are searched first, for every peak wanted
+_SAMPLES = 320
+_LIKELY = 3  # chunks that are searched first, for every peak wanted
 _NO_KEY = np.int32(-(2**31))
 _LOWEST = -80.0  # scores of lower logits are close to the smallest float32 and lose digits
 Array = NDArray[Any]
@@ -81,9 +82,11 @@ def decode_large(predictions: Any, testing: TestingConfig) -> list[Candidates] |
             if not len(table):
                 return None
             tables.append(table)
-        columns = _pair(
-            *tables, np.float32(testing.embedding_threshold), testing.reject_empty, testing.num_candidates
+        told, *columns = _pair(
+            tables[0], tables[1], np.float32(testing.embedding_threshold), testing.reject_empty, testing.num_candidates
         )
+        if not told:
+            return None
         images.append(Candidates(*map(torch.from_numpy, columns)))
     return images
 
@@ -132,7 +135,9 @@ def _inlined(function: _F) -> _F:
 @_inlined
 def _slack(logit: np.float32) -> np.float32:
     """How much lower a logit may be and have the same sigmoid, and more: it is flat for large ones."""
-    return np.float32(np.float32(2e-6) * (np.float32(101) + np.float32(math.exp(logit if logit > 0 else np.float32(0)))))
+    return np.float32(
+        np.float32(2e-6) * (np.float32(101) + np.float32(math.exp(logit if logit > 0 else np.float32(0))))
+    )
 
 
 @_inlined
@@ -153,7 +158,7 @@ def _compacted(places: Any, logits: Any, found: int, enough: np.float32) -> int:
 
 
 @_inlined
-def _replace_smallest(heap: Any, size: int, value: np.float32) -> None:
+def _replace_smallest(heap: Any, size: int, value: Any) -> None:
     """Put ``value`` into a heap, whose first is its smallest, in place of that."""
     at = 0
     while True:
@@ -184,7 +189,17 @@ def _most_around(
 
 @_inlined
 def _write_window(
-    values: Any, at: int, x: int, y: int, height: int, width: int, row: int, column: int, half: int, window: Any, to: int
+    values: Any,
+    at: int,
+    x: int,
+    y: int,
+    height: int,
+    width: int,
+    row: int,
+    column: int,
+    half: int,
+    window: Any,
+    to: int,
 ) -> None:
     """Copy the window around ``values[at]`` to ``window[to]`` and on; what is NaN or outside is -inf."""
     for dy in range(-half, half + 1):
@@ -222,7 +237,7 @@ def _greatest(bits: Any, chunk: int, size: int) -> np.int32:
 
 
 @_inlined
-def _likely(bits: Any, chunks: int, size: int, wanted: int, heap: Any) -> np.int32:
+def _likely(bits: Any, chunks: int, size: int, wanted: int, heap: Any) -> Any:
     """Return a key that the greatest of about ``wanted`` chunks reach, from every few of them; ``heap`` is room."""
     step = max(1, chunks // _SAMPLES)
     rank = max(1, wanted // step)
@@ -283,7 +298,8 @@ def _search_heatmap(
     for i in range(wanted):
         best[i] = np.float32(-np.inf)
     # what is searched last would rule out most of what is searched first, so that a guess comes before it
-    found, above, limit = 0, 2**31, _likely(bits, chunks, classes * cells, _LIKELY * wanted, heap)
+    above: Any = 2**31
+    found, limit = 0, _likely(bits, chunks, classes * cells, _LIKELY * wanted, heap)
     enough = limit
     first = True
     while True:
@@ -346,8 +362,8 @@ def _search_entry() -> int:
         function = cfunc(signature, cache=True, error_model="numpy")(_search)
     except RuntimeError:
         function = cfunc(signature, error_model="numpy")(_search)
-    address: int = function.address
-    return address
+    address: Any = function.address
+    return int(address)
 
 
 # ------------------------------------------------------------------------------------------------- corners and pairs
@@ -371,9 +387,10 @@ def _ranked(
         if window[centre] == window.max():
             keys[i] = -window[centre]
             peaks += window[centre] >= reached
-    if peaks < wanted:
+    ranked = np.argsort(keys, kind="mergesort")
+    if peaks < wanted or (count > wanted and keys[ranked[wanted]] == keys[ranked[wanted - 1]]):
         return np.empty((0, 0), np.float32)
-    ranked = order[np.argsort(keys, kind="mergesort")]
+    ranked = order[ranked]
     table = np.empty((5, wanted), np.float32)
     for rank in range(wanted):
         at = ranked[rank]
@@ -390,8 +407,11 @@ def _ranked(
 @compiled
 def _pair(
     a: Array, b: Array, threshold: np.float32, reject_empty: bool, most: int
-) -> tuple[Array, Array, Array, Array]:
-    """Return boxes, scores, corner scores and labels of the best pairs of corners; see :func:`.decode.decode`."""
+) -> tuple[bool, Array, Array, Array, Array]:
+    """Return boxes, scores, corner scores and labels of the best pairs of corners; see :func:`.decode.decode`.
+
+    First comes whether these are the best ones whatever the order of equal ones.
+    """
     pairs = [(0, 0) for _ in range(0)]
     for i in range(a.shape[1]):
         for j in range(b.shape[1]):
@@ -406,8 +426,9 @@ def _pair(
     for at in range(len(pairs)):
         i, j = pairs[at]
         means[at] = (a[0, i] + b[0, j]) / np.float32(2)
-    order = np.argsort(-means, kind="mergesort")[:most]
-    count = len(order)
+    order = np.argsort(-means, kind="mergesort")
+    count = min(len(order), most)
+    told = count == len(order) or means[order[count]] != means[order[count - 1]]
     boxes, scores = np.empty((count, 4), np.float32), np.empty(count, np.float32)
     corner_scores, labels = np.empty((count, 2), np.float32), np.empty(count, np.int64)
     for at in range(count):
@@ -416,4 +437,4 @@ def _pair(
         scores[at] = means[order[at]]
         corner_scores[at, 0], corner_scores[at, 1] = a[0, i], b[0, j]
         labels[at] = np.int64(a[1, i])
-    return boxes, scores, corner_scores, labels
+    return told, boxes, scores, corner_scores, labels
