@@ -35,8 +35,8 @@ SMALLEST = 1 << 17
 
 _CANDIDATES = 2048  # of a heatmap, at most
 _CHUNK = 64  # values of which one maximum is noted
-_SAMPLES = 320
-_LIKELY = 3  # chunks that are searched first, for every peak wanted
+_SAMPLES = 320  # chunks of a heatmap, at least, that tell how high the best peaks may be
+_LIKELY = 3  # chunks that are searched first for every peak wanted, as far as samples tell
 _NO_KEY = np.int32(-(2**31))
 _LOWEST = -80.0  # scores of lower logits are close to the smallest float32 and lose digits
 Array = NDArray[Any]
@@ -105,7 +105,7 @@ def _candidates(heatmaps: Any, testing: TestingConfig) -> tuple[Array, Array, Ar
     best, windows = np.empty((units, wanted), np.float32), np.empty((units, _CANDIDATES, kernel**2), np.float32)
     counts, tickets = np.empty(units, np.int64), np.zeros(1, np.int64)
     maxima = np.empty((units, -(-classes * height * width // _CHUNK)), np.int32)
-    heaps = np.empty((units, _LIKELY * wanted), np.int32)
+    heaps = np.empty((units, 2 * _SAMPLES), np.int32)
     arrays = [array.ctypes.data for array in (tickets, places, logits, best, windows, counts)]
     parameters = np.array(
         [
@@ -237,16 +237,15 @@ def _greatest(bits: Any, chunk: int, size: int) -> np.int32:
 
 
 @_inlined
-def _likely(bits: Any, chunks: int, size: int, wanted: int, heap: Any) -> Any:
-    """Return a key that the greatest of about ``wanted`` chunks reach, from every few of them; ``heap`` is room."""
-    step = max(1, chunks // _SAMPLES)
-    rank = max(1, wanted // step)
+def _among_samples(maxima: Any, chunks: int, step: int, rank: int, heap: Any) -> Any:
+    """Return the ``rank``-th greatest of the maxima of every ``step``-th chunk, or _NO_KEY where there are fewer."""
+    if rank > (chunks - 1 - step // 2) // step + 1:
+        return _NO_KEY
     for i in range(rank):
         heap[i] = _NO_KEY
     for chunk in range(step // 2, chunks, step):
-        key = _greatest(bits, chunk, size)
-        if key > heap[0]:
-            _replace_smallest(heap, rank, key)
+        if maxima[chunk] > heap[0]:
+            _replace_smallest(heap, rank, maxima[chunk])
     return heap[0]
 
 
@@ -297,12 +296,15 @@ def _search_heatmap(
     chunks = -(-classes * cells // _CHUNK)
     for i in range(wanted):
         best[i] = np.float32(-np.inf)
-    # what is searched last would rule out most of what is searched first, so that a guess comes before it
+    # what is searched last would rule out most of what is searched first: a guess of the last best peak comes before
+    step = max(1, chunks // _SAMPLES)
+    for chunk in range(step // 2, chunks, step):
+        maxima[chunk] = _greatest(bits, chunk, classes * cells)
+    rank = max(1, _LIKELY * wanted // step)
     above: Any = 2**31
-    found, limit = 0, _likely(bits, chunks, classes * cells, _LIKELY * wanted, heap)
-    enough = limit
-    first = True
+    found, first, limit = 0, True, _among_samples(maxima, chunks, step, rank, heap)
     while True:
+        enough = limit
         for chunk in range(chunks):
             if first:
                 maxima[chunk] = _greatest(bits, chunk, classes * cells)
@@ -313,12 +315,16 @@ def _search_heatmap(
                 if found < 0:
                     return -1
                 enough = max(limit, _key(np.float32(_enough(best[0])).view(np.int32)))
-        first = False
-        above = limit
-        limit = _key(np.float32(_enough(best[0])).view(np.int32))
-        enough = limit
-        if limit >= above:
+        above, first = limit, False
+        if best[0] > np.float32(-np.inf):
+            limit = _key(np.float32(_enough(best[0])).view(np.int32))
+            if limit >= above:
+                break
+        elif limit == _NO_KEY:
             break
+        else:  # fewer peaks than guessed
+            rank *= 4
+            limit = _among_samples(maxima, chunks, step, rank, heap)
     if not best[0] >= np.float32(_LOWEST):
         return -1
     found = _compacted(places, logits, found, _enough(best[0]))
@@ -345,7 +351,7 @@ def _search(p: Any) -> None:
         counts[unit] = _search_heatmap(
             float32_at(values), int32_at(values), parameter(p, 8 + kind) != 0, classes, height, width, wanted, half,
             int32_at(parameter(p, 16) + 4 * unit * parameter(p, 17)),
-            int32_at(parameter(p, 18) + 4 * unit * _LIKELY * wanted),
+            int32_at(parameter(p, 18) + 4 * unit * 2 * _SAMPLES),
             int64_at(parameter(p, 1) + 8 * unit * _CANDIDATES),
             float32_at(parameter(p, 2) + 4 * unit * _CANDIDATES),
             float32_at(parameter(p, 3) + 4 * unit * wanted),
