@@ -176,14 +176,22 @@ def _replace_smallest(heap: Any, size: int, value: Any) -> None:
 
 @_inlined
 def _most_around(
-    values: Any, at: int, x: int, y: int, height: int, width: int, row: int, column: int, half: int
+    values: Any, at: int, x: int, y: int, height: int, width: int, row: int, column: int, half: int, limit: np.float32
 ) -> np.float32:
-    """Return the greatest value of the window around ``values[at]``, passing over NaN."""
+    """Return the greatest value of the window around ``values[at]``, or one over ``limit``, passing over NaN.
+
+    Its own row comes first: it is in the cache, and rules out most.
+    """
     most = np.float32(-np.inf)
-    for dy in range(max(-half, -y), min(half, height - 1 - y) + 1):
-        for dx in range(max(-half, -x), min(half, width - 1 - x) + 1):
-            near = values[at + dy * row + dx * column]
-            most = near if near > most else most
+    left, right = max(-half, -x), min(half, width - 1 - x)
+    for line in range(2 * half + 1):
+        dy = (line + 1) // 2 if line % 2 else -(line // 2)
+        if 0 <= y + dy < height:
+            for dx in range(left, right + 1):
+                near = values[at + dy * row + dx * column]
+                most = near if near > most else most
+            if most > limit:
+                break
     return most
 
 
@@ -266,8 +274,9 @@ def _search_chunk(
         cell = at // classes if last else at % cells
         label = at % classes if last else at // cells
         y, x = cell // width, cell % width
-        most = _most_around(values, at, x, y, height, width, row, column, half)
-        if most > value and most > value + _slack(value):
+        limit = value + _slack(value)
+        most = _most_around(values, at, x, y, height, width, row, column, half, limit)
+        if most > limit:
             continue
         if found == _CANDIDATES:
             found = _compacted(places, logits, found, enough)
