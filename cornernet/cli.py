@@ -246,8 +246,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 _SAVERS = {
     True: """three flags that save memory, the one with the least cost first:
   --training.accumulation 2            computes a batch in two parts, to the same result
+  --training.checkpoint-activations    keeps less of each stack and computes it twice: a third more time
   --training.precision bfloat16        half the memory of activations on a GPU (float16 where it has no bfloat16)
-  --data.input-size 191 255            smaller inputs, with --data.fit 192 256; small objects suffer""",
+and then smaller inputs: --data.input-size 191 255 --data.fit 192 256; small objects suffer""",
     False: """three flags that save memory, the one with the least cost first:
   --testing.no-flip                    one picture at a time in place of two
   --testing.scales 1                   no scale larger than the photograph

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kernels import ops
@@ -33,9 +34,11 @@ __all__ = [
     "corner_backward",
     "corner_forward",
     "corner_records",
+    "on_threads",
     "pool_backward",
     "pool_forward",
     "pool_records",
+    "threads_to_use",
     "why_unavailable",
 ]
 
@@ -133,8 +136,7 @@ def _run(
     """Run the loops over all of their units of work: planes, or bands of the rows of a channels_last image."""
     like = tensors[0]
     images, channels, height, width = like.shape
-    openmp = _openmp()
-    threads = torch.get_num_threads() if openmp is not None and like.numel() >= _SHARED_FROM else 1
+    threads = threads_to_use() if like.numel() >= _SHARED_FROM else 1
     channels_last = memory_format_of(like) == torch.channels_last
     starts: tuple[int, ...] = (0, height)
     if channels_last:
@@ -159,11 +161,7 @@ def _run(
         ),
         np.int64,
     )  # fmt: skip
-    function = _function(mode, like.dtype)
-    if threads == 1 or openmp is None:
-        _as_c(function)(parameters.ctypes.data)
-    else:
-        openmp(function, parameters.ctypes.data, threads, 0)
+    on_threads(_function(mode, like.dtype), parameters, threads)
 
 
 @functools.lru_cache
@@ -193,6 +191,23 @@ def _as_c(function: int) -> Any:
 
 
 # --------------------------------------------------------------------------------------------------------- threads
+def threads_to_use() -> int:
+    """Return how many threads loops may be shared by: torch's number, or 1 where its library cannot be used."""
+    return 1 if _openmp() is None else torch.get_num_threads()
+
+
+def on_threads(function: int, parameters: NDArray[np.int64], threads: int) -> None:
+    """Call the C function ``void(int64 *)`` at this address with ``parameters``, at a time on so many threads.
+
+    They share the work by themselves, with tickets. For one thread no OpenMP is needed.
+    """
+    openmp = _openmp()
+    if threads == 1 or openmp is None:
+        _as_c(function)(parameters.ctypes.data)
+    else:
+        openmp(function, parameters.ctypes.data, threads, 0)
+
+
 def _openmp() -> Any:
     """Return OpenMP's function that runs another one on a number of threads, or None where there is none to use."""
     return _find_openmp() if os.getpid() == ops.LOADED_IN else None

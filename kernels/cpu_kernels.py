@@ -107,7 +107,7 @@ def _at(dtype: Any) -> Any:
 
 
 float64_at, float32_at, float16_at, bfloat16_at = map(_at, (types.float64, types.float32, types.int16, types.uint16))
-int64_at, words_at = _at(types.int64), bfloat16_at
+int32_at, int64_at, words_at = _at(types.int32), _at(types.int64), bfloat16_at
 
 
 @_emitted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -223,7 +224,10 @@ def test_what_cannot_be_done_is_one_line_that_says_why(argv, message, here, weig
 @pytest.mark.parametrize(
     ("error", "flags"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), ("accumulation", "precision", "input")),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            ("accumulation", "checkpoint-activations", "precision", "input-size"),
+        ),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), ("accumulation",)),
         (MemoryError(), ("accumulation",)),
     ],
@@ -237,9 +241,25 @@ def test_out_of_memory_names_three_flags_that_help(error, flags, here, capsys, m
     said = capsys.readouterr().err
     assert all(f"--{part}" in said or f".{part}" in said for part in flags)
     assert said.count("  --") == 3
+    given = re.findall(r"--[\w.-]+(?: (?:\d+|bfloat16))*", said)
+    assert len(given) == 5  # smaller inputs take two
+    assert main(["train", *SHORT, *" ".join(given).split(), "--dry-run"]) == 0
     monkeypatch.setattr("cornernet.cli.train", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["train", *SHORT])
+
+
+@pytest.mark.parametrize("command", ["evaluate", "detect"])
+def test_out_of_memory_in_testing_names_flags_of_testing(command, here, weights, photo, capsys, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(f"cornernet.cli.{command}", fail)
+    argv = [command, *([str(photo)] if command == "detect" else SMALL_DATA), "--weights", str(weights)]
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    assert all(f"  {flag} " in said for flag in ("--testing.no-flip", "--testing.scales", "--data.fit"))
+    assert "--training" not in said
 
 
 def test_a_folder_without_a_recipe_is_trained_as_suits_it_and_says_why(here, capsys) -> None:

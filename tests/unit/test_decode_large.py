@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from cornernet import Candidates, Corners, Predictions
 from cornernet.config import TestingConfig
@@ -77,6 +78,128 @@ def test_neighbours_whose_scores_round_to_the_same_number_are_both_peaks(layout)
     assert found is not None
     for mine, theirs in zip(found, plain(outputs, TestingConfig()), strict=True):
         np.testing.assert_array_equal(rows(mine), rows(theirs))
+
+
+def rising(heatmap: torch.Tensor) -> torch.Tensor:
+    """The best peaks come last in memory, so that none is ruled out by those before."""
+    return heatmap * 0.1 + torch.linspace(-6, 2, heatmap[0].numel()).reshape(heatmap[0].shape)
+
+
+def smooth(heatmap: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool2d(heatmap, 5, stride=1, padding=2) - 3
+
+
+def in_one_corner(heatmap: torch.Tensor) -> torch.Tensor:
+    """All good peaks lie together, and hide each other."""
+    heatmap = heatmap - 6
+    heatmap[:, 7:9, :20, -20:] += 5
+    return heatmap
+
+
+def with_few_levels(heatmap: torch.Tensor) -> torch.Tensor:
+    """Equal neighbours are peaks all of them."""
+    rounded = (heatmap * 4).round() / 4
+    rounded[heatmap > -1] = heatmap[heatmap > -1]
+    return rounded
+
+
+def saturated(heatmap: torch.Tensor) -> torch.Tensor:
+    """Logits whose sigmoid is one, or differs from one in a digit or two."""
+    return torch.where(heatmap > 0.1, heatmap + 14, heatmap)
+
+
+def with_infinities(heatmap: torch.Tensor) -> torch.Tensor:
+    heatmap = heatmap.clone()
+    heatmap[:, 3, 5, 5] = float("inf")
+    heatmap[:, 4] = float("-inf")
+    heatmap[:, 5, :, 3] = -float("nan")
+    heatmap[:, 9, 4] = float("nan")
+    return heatmap
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize(
+    "change", [rising, smooth, in_one_corner, with_few_levels, saturated, with_infinities], ids=lambda f: f.__name__
+)
+def test_the_bits_are_those_of_the_plain_way_whatever_the_heatmaps_look_like(change, layout) -> None:
+    outputs = predictions(6, layout)
+    outputs = outputs._replace(
+        heatmaps=Corners(*(change(heatmap).contiguous(memory_format=layout) for heatmap in outputs.heatmaps))
+    )
+    outputs.embeddings.top_left.mul_(0.2)
+    outputs.embeddings.bottom_right.mul_(0.2)
+    found = decode(outputs, TestingConfig())
+    assert sum(len(mine.scores) for mine in found) > 0
+    for mine, theirs in zip(found, plain(outputs, TestingConfig()), strict=True):
+        np.testing.assert_array_equal(rows(mine), rows(theirs))
+    # where it is open which of equal corners are taken, they are those of the plain way
+    assert (decode_large(outputs, TestingConfig()) is None) == (change is saturated)
+
+
+def test_scores_that_run_out_of_digits_are_left_to_the_plain_way() -> None:
+    outputs = predictions(7, torch.contiguous_format)
+    for heatmap in outputs.heatmaps:
+        heatmap.mul_(0.01).sub_(100)  # neighbours that differ have the same sigmoid
+    assert decode_large(outputs, TestingConfig()) is None
+    for mine, theirs in zip(decode(outputs, TestingConfig()), plain(outputs, TestingConfig()), strict=True):
+        np.testing.assert_array_equal(rows(mine), rows(theirs))
+
+
+@pytest.mark.parametrize("value", [-2.19, float("nan"), float("-inf"), float("inf")])
+def test_constant_heatmaps_are_left_to_the_plain_way(value) -> None:
+    outputs = predictions(8, torch.channels_last)
+    for heatmap in outputs.heatmaps:
+        heatmap.fill_(value)
+    assert decode_large(outputs, TestingConfig()) is None
+    for mine, theirs in zip(decode(outputs, TestingConfig()), plain(outputs, TestingConfig()), strict=True):
+        np.testing.assert_array_equal(rows(mine), rows(theirs))
+
+
+def test_equal_pairs_of_which_not_all_are_candidates_are_left_to_the_plain_way() -> None:
+    outputs = predictions(11, torch.contiguous_format)
+    for heatmap in outputs.heatmaps:
+        heatmap.sub_(10)
+        heatmap[:, 0, ::5, ::5] = torch.arange(120.0).reshape(10, 12) / 100
+        heatmap[:, 0, :25, :5] = 3.0  # 125 cells: neighbours that are equal are all peaks
+        heatmap[:, 0, 5:20, :5] = -20.0
+    for embedding in outputs.embeddings:
+        embedding.zero_()
+    testing = TestingConfig(num_candidates=20)
+    assert decode_large(outputs, TestingConfig(num_candidates=10000)) is not None
+    assert decode_large(outputs, testing) is None
+    for mine, theirs in zip(decode(outputs, testing), plain(outputs, testing), strict=True):
+        np.testing.assert_array_equal(rows(mine), rows(theirs))
+
+
+@pytest.mark.parametrize("size", [(49, 57), (48, 56)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_sizes_and_threads_change_nothing(size, batch) -> None:
+    generator = torch.Generator().manual_seed(9)
+    outputs = Predictions(
+        *(Corners(*(torch.randn(batch, n, *size, generator=generator) for _ in range(2))) for n in (61, 1, 2))
+    )
+    expected, before = plain(outputs, TestingConfig()), torch.get_num_threads()
+    try:
+        for threads in (1, 2, 7):
+            torch.set_num_threads(threads)
+            found = decode_large(outputs, TestingConfig())
+            assert found is not None
+            for mine, theirs in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(rows(mine), rows(theirs))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_heatmaps_of_any_strides_are_read() -> None:
+    outputs = predictions(10, torch.contiguous_format)
+    wide = Predictions(*(Corners(*(F.pad(tensor, (3, 2, 1, 4)) for tensor in pair)) for pair in outputs))
+    cut = Predictions(*(Corners(*(tensor[:, :, 1:-4, 3:-2] for tensor in pair)) for pair in wide))
+    assert not cut.heatmaps.top_left.is_contiguous()
+    found, expected = decode_large(cut, TestingConfig()), decode_large(outputs, TestingConfig())
+    assert found is not None
+    assert expected is not None
+    for mine, theirs in zip(found, expected, strict=True):
+        assert all(torch.equal(*columns) for columns in zip(mine, theirs, strict=True))
 
 
 def test_too_few_peaks_are_left_to_the_plain_way() -> None:

@@ -1,44 +1,59 @@
-"""Decoding of large heatmaps on a CPU: one pass over memory, then the few rows that hold the best corners.
+"""Decoding of large heatmaps on a CPU: one pass over memory on torch's threads, then the few best corners alone.
 
-The maximum of every row of a heatmap is taken by torch, on its threads. Peaks lie no higher than their row's maximum,
-so only rows are searched whose maximum reaches the last of the best peaks so far. The sigmoid is taken of those and
-their neighbours alone, by torch: scores, and ties between neighbours, are to the bit what they are where it is taken
-of the whole heatmap. Equal scores come in the order of classes, rows and columns; in the plain way, where torch.topk
-sorts, their order is open, and nothing else can differ. With too few peaks the answer is None: the plain way is taken.
+Logits rise with scores, so heatmaps are searched as they are, in the order of memory. What is below the last of the
+best peaks so far is passed over, many values at a time; what is not is compared with its neighbours. The sigmoid is
+taken of those candidates and their neighbours alone, by torch: scores, and ties between neighbours, are to the bit what
+they are where it is taken of the whole heatmap. Equal scores come in the order of classes, rows and columns; in the
+plain way, where torch.topk sorts, their order is open, and nothing else can differ. Where it is open which corners or
+pairs are taken, because the first that is left out equals the last that is taken, the answer is None, as it is with too
+few peaks and with so low ones that scores run out of digits: the plain way is taken.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from numba import cfunc, njit, types
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cornernet.compiled import compiled
 from cornernet.config import TestingConfig
 from cornernet.heads.candidates import Candidates
+from kernels.cpu import on_threads, threads_to_use
+from kernels.cpu_kernels import float32_at, int32_at, int64_at, parameter, take_ticket
 
 __all__ = ["SMALLEST", "decode_large", "serves"]
 
 SMALLEST = 1 << 17
 """Places of one image's heatmaps below which the plain way is taken: there it costs little."""
 
-_CANDIDATES = 2048
+_CANDIDATES = 2048  # of a heatmap, at most
+_CHUNK = 64  # values of which one maximum is noted
+_SAMPLES = 320  # chunks of a heatmap, at least, that tell how high the best peaks may be
+_LIKELY = 3  # chunks that are searched first for every peak wanted, as far as samples tell
+_NO_KEY = np.int32(-(2**31))
+_LOWEST = -80.0  # scores of lower logits are close to the smallest float32 and lose digits
 Array = NDArray[Any]
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def serves(predictions: Any, testing: TestingConfig) -> bool:
     """Tell whether :func:`decode_large` may be asked about these predictions."""
-    heatmap, embedding = predictions.heatmaps.top_left, predictions.embeddings.top_left
+    heatmaps, embedding = predictions.heatmaps, predictions.embeddings.top_left
     tensors = [tensor for pair in predictions for tensor in pair]
     return (
         all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
         and not any(tensor.requires_grad for tensor in tensors)
         and not torch.compiler.is_compiling()
-        and heatmap.shape[0] > 0
-        and heatmap[0].numel() >= SMALLEST
+        and heatmaps.top_left.shape == heatmaps.bottom_right.shape
+        and heatmaps.top_left.shape[0] > 0
+        and heatmaps.top_left[0].numel() >= SMALLEST
         and embedding.shape[1] == 1
         and not testing.substitute
         and testing.offsets == "predicted"
@@ -48,201 +63,393 @@ def serves(predictions: Any, testing: TestingConfig) -> bool:
 
 
 def decode_large(predictions: Any, testing: TestingConfig) -> list[Candidates] | None:
-    """Return :func:`.decode.decode`'s candidates, or None where there are too few peaks; see :func:`serves`."""
-    corners = []
-    for heatmap, embedding, offset in zip(*predictions, strict=True):
-        found = _top_corners(heatmap, embedding, offset, testing)
-        if found is None:
-            return None
-        corners.append(found)
+    """Return :func:`.decode.decode`'s candidates, or None where it cannot tell them; see :func:`serves`."""
+    found = _candidates(predictions.heatmaps, testing)
+    if found is None:
+        return None
+    places, logits, counts, lasts, scores = found
+    batch, _, height, width = predictions.heatmaps.top_left.shape
+    maps = [tensor.numpy() for pair in (predictions.embeddings, predictions.offsets) for tensor in pair]
     images = []
-    for image in range(len(corners[0][0])):
-        boxes, scores, corner_scores, labels = _pair(
-            *corners[0], *corners[1], image, np.float32(testing.embedding_threshold), testing.reject_empty
+    for image in range(batch):
+        tables = []
+        for kind in range(2):
+            unit = kind * batch + image
+            table = _ranked(
+                scores[unit], places[unit], logits[unit], counts[unit], lasts[unit], testing.top_k, height, width,
+                maps[kind][image], maps[2 + kind][image],
+            )  # fmt: skip
+            if not len(table):
+                return None
+            tables.append(table)
+        told, *columns = _pair(
+            tables[0], tables[1], np.float32(testing.embedding_threshold), testing.reject_empty, testing.num_candidates
         )
-        kept = np.argsort(-scores, kind="stable")[: testing.num_candidates]
-        columns = (boxes[kept], scores[kept], corner_scores[kept], labels[kept])
+        if not told:
+            return None
         images.append(Candidates(*map(torch.from_numpy, columns)))
     return images
 
 
-def _top_corners(
-    heatmap: Tensor, embedding: Tensor, offset: Tensor, testing: TestingConfig
-) -> tuple[Array, Array] | None:
-    """Return labels [B, k] and scores, x, y and embeddings [B, 4, k] of the best corners; None where too few."""
-    batch = len(heatmap)
-    kernel, wanted = testing.peak_kernel, testing.top_k
-    places = np.empty((batch, _CANDIDATES, 3), np.int64)
-    windows = np.empty((batch, _CANDIDATES, kernel * kernel), np.float32)
-    counts = np.empty(batch, np.int64)
-    _collect(heatmap.numpy(), _row_maxima(heatmap).numpy(), wanted, kernel // 2, places, windows, counts)
-    if (counts < wanted).any():
+# ------------------------------------------------------------------------------------------------------- candidates
+def _candidates(heatmaps: Any, testing: TestingConfig) -> tuple[Array, Array, Array, Array, Array] | None:
+    """Return what may be among the best corners of the U heatmaps, all top-left ones before the bottom-right ones.
+
+    Their places [U, n], logits [U, n], numbers [U], the logit [U] of the last of the best peaks, and the scores
+    [U, n, window] of candidates and of what is around them. None where a heatmap's best peaks are not told by these.
+    """
+    maps = [_dense(heatmap) for heatmap in heatmaps]
+    batch, classes, height, width = maps[0].shape
+    units, wanted, kernel = 2 * batch, testing.top_k, testing.peak_kernel
+    places, logits = np.empty((units, _CANDIDATES), np.int64), np.empty((units, _CANDIDATES), np.float32)
+    best, windows = np.empty((units, wanted), np.float32), np.empty((units, _CANDIDATES, kernel**2), np.float32)
+    counts, tickets = np.empty(units, np.int64), np.zeros(1, np.int64)
+    maxima = np.empty((units, -(-classes * height * width // _CHUNK)), np.int32)
+    heaps = np.empty((units, 2 * _SAMPLES), np.int32)
+    arrays = [array.ctypes.data for array in (tickets, places, logits, best, windows, counts)]
+    parameters = np.array(
+        [
+            *arrays, *(heatmap.data_ptr() for heatmap in maps), *(not heatmap.is_contiguous() for heatmap in maps),
+            batch, classes, height, width, wanted, kernel // 2,
+            maxima.ctypes.data, maxima.shape[1], heaps.ctypes.data,
+        ],
+        np.int64,
+    )  # fmt: skip
+    on_threads(_search_entry(), parameters, min(threads_to_use(), units))
+    if counts.min() < wanted:
         return None
     scores = torch.from_numpy(windows[:, : counts.max()]).sigmoid().numpy()
-    labels, values = np.empty((batch, wanted), np.int64), np.empty((batch, 4, wanted), np.float32)
-    enough = _rank(scores, counts, places, offset.numpy(), embedding.numpy(), labels, values)
-    return (labels, values) if enough else None
+    return places, logits, counts, best[:, 0], scores
 
 
-@compiled
-def _rank(
-    scores: Array, counts: Array, places: Array, offsets: Array, embeddings: Array, labels: Array, values: Array
-) -> bool:
-    """Write the best peaks of each image among the candidates, which come in the order of places; see _top_corners."""
-    centre, wanted = scores.shape[2] // 2, labels.shape[1]
-    for image in range(len(counts)):
-        own = np.empty(counts[image], np.float32)
-        peaks = 0
-        for i in range(counts[image]):
-            value = scores[image, i, centre]
-            own[i] = 1  # behind all peaks, whose scores are negated to be sorted
-            if value == scores[image, i].max():
-                own[i] = -value
-                peaks += 1
-        if peaks < wanted:
-            return False
-        order = np.argsort(own, kind="mergesort")
-        for rank in range(wanted):
-            label, y, x = places[image, order[rank]]
-            labels[image, rank] = label
-            values[image, 0, rank] = -own[order[rank]]
-            values[image, 1, rank] = np.float32(x) + offsets[image, 0, y, x]
-            values[image, 2, rank] = np.float32(y) + offsets[image, 1, y, x]
-            values[image, 3, rank] = embeddings[image, 0, y, x]
-    return True
+def _dense(heatmap: Tensor) -> Tensor:
+    """Return a heatmap whose values lie side by side, in the order of classes, rows, columns or channels_last."""
+    return heatmap if heatmap.is_contiguous(memory_format=torch.channels_last) else heatmap.contiguous()
 
 
-def _row_maxima(heatmap: Tensor) -> Tensor:
-    """Return the maximum of every row [B, K, h] of heatmaps; in some layouts NaN counts as one."""
-    if heatmap.is_contiguous() or not heatmap.is_contiguous(memory_format=torch.channels_last):
-        return heatmap.amax(3)
-    # torch takes a hundred times as long where classes lie side by side
-    batch, classes, height, _ = heatmap.shape
-    result = np.empty((batch, height, classes), np.float32)
-    _maxima_of_columns(heatmap.permute(0, 2, 3, 1).numpy(), result)
-    return torch.from_numpy(result).transpose(1, 2)
+def _inlined(function: _F) -> _F:
+    """Return ``function`` as part of the C function that calls it."""
+    return cast("_F", njit(forceinline=True, error_model="numpy")(function))
 
 
-@compiled
-def _maxima_of_columns(values: Array, result: Array) -> None:
-    """Write the maximum over x of values [B, h, w, K] to ``result`` [B, h, K], passing over NaN."""
-    batch, height, width, classes = values.shape
-    for image in range(batch):
-        for y in range(height):
-            line = result[image, y]
-            line[:] = -np.inf
-            for x in range(width):
-                cell = values[image, y, x]
-                for k in range(classes):
-                    line[k] = cell[k] if cell[k] > line[k] else line[k]
+@_inlined
+def _slack(logit: np.float32) -> np.float32:
+    """How much lower a logit may be and have the same sigmoid, and more: it is flat for large ones."""
+    return np.float32(
+        np.float32(2e-6) * (np.float32(101) + np.float32(math.exp(logit if logit > 0 else np.float32(0))))
+    )
 
 
-@compiled
-def _compacted(places: Array, windows: Array, found: int, enough: np.float32) -> int:
+@_inlined
+def _enough(last: np.float32) -> np.float32:
+    """Return the least logit whose sigmoid may be as great as that of the last of the best peaks."""
+    return np.float32(last - _slack(last))
+
+
+@_inlined
+def _compacted(places: Any, logits: Any, found: int, enough: np.float32) -> int:
     """Drop the candidates that are below ``enough`` now, in place, and return how many are left."""
-    centre, kept = windows.shape[1] // 2, 0
+    kept = 0
     for i in range(found):
-        if windows[i, centre] >= enough:
-            places[kept] = places[i]
-            windows[kept] = windows[i]
+        if logits[i] >= enough:
+            places[kept], logits[kept] = places[i], logits[i]
             kept += 1
     return kept
 
 
-@compiled
-def _collect(
-    heatmaps: Array, maxima: Array, wanted: int, half: int, places: Array, windows: Array, counts: Array
-) -> None:
-    """Find in each heatmap [K, h, w] all that may be among its ``wanted`` best peaks.
+@_inlined
+def _replace_smallest(heap: Any, size: int, value: Any) -> None:
+    """Put ``value`` into a heap, whose first is its smallest, in place of that."""
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = value
 
-    ``maxima`` [K, h] are those of its rows. Writes places (k, y, x), the window around each, and how many there are; -1
-    where there are too few, or more than there is room for.
+
+@_inlined
+def _most_around(
+    values: Any, at: int, x: int, y: int, height: int, width: int, row: int, column: int, half: int, limit: np.float32
+) -> np.float32:
+    """Return the greatest value of the window around ``values[at]``, or one over ``limit``, passing over NaN.
+
+    Its own row comes first: it is in the cache, and rules out most.
     """
-    batch, classes, height, width = heatmaps.shape
+    most = np.float32(-np.inf)
+    left, right = max(-half, -x), min(half, width - 1 - x)
+    for line in range(2 * half + 1):
+        dy = (line + 1) // 2 if line % 2 else -(line // 2)
+        if 0 <= y + dy < height:
+            for dx in range(left, right + 1):
+                near = values[at + dy * row + dx * column]
+                most = near if near > most else most
+            if most > limit:
+                break
+    return most
+
+
+@_inlined
+def _write_window(
+    values: Any,
+    at: int,
+    x: int,
+    y: int,
+    height: int,
+    width: int,
+    row: int,
+    column: int,
+    half: int,
+    window: Any,
+    to: int,
+) -> None:
+    """Copy the window around ``values[at]`` to ``window[to]`` and on; what is NaN or outside is -inf."""
+    for dy in range(-half, half + 1):
+        for dx in range(-half, half + 1):
+            near = np.float32(-np.inf)
+            if 0 <= y + dy < height and 0 <= x + dx < width:
+                value = values[at + dy * row + dx * column]
+                near = value if value > near else near
+            window[to] = near
+            to += 1
+
+
+@_inlined
+def _key(bits: np.int32) -> np.int32:
+    """Return a whole number that rises with the float32 of these bits; NaN lies beyond the infinities."""
+    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@_inlined
+def _greatest(bits: Any, chunk: int, size: int) -> np.int32:
+    """Return the key of the greatest of a chunk of float32 values, which are given by their bits.
+
+    Whole numbers, because a maximum of numbers that may be NaN is not compiled to vectors.
+    """
+    most = _NO_KEY
+    if (chunk + 1) * _CHUNK <= size:
+        for i in range(chunk * _CHUNK, (chunk + 1) * _CHUNK):
+            key = _key(bits[i])
+            most = key if key > most else most
+    else:
+        for i in range(chunk * _CHUNK, size):
+            key = _key(bits[i])
+            most = key if key > most else most
+    return most
+
+
+@_inlined
+def _among_samples(maxima: Any, chunks: int, step: int, rank: int, heap: Any) -> Any:
+    """Return the ``rank``-th greatest of the maxima of every ``step``-th chunk, or _NO_KEY where there are fewer."""
+    if rank > (chunks - 1 - step // 2) // step + 1:
+        return _NO_KEY
+    for i in range(rank):
+        heap[i] = _NO_KEY
+    for chunk in range(step // 2, chunks, step):
+        if maxima[chunk] > heap[0]:
+            _replace_smallest(heap, rank, maxima[chunk])
+    return heap[0]
+
+
+@_inlined
+def _search_chunk(
+    values: Any, chunk: int, last: bool, classes: int, height: int, width: int, wanted: int, half: int, found: int,
+    places: Any, logits: Any, best: Any,
+) -> int:  # fmt: skip
+    """Add the candidates of a chunk of values to the ``found`` ones; return how many there are, -1 if too many."""
     lowest = np.float32(-np.inf)
-    best = np.empty(wanted, np.float32)  # of cells that no neighbour exceeds, in falling order
-    for image in range(batch):
-        best[:] = lowest
-        found, peaks, slack, enough, full = 0, 0, np.float32(0), lowest, False
-        for label in range(classes):
-            for y in range(height):
-                top = maxima[image, label, y]
-                if top < enough or full:  # false for NaN, which is passed over cell by cell
-                    continue
-                # logits closer than this may have the same sigmoid: it is flat for large ones
-                slack = np.float32(2e-6) * (np.float32(101) + np.exp(max(top, np.float32(0))))
-                for x in range(width):
-                    value = heatmaps[image, label, y, x]
-                    if not (value >= enough and value > lowest):
-                        continue
-                    most = lowest
-                    for dy in range(-half, half + 1):
-                        for dx in range(-half, half + 1):
-                            row, column = y + dy, x + dx
-                            if 0 <= row < height and 0 <= column < width:
-                                near = heatmaps[image, label, row, column]
-                                if near > most:
-                                    most = near
-                        if most > value + slack:
-                            break
-                    if most > value + slack:
-                        continue
-                    if found == places.shape[1]:
-                        found = _compacted(places[image], windows[image], found, enough)
-                        if found == places.shape[1]:
-                            full = True
-                            break
-                    places[image, found, 0], places[image, found, 1], places[image, found, 2] = label, y, x
-                    at = 0
-                    for dy in range(-half, half + 1):
-                        for dx in range(-half, half + 1):
-                            row, column = y + dy, x + dx
-                            near = lowest
-                            if 0 <= row < height and 0 <= column < width:
-                                near = heatmaps[image, label, row, column]
-                                if near != near:
-                                    near = lowest
-                            windows[image, found, at] = near
-                            at += 1
-                    found += 1
-                    if value >= most and value > best[wanted - 1]:
-                        at = wanted - 1
-                        while at > 0 and best[at - 1] < value:
-                            best[at] = best[at - 1]
-                            at -= 1
-                        best[at] = value
-                        peaks += 1
-                        last = best[wanted - 1]
-                        enough = last - np.float32(2e-6) * (np.float32(101) + np.exp(max(last, np.float32(0))))
-        found = _compacted(places[image], windows[image], found, enough)
-        counts[image] = -1 if full or peaks < wanted else found
+    cells = height * width
+    row, column = (width * classes, classes) if last else (width, 1)
+    enough = _enough(best[0])
+    for at in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, classes * cells)):
+        value = values[at]
+        if not (value >= enough and value > lowest):  # as NaN is
+            continue
+        cell = at // classes if last else at % cells
+        label = at % classes if last else at // cells
+        y, x = cell // width, cell % width
+        limit = value + _slack(value)
+        most = _most_around(values, at, x, y, height, width, row, column, half, limit)
+        if most > limit:
+            continue
+        if found == _CANDIDATES:
+            found = _compacted(places, logits, found, enough)
+            if found == _CANDIDATES:
+                return -1
+        places[found], logits[found] = label * cells + cell, value
+        found += 1
+        if most <= value and value > best[0]:
+            _replace_smallest(best, wanted, value)
+            enough = _enough(best[0])
+    return found
+
+
+@_inlined
+def _search_heatmap(
+    values: Any, bits: Any, last: bool, classes: int, height: int, width: int, wanted: int, half: int,
+    maxima: Any, heap: Any, places: Any, logits: Any, best: Any, windows: Any,
+) -> int:  # fmt: skip
+    """Find all that may be among the ``wanted`` best peaks of a heatmap, whose classes lie side by side if ``last``.
+
+    Writes places, as (class * height + y) * width + x, logits, the windows around them, and a heap of the best peaks'
+    logits; returns how many there are, or -1 where these are not all. ``maxima`` and ``heap`` are room to work in.
+    """
+    cells = height * width
+    row, column = (width * classes, classes) if last else (width, 1)
+    chunks = -(-classes * cells // _CHUNK)
+    for i in range(wanted):
+        best[i] = np.float32(-np.inf)
+    # what is searched last would rule out most of what is searched first: a guess of the last best peak comes before
+    step = max(1, chunks // _SAMPLES)
+    for chunk in range(step // 2, chunks, step):
+        maxima[chunk] = _greatest(bits, chunk, classes * cells)
+    rank = max(1, _LIKELY * wanted // step)
+    above: Any = 2**31
+    found, first, limit = 0, True, _among_samples(maxima, chunks, step, rank, heap)
+    while True:
+        enough = limit
+        for chunk in range(chunks):
+            if first:
+                maxima[chunk] = _greatest(bits, chunk, classes * cells)
+            if enough <= maxima[chunk] < above:
+                found = _search_chunk(
+                    values, chunk, last, classes, height, width, wanted, half, found, places, logits, best
+                )
+                if found < 0:
+                    return -1
+                enough = max(limit, _key(np.float32(_enough(best[0])).view(np.int32)))
+        above, first = limit, False
+        if best[0] > np.float32(-np.inf):
+            limit = _key(np.float32(_enough(best[0])).view(np.int32))
+            if limit >= above:
+                break
+        elif limit == _NO_KEY:
+            break
+        else:  # fewer peaks than guessed
+            rank *= 4
+            limit = _among_samples(maxima, chunks, step, rank, heap)
+    if not best[0] >= np.float32(_LOWEST):
+        return -1
+    found = _compacted(places, logits, found, _enough(best[0]))
+    for i in range(found):
+        label, cell = places[i] // cells, places[i] % cells
+        at = cell * classes + label if last else places[i]
+        window = i * (2 * half + 1) ** 2
+        _write_window(values, at, cell % width, cell // width, height, width, row, column, half, windows, window)
+    return found
+
+
+# parameters of the C function: 0 counter, zero; 1 places; 2 logits; 3 best; 4 windows; 5 numbers; 6, 7 the heatmaps;
+# 8, 9 whether their classes lie side by side; 10 batch; 11 classes; 12 height; 13 width; 14 wanted; 15 half a window;
+# 16 room for maxima; 17 its size for a heatmap; 18 room for a heap
+def _search(p: Any) -> None:
+    """Search heatmap after heatmap until all are taken, by this thread or another."""
+    tickets, batch, wanted, half = int64_at(parameter(p, 0)), parameter(p, 10), parameter(p, 14), parameter(p, 15)
+    classes, height, width = parameter(p, 11), parameter(p, 12), parameter(p, 13)
+    counts = int64_at(parameter(p, 5))
+    unit = take_ticket(tickets)
+    while unit < 2 * batch:
+        kind = unit // batch
+        values = parameter(p, 6 + kind) + 4 * (unit % batch) * classes * height * width
+        counts[unit] = _search_heatmap(
+            float32_at(values), int32_at(values), parameter(p, 8 + kind) != 0, classes, height, width, wanted, half,
+            int32_at(parameter(p, 16) + 4 * unit * parameter(p, 17)),
+            int32_at(parameter(p, 18) + 4 * unit * 2 * _SAMPLES),
+            int64_at(parameter(p, 1) + 8 * unit * _CANDIDATES),
+            float32_at(parameter(p, 2) + 4 * unit * _CANDIDATES),
+            float32_at(parameter(p, 3) + 4 * unit * wanted),
+            float32_at(parameter(p, 4) + 4 * unit * _CANDIDATES * (2 * half + 1) ** 2),
+        )  # fmt: skip
+        unit = take_ticket(tickets)
+
+
+@functools.cache
+def _search_entry() -> int:
+    """Return the address of :func:`_search`, compiled at the first call and kept on disk where that is possible."""
+    signature = types.void(types.CPointer(types.int64))  # type: ignore[no-untyped-call]
+    try:
+        function = cfunc(signature, cache=True, error_model="numpy")(_search)
+    except RuntimeError:
+        function = cfunc(signature, error_model="numpy")(_search)
+    address: Any = function.address
+    return int(address)
+
+
+# ------------------------------------------------------------------------------------------------- corners and pairs
+@compiled
+def _ranked(
+    scores: Array, places: Array, logits: Array, count: int, last: np.float32, wanted: int, height: int, width: int,
+    embeddings: Array, offsets: Array,
+) -> Array:  # fmt: skip
+    """Return scores, labels, x, y and embeddings [5, wanted] of the best corners; empty where these are not all."""
+    centre = scores.shape[1] // 2
+    order = np.argsort(places[:count])
+    keys = np.empty(count, np.float32)
+    reached = np.float32(2)
+    for i in range(count):
+        if logits[i] >= last:
+            reached = min(reached, scores[i, centre])
+    peaks = 0
+    for i in range(count):
+        window = scores[order[i]]
+        keys[i] = np.float32(1)  # behind all peaks, whose scores are negated to be sorted
+        if window[centre] == window.max():
+            keys[i] = -window[centre]
+            peaks += window[centre] >= reached
+    ranked = np.argsort(keys, kind="mergesort")
+    if peaks < wanted or (count > wanted and keys[ranked[wanted]] == keys[ranked[wanted - 1]]):
+        return np.empty((0, 0), np.float32)
+    ranked = order[ranked]
+    table = np.empty((5, wanted), np.float32)
+    for rank in range(wanted):
+        at = ranked[rank]
+        cell = places[at] % (height * width)
+        y, x = cell // width, cell % width
+        table[0, rank] = scores[at, centre]
+        table[1, rank] = np.float32(places[at] // (height * width))
+        table[2, rank] = np.float32(x) + offsets[0, y, x]
+        table[3, rank] = np.float32(y) + offsets[1, y, x]
+        table[4, rank] = embeddings[0, y, x]
+    return table
 
 
 @compiled
 def _pair(
-    a_labels: Array, a: Array, b_labels: Array, b: Array, image: int, threshold: np.float32, reject_empty: bool
-) -> tuple[Array, Array, Array, Array]:
-    """Return boxes, scores, corner scores and labels of every accepted pair of corners; see :func:`.decode.decode`."""
+    a: Array, b: Array, threshold: np.float32, reject_empty: bool, most: int
+) -> tuple[bool, Array, Array, Array, Array]:
+    """Return boxes, scores, corner scores and labels of the best pairs of corners; see :func:`.decode.decode`.
+
+    First comes whether these are the best ones whatever the order of equal ones.
+    """
     pairs = [(0, 0) for _ in range(0)]
-    for i in range(a_labels.shape[1]):
-        for j in range(b_labels.shape[1]):
-            if a_labels[image, i] != b_labels[image, j] or not abs(a[image, 3, i] - b[image, 3, j]) <= threshold:
+    for i in range(a.shape[1]):
+        for j in range(b.shape[1]):
+            if a[1, i] != b[1, j] or not abs(a[4, i] - b[4, j]) <= threshold:
                 continue
-            width, height = a[image, 1, i] <= b[image, 1, j], a[image, 2, i] <= b[image, 2, j]
-            if not (width and height):
+            if not (a[2, i] <= b[2, j] and a[3, i] <= b[3, j]):
                 continue
-            if reject_empty and (a[image, 1, i] == b[image, 1, j] or a[image, 2, i] == b[image, 2, j]):
+            if reject_empty and (a[2, i] == b[2, j] or a[3, i] == b[3, j]):
                 continue
             pairs.append((i, j))
-    count = len(pairs)
+    means = np.empty(len(pairs), np.float32)
+    for at in range(len(pairs)):
+        i, j = pairs[at]
+        means[at] = (a[0, i] + b[0, j]) / np.float32(2)
+    order = np.argsort(-means, kind="mergesort")
+    count = min(len(order), most)
+    told = count == len(order) or means[order[count]] != means[order[count - 1]]
     boxes, scores = np.empty((count, 4), np.float32), np.empty(count, np.float32)
     corner_scores, labels = np.empty((count, 2), np.float32), np.empty(count, np.int64)
     for at in range(count):
-        i, j = pairs[at]
-        boxes[at, 0], boxes[at, 1], boxes[at, 2], boxes[at, 3] = (
-            a[image, 1, i], a[image, 2, i], b[image, 1, j], b[image, 2, j],
-        )  # fmt: skip
-        scores[at] = (a[image, 0, i] + b[image, 0, j]) / np.float32(2)
-        corner_scores[at, 0], corner_scores[at, 1] = a[image, 0, i], b[image, 0, j]
-        labels[at] = a_labels[image, i]
-    return boxes, scores, corner_scores, labels
+        i, j = pairs[order[at]]
+        boxes[at, 0], boxes[at, 1], boxes[at, 2], boxes[at, 3] = a[2, i], a[3, i], b[2, j], b[3, j]
+        scores[at] = means[order[at]]
+        corner_scores[at, 0], corner_scores[at, 1] = a[0, i], b[0, j]
+        labels[at] = np.int64(a[1, i])
+    return told, boxes, scores, corner_scores, labels
