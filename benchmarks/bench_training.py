@@ -97,7 +97,8 @@ def test_loader(benchmark: Any, workers: int) -> None:
     dataset = open_dataset(config.data.source, "train")
     config = config.with_("model.num_classes", len(dataset.classes))
     head = build_detector(recipe("tiny").with_("model.num_classes", len(dataset.classes))).head
-    loader = training_loader(dataset, config, lambda boxes, labels: head.targets(boxes, labels, (511, 511)))
+    # a loader process is sent it, which no lambda can be
+    loader = training_loader(dataset, config, functools.partial(head.targets, input_size=(511, 511)))
     batches = iter(loader)
     next(batches)
     row = blank(

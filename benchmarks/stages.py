@@ -29,7 +29,12 @@ def blank(suite: str, recipe: str, stage: str, way: str, device: str, **fields: 
 def timed(
     row: dict[str, Any], run: Callable[[], Any], against: Callable[[], Any], device: str, seconds: float = 8.0
 ) -> dict[str, Any]:
-    """Return ``row`` with figures of ``run`` and ``against``, run in turn for about ``seconds``."""
+    """Return ``row`` with figures of ``run`` and ``against``, run in turn for about ``seconds`` after one run of each.
+
+    That first run may compile for longer than all the others take.
+    """
+    run()
+    against()
     times = in_turn(run, against, device, seconds)
     mine, other = (statistics.median(side) for side in zip(*times, strict=True))
     lower, middle, upper = statistics.quantiles([other / own for own, other in times], n=4)

@@ -1,9 +1,9 @@
 """(Soft) suppression of all classes at once, with the bits of ``postprocess.soft_nms`` class by class.
 
-Overlaps and factors are those of boxes as they were found, since a merged box is never compared again; so all of them
-are computed beforehand, and scores go through the picks without numpy's cost of a call. Exponentials stay numpy's, and
-sums of merging are taken by the same calls over the same arrays, for the boxes that are reported alone: no result
-differs in a bit.
+Overlaps and factors are those of boxes as they were found, since a merged box is never compared again; so they are
+computed beforehand, for the boxes that are likely to be picked, and for more of them when one is picked that was not
+expected. Exponentials stay numpy's, and sums of merging are taken by the same calls over the same arrays, for the boxes
+that are reported alone: no result differs in a bit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ __all__ = ["MOST_PAIRS", "Picks", "pick_all"]
 Rows = NDArray[np.float32]
 
 MOST_PAIRS = 1 << 22
-"""Pairs of boxes of a class, over all classes, up to which they are computed beforehand (16 MB each table)."""
+"""Pairs of a box that may be picked and another of its class, over all classes, up to which this is done (16 MB each of
+two tables)."""
 
 
 class Picks:
@@ -62,86 +63,147 @@ def pick_all(
     order = np.argsort(labels, kind="stable")
     classes, sizes = np.unique(labels, return_counts=True)
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    pairs = int((sizes.astype(np.int64) ** 2).sum())
-    if pairs > MOST_PAIRS or not np.isfinite(rows).all():
+    if not np.isfinite(rows).all():
         return None
-    boxes = np.ascontiguousarray(rows[order, :4])
-    overlaps = np.empty(pairs, np.float32)
-    _all_overlaps(boxes, starts, one, overlaps)
-    factors = np.ascontiguousarray(factor(overlaps), np.float32)
+    boxes, state = np.ascontiguousarray(rows[order, :4]), _State(np.ascontiguousarray(rows[order, 4]), starts)
+    likely = np.concatenate([state.likely(group, max_picks) for group in range(len(classes))])
+    tables = _Tables(boxes, starts, one, factor)
     limits = np.minimum(sizes, max_picks)
     picked = np.empty(int(limits.sum()), np.int64)
     scores = np.empty(len(picked), np.float32)
     local = np.empty((len(picked), 2), np.int64)
     begin = np.zeros(len(picked) + 1, np.int64)
     left = np.empty(int((sizes * limits).sum()) if merging else 0, np.int32)
-    counts = np.zeros(len(classes), np.int64)
-    total = _pick(
-        np.ascontiguousarray(rows[order, 4]), starts, overlaps, factors, floor, max_picks, merging,
-        picked, scores, counts, local, begin, left,
-    )  # fmt: skip
-    found = Picks(order[picked[:total]], scores[:total], np.repeat(classes, counts).astype(np.int64))
+    group = 0
+    while group < len(classes):
+        if not tables.extend(likely):
+            return None
+        group = _pick(
+            group, state.scores, starts, tables.overlaps, tables.factors, tables.line, floor, max_picks, merging,
+            picked, scores, state.done, state.live, state.order, local, begin, left,
+        )  # fmt: skip
+        if group < len(classes):
+            waiting = state.likely(group, max_picks)
+            likely = waiting[tables.line[waiting] < 0]
+    total = int(state.done.sum())
+    found = Picks(order[picked[:total]], scores[:total], np.repeat(classes, state.done).astype(np.int64))
     if merging:
-        found._tables = (local, begin, left, overlaps, factors)
+        found._tables = (local, begin, left, tables.overlaps, tables.factors)
         found._order = order
     return found
 
 
+class _State:
+    """Where the picks of each class have come to. Of a class, the boxes picked come first, then the ``live`` ones."""
+
+    def __init__(self, given: Rows, starts: NDArray[np.int64]) -> None:
+        self.starts, self.scores = starts, given.copy()
+        sizes = np.diff(starts)
+        self.order = np.arange(len(given)) - np.repeat(starts[:-1], sizes)
+        """Of the boxes of a class, counted from its first."""
+        self.live, self.done = sizes.copy(), np.zeros(len(sizes), np.int64)
+
+    def likely(self, group: int, max_picks: int) -> NDArray[np.int64]:
+        """Return the boxes of a class with the best scores of those left: all, where there are not many more."""
+        first = self.starts[group]
+        here = np.arange(first + self.done[group], first + self.live[group])
+        if len(here) > 2 * max_picks:
+            here = here[np.argsort(-self.scores[here], kind="stable")[: max_picks + 1]]  # the next pick is the first
+        found: NDArray[np.int64] = first + self.order[here]
+        return found
+
+
+class _Tables:
+    """Overlaps and factors of boxes with all of their class; ``line`` says where those of a box begin, or -1."""
+
+    def __init__(self, boxes: Rows, starts: NDArray[np.int64], one: np.float32, factor: Callable[[Rows], Rows]) -> None:
+        self.boxes, self.starts, self.one, self.factor = boxes, starts, one, factor
+        self.groups = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        self.line = np.full(len(boxes), -1, np.int64)
+        self.overlaps = self.factors = np.empty(0, np.float32)
+
+    def extend(self, rows: NDArray[np.int64]) -> bool:
+        """Add the overlaps of ``rows``; return whether there was room for them."""
+        sizes = np.diff(self.starts)[self.groups[rows]]
+        ends = len(self.overlaps) + np.cumsum(sizes)
+        if len(rows) and ends[-1] > MOST_PAIRS:
+            return False
+        self.line[rows] = ends - sizes
+        more = np.empty(int(sizes.sum()), np.float32)
+        _overlaps_of(rows, self.groups, self.boxes, self.starts, self.one, more)
+        self.overlaps = np.concatenate([self.overlaps, more])
+        self.factors = np.concatenate([self.factors, np.asarray(self.factor(more), np.float32)])
+        return True
+
+
 @compiled
-def _all_overlaps(boxes: Rows, starts: NDArray[np.int64], one: np.float32, out: Rows) -> None:
-    """Write the IoU of every pair of a class's boxes [n, n], class after class; 0 where they do not touch."""
+def _overlaps_of(
+    rows: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    boxes: Rows,
+    starts: NDArray[np.int64],
+    one: np.float32,
+    out: Rows,
+) -> None:
+    """Write the IoU of each of ``rows`` with every box of its class, one after the other; 0 where they do not touch."""
     zero = np.float32(0)
     at = 0
-    for group in range(len(starts) - 1):
-        first, last = starts[group], starts[group + 1]
-        for i in range(first, last):
-            x1, y1, x2, y2 = boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3]
-            area = (x2 - x1 + one) * (y2 - y1 + one)
-            for j in range(first, last):
-                width = min(x2, boxes[j, 2]) - max(x1, boxes[j, 0]) + one
-                height = min(y2, boxes[j, 3]) - max(y1, boxes[j, 1]) + one
-                shared = max(width, zero) * max(height, zero)
-                if shared > zero:
-                    union = (boxes[j, 2] - boxes[j, 0] + one) * (boxes[j, 3] - boxes[j, 1] + one)
-                    union += area
-                    union -= shared
-                    shared = shared / union
-                out[at] = shared
-                at += 1
+    for i in rows:
+        x1, y1, x2, y2 = boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3]
+        area = (x2 - x1 + one) * (y2 - y1 + one)
+        for j in range(starts[groups[i]], starts[groups[i] + 1]):
+            width = min(x2, boxes[j, 2]) - max(x1, boxes[j, 0]) + one
+            height = min(y2, boxes[j, 3]) - max(y1, boxes[j, 1]) + one
+            shared = max(width, zero) * max(height, zero)
+            if shared > zero:
+                union = (boxes[j, 2] - boxes[j, 0] + one) * (boxes[j, 3] - boxes[j, 1] + one)
+                union += area
+                union -= shared
+                shared = shared / union
+            out[at] = shared
+            at += 1
 
 
 @compiled
 def _pick(
-    given: Rows,
+    group: int,
+    all_scores: Rows,
     starts: NDArray[np.int64],
     overlaps: Rows,
     factors: Rows,
+    lines: NDArray[np.int64],
     floor: np.float32,
     max_picks: int,
     merging: bool,
     picked: NDArray[np.int64],
     pick_scores: Rows,
-    counts: NDArray[np.int64],
+    all_done: NDArray[np.int64],
+    all_live: NDArray[np.int64],
+    all_order: NDArray[np.int64],
     local: NDArray[np.int64],
     begin: NDArray[np.int64],
     left: NDArray[np.int32],
 ) -> int:
-    """Pick class by class and return how many were picked; see :func:`pick_all`."""
-    total, table = 0, 0
-    for group in range(len(starts) - 1):
-        first, size = starts[group], starts[group + 1] - starts[group]
-        order = np.arange(size)
-        scores = given[first : first + size].copy()
-        gone = np.zeros(size, np.bool_)
-        live, done = size, 0
+    """Pick class by class from ``group`` on; see :func:`pick_all`.
+
+    Returns the class in which a box comes first whose overlaps are not there yet, or the number of classes at the end.
+    """
+    total = all_done.sum()
+    while group < len(starts) - 1:
+        first, last_of_class = starts[group], starts[group + 1]
+        order, scores = all_order[first:last_of_class], all_scores[first:last_of_class]
+        gone = np.zeros(last_of_class - first, np.bool_)
+        live, done = all_live[group], all_done[group]
         while done < live and done < max_picks:
             best = done
             for i in range(done + 1, live):
                 if scores[i] > scores[best]:
                     best = i
+            line = lines[first + order[best]]
+            if line < 0:
+                return group
             order[done], order[best] = order[best], order[done]
             scores[done], scores[best] = scores[best], scores[done]
-            line = table + order[done] * size
             picked[total], pick_scores[total] = first + order[done], scores[done]
             local[total, 0], local[total, 1] = first, line
             if merging:
@@ -163,6 +225,6 @@ def _pick(
                     order[i], scores[i] = order[last], scores[last]
                     last -= 1
             live = kept
-        counts[group] = done
-        table += size * size
-    return total
+            all_live[group], all_done[group] = live, done
+        group += 1
+    return group

@@ -72,3 +72,21 @@ def test_a_coordinate_that_is_no_number_takes_the_way_of_one_class_after_another
         found = suppress([candidates], TestingConfig())
         rows, _ = one_by_one(candidates, TestingConfig())
     np.testing.assert_array_equal(found.boxes, rows[:, :4])
+
+
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize(("places", "ties"), [(3, False), (40, False), (40, True), (1200, True)])
+def test_so_do_many_boxes_in_few_places_where_most_of_the_likely_picks_are_suppressed(places, ties, merge) -> None:
+    rng = np.random.default_rng(places)
+    centres = boxes(places, places, 2, ties)
+    at = torch.from_numpy(np.sort(rng.integers(0, places, 1200)))
+    moved = centres.boxes[at] + torch.from_numpy(rng.random((1200, 4)).astype(np.float32))
+    falling = torch.linspace(1, 0.1, 1200)  # all boxes of a place come before those of the next
+    scores = torch.full((1200,), 0.5) if ties else falling
+    candidates = Candidates(moved, scores, torch.stack([scores, scores], 1), centres.labels[at])
+    testing = TestingConfig(merge=merge, max_detections=50)
+    found = suppress([candidates], testing)
+    rows, labels = one_by_one(candidates, testing)
+    np.testing.assert_array_equal(found.boxes, rows[:, :4])
+    np.testing.assert_array_equal(found.scores, rows[:, 4])
+    np.testing.assert_array_equal(found.labels, labels)
