@@ -98,7 +98,7 @@ def test_loader(benchmark: Any, workers: int) -> None:
     config = config.with_("model.num_classes", len(dataset.classes))
     head = build_detector(recipe("tiny").with_("model.num_classes", len(dataset.classes))).head
     # a loader process is sent it, which no lambda can be
-    loader = training_loader(dataset, config, functools.partial(head.targets, input_size=(511, 511)))
+    loader = training_loader(dataset, config, functools.partial(head.targets, image_size=(511, 511)))
     batches = iter(loader)
     next(batches)
     row = blank(
