@@ -52,6 +52,8 @@ _UNUSABLE = (
     "its iscrowd is neither 0 nor 1",
 )
 """Why an annotation of an image that is there cannot be used, the first that holds; '' where it can."""
+_PLAIN = re.compile(r"[^/\\:\0]+").fullmatch
+"""Whether a file_name is the name of a file and nothing more."""
 _NO_SUCH_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -232,27 +234,26 @@ class _Reader:
 
     def _locate(self, name: str) -> int | str:
         """Return the folder that holds the file, as an index, or the reason why none does."""
+        if _PLAIN(name) and name not in (".", ".."):
+            for index, folder in enumerate(self.folders):
+                if name in self._listing(folder):
+                    return index
+            return _MISSING
         if not name:
             return "its file_name is missing"
         if not _stays_inside(name):
             return "its file_name leads out of the data set's folder"
-        plain = "/" not in name and name != "."
         for index, folder in enumerate(self.folders):
-            place, last = (folder, name) if plain else _divided(folder, name)
-            if last in self._listing(place):
+            path = Path(folder, name)
+            if path.name in self._listing(str(path.parent)):
                 return index
         return _MISSING
 
     def _listing(self, folder: str) -> frozenset[str]:
-        if folder not in self._listings:
-            try:
-                with os.scandir(folder) as entries:
-                    self._listings[folder] = frozenset(entry.name for entry in entries if _is_file(entry))
-            except OSError as error:
-                if error.errno not in _NO_SUCH_PLACE:
-                    raise DataError(f"cannot list the folder {folder}: {error.strerror}") from error
-                self._listings[folder] = frozenset()
-        return self._listings[folder]
+        found = self._listings.get(folder)
+        if found is None:
+            found = self._listings[folder] = _files_in(folder)
+        return found
 
     def _measure(self, path: Path) -> tuple[int, int]:
         try:
@@ -334,6 +335,8 @@ class _Reader:
         """Return the usable annotations that say again, under the same id, what one before them says."""
         columns = self.columns
         rows = np.flatnonzero(kept & (columns.ids != NOTHING))
+        if not _repeats(columns.ids[rows]):
+            return rows[:0]
         _, inverse, counts = np.unique(columns.ids[rows], return_inverse=True, return_counts=True)
         rows = rows[counts[inverse] > 1]
         seen: dict[int, tuple[object, ...]] = {}
@@ -385,7 +388,7 @@ class _Reader:
 
     def _usable_ids(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the annotations' ids, or 1, 2, ... where COCOeval would go wrong with them: repeated or below 1."""
-        if (ids < 1).any() or len(np.unique(ids)) < len(ids):
+        if (ids < 1).any() or _repeats(ids):
             self.notes.append("annotation ids are missing, repeated or below 1: numbered anew for evaluation")
             return np.arange(1, len(ids) + 1, dtype=np.int64)
         return ids
@@ -393,15 +396,38 @@ class _Reader:
 
 def _rows_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the place in ``ids``, which are distinct, of each of ``wanted``, and whether it has one (0 if not)."""
+    low, high = int(ids.min()), int(ids.max())
+    if high - low < 4 * len(ids) + 1024:
+        # a table is five times as fast as a search, and ids are seldom far apart
+        table = np.full(high - low + 1, -1, np.int64)
+        table[ids - low] = np.arange(len(ids))
+        inside = (wanted >= low) & (wanted <= high)
+        found = table[np.where(inside, wanted, low) - low]
+        there = inside & (found >= 0)
+        return np.where(there, found, 0), there
     order = np.argsort(ids)
     at = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
     there = ids[at] == wanted
     return np.where(there, at, 0), there
 
 
-def _divided(folder: str, name: str) -> tuple[str, str]:
-    path = Path(folder, name)
-    return str(path.parent), path.name
+def _repeats(ids: NDArray[np.int64]) -> bool:
+    """Whether a number occurs twice; at once where they rise, as in most files."""
+    if (ids[1:] > ids[:-1]).all():
+        return False
+    ids = np.sort(ids)
+    return bool((ids[1:] == ids[:-1]).any())
+
+
+def _files_in(folder: str) -> frozenset[str]:
+    """Return the names of the files of a folder; none where there is no such folder, or cannot be."""
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if _is_file(entry))
+    except OSError as error:
+        if error.errno in _NO_SUCH_PLACE:
+            return frozenset()
+        raise DataError(f"cannot list the folder {folder}: {error.strerror}") from error
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

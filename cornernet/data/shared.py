@@ -12,7 +12,7 @@ import multiprocessing.context
 import os
 import pickle
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.reduction import DupFd
 from typing import Any, overload
 
@@ -41,6 +41,12 @@ class Texts(Sequence[str]):
     def take(self, rows: NDArray[np.int64]) -> Texts:
         """Return the texts of ``rows``."""
         return self if len(rows) == len(self) else Texts.of(self[int(row)] for row in rows)
+
+    def __iter__(self) -> Iterator[str]:
+        content, start = self.content.tobytes(), 0
+        for end in self.ends.tolist():
+            yield content[start:end].decode()
+            start = end
 
     def __len__(self) -> int:
         return len(self.ends)
