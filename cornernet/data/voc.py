@@ -168,7 +168,7 @@ def parse_xml(path: Path) -> Element:
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
         parser.Parse(content, True)
-    except (expat.ExpatError, ValueError) as error:
+    except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: an encoding that nobody knows
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is not whole xml: {error}; write it anew or remove it") from error
