@@ -19,7 +19,17 @@ import msgspec
 
 from cornernet.files import atomic_write
 
-__all__ = ["FIELDS", "LARGEST_FILE", "MAX_BYTES", "PublishedRecords", "RecordError", "load", "publish", "published", "records_folder"]
+__all__ = [
+    "FIELDS",
+    "LARGEST_FILE",
+    "MAX_BYTES",
+    "PublishedRecords",
+    "RecordError",
+    "load",
+    "publish",
+    "published",
+    "records_folder",
+]
 
 MAX_BYTES = 64 * 1024
 """Of a file: 1,000 resamples of ten metrics take 53 KB of it."""
@@ -111,7 +121,7 @@ class _Record(msgspec.Struct):
     provenance: _Provenance
     objects: tuple[int, int, int] | msgspec.UnsetType = msgspec.UNSET
     memory: _Memory | msgspec.UnsetType = msgspec.UNSET
-    curves: _Curves | None | msgspec.UnsetType = msgspec.UNSET
+    curves: _Curves | msgspec.UnsetType | None = msgspec.UNSET
 
 
 _KEY = re.compile(r"[0-9A-Za-z_-]+")

@@ -187,7 +187,9 @@ def _listed(path: Path, metadata: Mapping[str, str], name: str, kind: type) -> l
     try:
         found = json.loads(metadata.get(name, "null"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: {name} in its metadata is not JSON: {error}; save the detector again") from error
+        raise CheckpointError(
+            f"{path}: {name} in its metadata is not JSON: {error}; save the detector again"
+        ) from error
     if found is None or (isinstance(found, list) and all(type(each) is kind for each in found)):
         return found
     raise CheckpointError(f"{path}: {name} in its metadata is no list of {kind.__name__}; save the detector again")

@@ -697,7 +697,9 @@ class Config:
         path = Path(path)
         try:
             if path.stat().st_size > LARGEST_FILE:
-                raise ConfigError(f"the configuration {path} has more than {LARGEST_FILE >> 10} KiB; is it another file?")
+                raise ConfigError(
+                    f"the configuration {path} has more than {LARGEST_FILE >> 10} KiB; is it another file?"
+                )
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error

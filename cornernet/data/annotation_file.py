@@ -235,7 +235,7 @@ def _categories(path: Path, rows: Sequence[_Category]) -> tuple[Texts, NDArray[n
         if not isinstance(row.name, str) or not row.name:
             raise DataError(f"{where}.name is {_shown(row.name)}; use a text")
         if not _sayable(row.name):
-            raise DataError(f"{where}.name is {ascii(row.name)}, which is not whole Unicode; write it anew")
+            raise DataError(f"{where}.name is {row.name!a}, which is not whole Unicode; write it anew")
         if number in names:
             raise DataError(f"{where}.id {number} occurs twice; give each category its own id")
         names[number] = row.name
@@ -405,7 +405,16 @@ def _load(path: Path, found: dict[str, Any]) -> AnnotationColumns | None:
             if json.loads(stored["identity"].tobytes()) != found:
                 return None
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, KeyError, EOFError, RecursionError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        RecursionError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):
         return None
     try:
         values = {

@@ -213,7 +213,7 @@ def require_names(paths: Iterable[Path]) -> None:
     """Raise ``DataError`` for a path that is not text in UTF-8, which neither JSON nor a terminal can show."""
     for path in paths:
         if not os.fsencode(path).isascii() and any("\ud800" <= letter <= "\udfff" for letter in str(path)):
-            raise DataError(f"the name of the file {ascii(str(path))} is not text in UTF-8; rename it")
+            raise DataError(f"the name of the file {str(path)!a} is not text in UTF-8; rename it")
 
 
 def split_of_folder(path: Path, folder: Path) -> str:

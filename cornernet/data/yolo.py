@@ -151,7 +151,9 @@ def _yaml_names(path: Path, text: str) -> tuple[str, ...]:
     except (ValueError, OverflowError) as error:  # of a number or a date that Python has not
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path} has a value that cannot be: {str(error)[:300]}; correct it, or put it in quotes") from error
+        raise DataError(
+            f"{path} has a value that cannot be: {str(error)[:300]}; correct it, or put it in quotes"
+        ) from error
     names = tree.get("names") if isinstance(tree, dict) else None
     if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[number] for number in range(len(names))]
@@ -275,7 +277,9 @@ class _Reader:
             except ValueError:
                 value = math.nan
             if not math.isfinite(value):
-                raise DataError(f"{where}: {word[:40]!r} is no number; write fractions of the picture's width and height")
+                raise DataError(
+                    f"{where}: {word[:40]!r} is no number; write fractions of the picture's width and height"
+                )
             if not -_TOLERANCE <= value <= 1 + _TOLERANCE:
                 raise DataError(
                     f"{where}: {word[:40]} is outside 0..1; YOLO's numbers are fractions of the picture's sides, not pixels"

@@ -49,7 +49,9 @@ SECONDS = 30
 BYTES = 3 * 2**30
 
 _DEFAULT = settings.default is None or settings.default.max_examples < 100
-MANY = settings(max_examples=(3 if _DEFAULT else 6) * (12 if settings.default is None else settings.default.max_examples))
+MANY = settings(
+    max_examples=(3 if _DEFAULT else 6) * (12 if settings.default is None else settings.default.max_examples)
+)
 FEW = settings(max_examples=4 if _DEFAULT else 300)
 
 
@@ -235,7 +237,9 @@ _XML = (
 )
 _WORDS = st.one_of(
     st.sampled_from(["nan", "inf", "-1", "0", "1e308", "9" * 5000, "../../a.png", "", " ", "&amp;", "1_0", "٣", "0x1"]),
-    st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=9).map(lambda t: t.replace("<", "").replace("&", "")),
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=9).map(
+        lambda t: t.replace("<", "").replace("&", "")
+    ),
 )
 
 

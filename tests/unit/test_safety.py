@@ -199,7 +199,9 @@ def test_show_split_check_and_import_write_below_their_folders_alone(
     write_images(here / "voc" / "JPEGImages")
     (here / "voc" / "Annotations").mkdir()
     for stem, name in (("a", "../../up.png"), ("b", "/tmp/up.png"), ("c", "..\\..\\up.png")):
-        (here / "voc" / "Annotations" / f"{stem}.xml").write_text(xml(thing(EVIL.replace("<", "").replace("&", "")), filename=name))
+        (here / "voc" / "Annotations" / f"{stem}.xml").write_text(
+            xml(thing(EVIL.replace("<", "").replace("&", "")), filename=name)
+        )
     write_images(here / "yolo", ("a.png", "x..png"))
     (here / "yolo" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (here / "yolo" / "classes.txt").write_text("../../up\n")

@@ -39,7 +39,12 @@ def cached(root: Path) -> Path:
 
 
 def same(a: DetectionDataset, b: DetectionDataset) -> bool:
-    return (a.ground_truth(), a.dropped, a.notes, a.fingerprint) == (b.ground_truth(), b.dropped, b.notes, b.fingerprint)
+    return (a.ground_truth(), a.dropped, a.notes, a.fingerprint) == (
+        b.ground_truth(),
+        b.dropped,
+        b.notes,
+        b.fingerprint,
+    )
 
 
 @pytest.fixture

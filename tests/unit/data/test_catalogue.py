@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 
 from cornernet.config import CocoSource
@@ -389,7 +388,11 @@ _COCO: list[tuple[str, Callable[[Path], object], Outcome]] = [
     ("image_id of no image", row("annotations", image_id=8), Dropped("its image_id is not in 'images'")),
     ("no image_id", row("annotations", image_id=None), Dropped("its image_id is not in 'images'")),
     ("image_id a list", row("annotations", image_id=[7]), Dropped("its image_id is not in 'images'")),
-    ("category_id of no category", row("annotations", category_id=2), Dropped("its category_id is not in 'categories'")),
+    (
+        "category_id of no category",
+        row("annotations", category_id=2),
+        Dropped("its category_id is not in 'categories'"),
+    ),
     ("category_id a text", row("annotations", category_id="1"), Dropped("its category_id is not in 'categories'")),
     ("no category_id", row("annotations", category_id=None), Dropped("its category_id is not in 'categories'")),
     ("iscrowd 2", row("annotations", iscrowd=2), Dropped("its iscrowd is neither 0 nor 1")),
@@ -415,14 +418,26 @@ _IMAGES: list[tuple[str, Callable[[Path], object], Outcome]] = [
     ("JPEG called .png", content("a.png", encoded(".jpg")), Used()),
     ("PNG without an ending in its name", content("a", encoded(".png")), Used()),
     ("image wider than stated", content("a.png", encoded(".png"), stated=(40, 59)), Unreadable("correct its 'width'")),
-    ("image of 10^12 pixels stated", content("a.png", encoded(".png"), stated=(10**6, 10**6)), Unreadable("1000000x10")),
+    (
+        "image of 10^12 pixels stated",
+        content("a.png", encoded(".png"), stated=(10**6, 10**6)),
+        Unreadable("1000000x10"),
+    ),
     ("PNG that states 60000x60000", content("a.png", png(60_000, 60_000)), Unreadable("states 60000x60000 pixels")),
     ("PNG that states 2^31 - 1 a side", content("a.png", png(2**31 - 1, 2**31 - 1)), Unreadable("2147483647x21474")),
     ("JPEG that states 65500x65500", content("a.jpg", jpeg(65_500, 65_500)), Unreadable("states 65500x65500 pixels")),
     ("TIFF that states 100000x100000", content("a.tif", tiff(100_000, 100_000)), Unreadable("100000x100000 pixels")),
     ("BMP that states -30000 rows", content("a.bmp", bmp(-30_000, 30_000)), Unreadable("states 30000x30000 pixels")),
-    ("GIF that states 65535x65535", content("a.gif", b"GIF89a\xff\xff\xff\xff\0\0\0;"), Unreadable("65535x65535 pixels")),
-    ("PPM that states 99999x99999", content("a.ppm", b"P6 # big\n99999 99999\n255\n"), Unreadable("99999x99999 pixels")),
+    (
+        "GIF that states 65535x65535",
+        content("a.gif", b"GIF89a\xff\xff\xff\xff\0\0\0;"),
+        Unreadable("65535x65535 pixels"),
+    ),
+    (
+        "PPM that states 99999x99999",
+        content("a.ppm", b"P6 # big\n99999 99999\n255\n"),
+        Unreadable("99999x99999 pixels"),
+    ),
     ("image file of 2 GiB", content("a.png", encoded(".png"), size=2**31), Unreadable("at most 1,024 are read")),
 ]
 
