@@ -192,7 +192,7 @@ def _listed(path: Path, metadata: Mapping[str, str], name: str, kind: type) -> l
         ) from error
     if found is None or (isinstance(found, list) and all(type(each) is kind for each in found)):
         return found
-    raise CheckpointError(f"{path}: {name} in its metadata is no list of {kind.__name__}; save the detector again")
+    raise CheckpointError(f"{path}: {name} in its metadata is no list of {kind.__name__}; save it again")
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:

@@ -114,6 +114,11 @@ class _Kind(msgspec.Struct, gc=False):
     categories: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, EOFError, RecursionError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What reading an npz file raises that is not one."""
 _REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -405,19 +410,10 @@ def _load(path: Path, found: dict[str, Any]) -> AnnotationColumns | None:
             if json.loads(stored["identity"].tobytes()) != found:
                 return None
             arrays = {name: stored[name] for name in stored.files}
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        RecursionError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ):
+    except _DAMAGED:
         return None
     try:
-        values = {
+        values: dict[str, Any] = {
             field.name: Texts(arrays[f"{field.name}.content"], arrays[f"{field.name}.ends"])
             if f"{field.name}.ends" in arrays
             else arrays[field.name]

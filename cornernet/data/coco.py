@@ -313,7 +313,7 @@ class _Reader:
         """Return the index in :data:`_UNUSABLE` of every annotation, were it in an image of ``sizes`` [M, 2]."""
         columns = self.columns
         box = columns.xywh
-        finite = np.isfinite(box).all(1)
+        finite = np.asarray(np.isfinite(box).all(axis=1))
         x, y, width, height = np.where(finite[:, None], box, 0.0).T
         outside = (np.minimum(x + width, sizes[:, 1]) <= np.maximum(x, 0)) | (
             np.minimum(y + height, sizes[:, 0]) <= np.maximum(y, 0)

@@ -257,8 +257,8 @@ class _Reader:
         # not all digits at once: Python refuses numbers of thousands of them
         if int(word[-18:]) >= len(self.names) or word[:-18].strip("0"):
             raise DataError(
-                f"{where}: the class is {word[:40]}, and there are {len(self.names)} names (0 to {len(self.names) - 1}: "
-                f"{', '.join(self.names[:8])}); correct the line, or give the right --names"
+                f"{where}: the class is {word[:40]}, and there are {len(self.names)} names (0 to "
+                f"{len(self.names) - 1}: {', '.join(self.names[:8])}); correct the line, or give the right --names"
             )
         return self.names[int(word[-18:])]
 
@@ -272,17 +272,16 @@ class _Reader:
             )
         values = []
         for word in words:
+            shown = word[:40]
             try:
                 value = float(word)
             except ValueError:
                 value = math.nan
             if not math.isfinite(value):
-                raise DataError(
-                    f"{where}: {word[:40]!r} is no number; write fractions of the picture's width and height"
-                )
+                raise DataError(f"{where}: {shown!r} is no number; write fractions of the picture's width and height")
             if not -_TOLERANCE <= value <= 1 + _TOLERANCE:
                 raise DataError(
-                    f"{where}: {word[:40]} is outside 0..1; YOLO's numbers are fractions of the picture's sides, not pixels"
+                    f"{where}: {shown} is outside 0..1; YOLO's numbers are fractions of the picture's sides, not pixels"
                 )
             values.append(value)
         if box:

@@ -198,10 +198,9 @@ def test_show_split_check_and_import_write_below_their_folders_alone(
     coco_folder(here / "coco", content, file="annotations/instances_all.json")
     write_images(here / "voc" / "JPEGImages")
     (here / "voc" / "Annotations").mkdir()
+    evil = EVIL.replace("<", "").replace("&", "")
     for stem, name in (("a", "../../up.png"), ("b", "/tmp/up.png"), ("c", "..\\..\\up.png")):
-        (here / "voc" / "Annotations" / f"{stem}.xml").write_text(
-            xml(thing(EVIL.replace("<", "").replace("&", "")), filename=name)
-        )
+        (here / "voc" / "Annotations" / f"{stem}.xml").write_text(xml(thing(evil), filename=name))
     write_images(here / "yolo", ("a.png", "x..png"))
     (here / "yolo" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (here / "yolo" / "classes.txt").write_text("../../up\n")
