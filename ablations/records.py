@@ -203,6 +203,8 @@ def load(folder: Path) -> PublishedRecords:
 
 def _read(path: Path) -> dict[str, Any]:
     """Read one file. Raises ``ValueError`` (what is not UTF-8, JSON or a record) or ``OSError``."""
+    if not path.is_file():
+        raise RecordError("it is a folder, a device or a pipe; remove it")
     if path.stat().st_size > LARGEST_FILE:
         raise RecordError(f"it has more than {LARGEST_FILE:,} bytes; is it another file?")
     record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)

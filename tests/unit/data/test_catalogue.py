@@ -451,6 +451,11 @@ _VOC: list[tuple[str, Callable[[Path], object], Outcome]] = [
     ("xml in an unknown encoding", voc('<?xml version="1.0" encoding="no-such"?><annotation/>'), refused("a.xml")),
     ("xml not in the encoding it states", voc(b'<?xml version="1.0"?><annotation>\xff'), refused("a.xml", "whole xml")),
     ("xml in UTF-16", voc(xml(thing()).encode("utf-16")), Used()),
+    (
+        "xml file a pipe",
+        also(voc(), lambda root: os.mkfifo(root / "Annotations" / "a.xml")),
+        refused("a.xml", "it is a folder, a device or a pipe"),
+    ),
     ("entities that expand without end", voc(BILLION), refused("a.xml", "remove the <!DOCTYPE ...> part")),
     ("entity that reads another file", voc(OUTER), refused("a.xml", "remove the <!DOCTYPE ...> part")),
     ("tags nested 40 deep", voc("<annotation>" + "<x>" * 40), refused("a.xml", "nests tags more than 32 deep")),
