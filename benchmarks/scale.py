@@ -94,7 +94,8 @@ def name_of(number: int) -> str:
 
 def _write_annotations(path: Path, size: Size, rng: Any) -> None:
     # a few thousand polygons, repeated: a reader that passes over them does not see it
-    outlines = [json.dumps([rng.uniform(0, 480, 2 * points).round(2).tolist()]) for points in rng.integers(4, size.points, 4096)]
+    corners = rng.integers(4, size.points, 4096)
+    outlines = [json.dumps([rng.uniform(0, 480, 2 * count).round(2).tolist()]) for count in corners]
     image = rng.integers(0, size.images, size.boxes).tolist()
     category = rng.integers(1, size.categories + 1, size.boxes).tolist()
     corner, side = rng.uniform(0, 400, (size.boxes, 2)).round(2), rng.uniform(4, 80, (size.boxes, 2)).round(2)

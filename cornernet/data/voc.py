@@ -142,8 +142,8 @@ def parse_xml(path: Path) -> Element:
             raise DataError(f"cannot read the annotations {path}: it is a folder, a device or a pipe; remove it")
         if found.st_size > LARGEST_FILE:
             raise DataError(
-                f"{path} has {found.st_size / 2**20:.0f} MiB; annotations of one picture stay below {LARGEST_FILE >> 20} MiB: "
-                "is it another file?"
+                f"{path} has {found.st_size / 2**20:.0f} MiB; annotations of one picture stay below "
+                f"{LARGEST_FILE >> 20} MiB: is it another file?"
             )
         content = path.read_bytes()
     except OSError as error:
