@@ -50,7 +50,9 @@ BYTES = 3 * 2**30
 
 _USUAL = 12 if settings.default is None else settings.default.max_examples
 _DEFAULT = _USUAL < 100
-MANY = settings(max_examples=(3 if _DEFAULT else 6) * _USUAL)
+MANY = settings(max_examples=(2 if _DEFAULT else 6) * _USUAL)
+SOME = settings(max_examples=_USUAL if _DEFAULT else 6 * _USUAL)
+"""Of what takes a tenth of a second."""
 FEW = settings(max_examples=4 if _DEFAULT else 300)
 
 
@@ -208,7 +210,7 @@ def test_a_scratched_coco_file_is_used_or_refused(folder: Path, content: bytes) 
     opened(folder, content)
 
 
-@MANY
+@SOME
 @given(content=damaged(tree, most=2))
 def test_a_damaged_coco_file_is_divided_or_refused(folder: Path, content: Any) -> None:
     with contextlib.suppress(FileNotFoundError):
@@ -397,7 +399,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return publish_runs(tmp_path_factory.mktemp("reports"), "shapes", seeds=(1, 2))
 
 
-@MANY
+@SOME
 @given(data=st.data())
 def test_any_record_is_reported_or_left_out_and_named(records: list[Path], data: st.DataObject) -> None:
     path = records[0]

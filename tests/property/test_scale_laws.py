@@ -54,6 +54,7 @@ def _seen_from(dataset: DetectionDataset, answers: Any) -> None:
     answers.put((dataset.fingerprint, dataset.ground_truth(), dataset.records[3].boxes.tolist()))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_process_that_is_spawned_sees_the_same_data_set_in_the_same_memory(tmp_path: Path) -> None:
     root = generate(tmp_path, Size(images=10, boxes=60, photographs=2))
