@@ -315,8 +315,10 @@ class _Reader:
         box = columns.xywh
         finite = np.asarray(np.isfinite(box).all(axis=1))
         x, y, width, height = np.where(finite[:, None], box, 0.0).T
-        outside = (np.minimum(x + width, sizes[:, 1]) <= np.maximum(x, 0)) | (
-            np.minimum(y + height, sizes[:, 0]) <= np.maximum(y, 0)
+        with np.errstate(over="ignore"):
+            right, bottom = x + width, y + height
+        outside = (np.minimum(right, sizes[:, 1]) <= np.maximum(x, 0)) | (
+            np.minimum(bottom, sizes[:, 0]) <= np.maximum(y, 0)
         )
         conditions = [
             ~labelled,

@@ -383,6 +383,7 @@ _COCO: list[tuple[str, Callable[[Path], object], Outcome]] = [
     ("bbox right of the image", box(60, 5, 10, 10), Dropped(OUTSIDE)),
     ("bbox above the image", box(5, -20, 10, 10), Dropped(OUTSIDE)),
     ("bbox too small for its place", box(5, 5, 1e-30, 10), Dropped(OUTSIDE)),
+    ("bbox whose right edge is no number", box(1e308, 5, 1.7e308, 10), Dropped(OUTSIDE)),
     ("bbox over the edge", box(50, -5, 30, 20), Used("1 boxes reach over the edge")),
     ("bbox of 1e308 pixels", box(5, 5, 1e308, 1e308), Used("1 boxes reach over the edge")),
     ("image_id of no image", row("annotations", image_id=8), Dropped("its image_id is not in 'images'")),
