@@ -15,12 +15,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from cornernet.files import atomic_write
 
-__all__ = ["FIELDS", "MAX_BYTES", "PublishedRecords", "RecordError", "load", "publish", "published", "records_folder"]
+__all__ = [
+    "FIELDS",
+    "LARGEST_FILE",
+    "MAX_BYTES",
+    "PublishedRecords",
+    "RecordError",
+    "load",
+    "publish",
+    "published",
+    "records_folder",
+]
 
 MAX_BYTES = 64 * 1024
 """Of a file: 1,000 resamples of ten metrics take 53 KB of it."""
+
+LARGEST_FILE = 16 * MAX_BYTES
+"""Bytes of a file that is read at all."""
 
 FIELDS = (
     "training_key",
@@ -37,6 +52,77 @@ FIELDS = (
     "provenance",
 )
 """What a record must have. Others may stand beside them."""
+
+
+class _Data(msgspec.Struct):
+    train: str = ""
+    val: str = ""
+    images: int = 0
+
+
+class _Latency(msgspec.Struct):
+    milliseconds: float | None = None
+    step_milliseconds: float | None = None
+    stages: list[Any] = []
+    step_stages: list[Any] = []
+    workers: int = 1
+
+
+class _Seconds(msgspec.Struct):
+    training: float | None = None
+    evaluation: float | None = None
+
+
+class _Provenance(msgspec.Struct):
+    date: str = ""
+    revision: str = ""
+    processor: str = ""
+    platform: str = ""
+    python: str = ""
+    versions: dict[str, str] = {}
+
+
+class _Memory(msgspec.Struct):
+    step_mebibytes: float | None = None
+
+
+class _Training(msgspec.Struct):
+    iteration: list[int] = []
+    loss: dict[str, list[float | None]] = {}
+
+
+class _Curves(msgspec.Struct):
+    ap_by_iou: list[float | None] = []
+    precision: dict[str, list[float | None]] = {}
+    training: _Training | None = None
+
+
+class _Resamples(msgspec.Struct):
+    fingerprint: str
+    version: int
+    resamples: int
+    values: dict[str, str]
+
+
+class _Record(msgspec.Struct):
+    """What kinds of values a record has, where it has them; more may stand beside them."""
+
+    training_key: str
+    evaluation_key: str
+    config: dict[str, Any]
+    data: _Data
+    area_bands: list[float]
+    metrics: dict[str, float | None]
+    per_class: dict[str, dict[str, float | None]]
+    resamples: _Resamples | None
+    true_corners: dict[str, int] | None
+    latency: _Latency
+    seconds: _Seconds
+    provenance: _Provenance
+    objects: tuple[int, int, int] | msgspec.UnsetType = msgspec.UNSET
+    memory: _Memory | msgspec.UnsetType = msgspec.UNSET
+    curves: _Curves | msgspec.UnsetType | None = msgspec.UNSET
+
 
 _KEY = re.compile(r"[0-9A-Za-z_-]+")
 
@@ -109,7 +195,7 @@ def load(folder: Path) -> PublishedRecords:
     for path in sorted(folder.glob("*.json")):
         try:
             records[path.stem] = _read(path)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             warnings.warn(f"the published record {path} is left out: {error}", stacklevel=2)
             reasons[path] = str(error)
     return PublishedRecords(records, list(reasons), reasons)
@@ -117,7 +203,11 @@ def load(folder: Path) -> PublishedRecords:
 
 def _read(path: Path) -> dict[str, Any]:
     """Read one file. Raises ``ValueError`` (what is not UTF-8, JSON or a record) or ``OSError``."""
-    record = json.loads(path.read_text(encoding="utf-8"))
+    if not path.is_file():
+        raise RecordError("it is a folder, a device or a pipe; remove it")
+    if path.stat().st_size > LARGEST_FILE:
+        raise RecordError(f"it has more than {LARGEST_FILE:,} bytes; is it another file?")
+    record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     if not isinstance(record, dict):
         raise RecordError("it holds no JSON object; restore it from version control, or remove it")
     missing = [name for name in FIELDS if name not in record]
@@ -125,7 +215,15 @@ def _read(path: Path) -> dict[str, Any]:
         raise RecordError(f"it lacks the field {missing[0]!r}; restore it from version control, or remove it")
     if record["evaluation_key"] != path.stem:
         raise RecordError(f"it is the record of {record['evaluation_key']!r}; name it so, or remove it")
+    try:
+        msgspec.convert(record, _Record)
+    except msgspec.ValidationError as error:
+        raise RecordError(f"it is no record: {error}; restore it from version control, or remove it") from error
     return record
+
+
+def _no_number(text: str) -> float:
+    raise RecordError(f"it has {text}, which is no number of JSON; restore it from version control, or remove it")
 
 
 def _compact(value: Any, where: str) -> str:

@@ -160,7 +160,7 @@ class Store:
     def finished_records(self) -> Iterator[dict[str, Any]]:
         """Yield the records of this folder, whatever job they are of; those that cannot be read are left out."""
         for path in sorted((self.root / "evaluations").glob("*.json")):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, RecursionError):
                 yield json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -170,8 +170,10 @@ def _read_json(path: Path, purpose: str) -> dict[str, Any] | None:
         tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read: {error}; remove it to {purpose}") from error
+    if not isinstance(tree, dict):
+        raise StoreError(f"{path} holds no JSON object; remove it to {purpose}")
     return tree
 
 

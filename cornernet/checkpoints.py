@@ -97,8 +97,10 @@ def load_detector(
             if "config" in metadata:
                 own = Config.from_json(metadata["config"], f"the configuration in {path}")
                 config = config or start or own
-                classes = json.loads(metadata["classes"])
-                category_ids = json.loads(metadata["category_ids"])
+                classes = _listed(path, metadata, "classes", str)
+                category_ids = _listed(path, metadata, "category_ids", int)
+                if None not in (classes, category_ids) and len(classes or ()) != len(category_ids or ()):
+                    raise CheckpointError(f"{path} has another number of classes than of category_ids")
 
     theirs = recognised(state)
     if theirs is not None:
@@ -180,6 +182,19 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return state, file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path} is not a whole .safetensors file: {error}") from error
+
+
+def _listed(path: Path, metadata: Mapping[str, str], name: str, kind: type) -> list[Any] | None:
+    """Return a list of the metadata; None where the detector knows none."""
+    try:
+        found = json.loads(metadata.get(name, "null"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: {name} in its metadata is not JSON: {error}; save the detector again"
+        ) from error
+    if found is None or (isinstance(found, list) and all(type(each) is kind for each in found)):
+        return found
+    raise CheckpointError(f"{path}: {name} in its metadata is no list of {kind.__name__}; save it again")
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:

@@ -22,6 +22,9 @@ import pydantic
 
 from kernels.registry import ROWS
 
+LARGEST_FILE = 2**20
+"""Bytes of a configuration file; ours have five thousand."""
+
 __all__ = [
     "AnchorHeadConfig",
     "AugmentationConfig",
@@ -661,7 +664,7 @@ class Config:
         try:
             # through JSON, where a list is a tuple; strictly, where "12" is no number and "yes" no truth
             text = json.dumps(tree)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"{origin} holds something that JSON cannot: {error}") from error
         try:
             return _ADAPTER.validate_json(text, strict=True)
@@ -684,7 +687,7 @@ class Config:
         """Read :meth:`to_json`'s form. Raises :class:`ConfigError` naming ``origin`` and the field."""
         try:
             tree = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{origin} is not JSON: {error}") from error
         return Config.from_dict(tree, origin)
 
@@ -693,9 +696,15 @@ class Config:
         """Read a configuration file. Raises :class:`ConfigError` naming the file and the field."""
         path = Path(path)
         try:
+            if path.stat().st_size > LARGEST_FILE:
+                raise ConfigError(
+                    f"the configuration {path} has more than {LARGEST_FILE >> 10} KiB; is it another file?"
+                )
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"the configuration {path} is not text in UTF-8: {error.reason}") from error
         return Config.from_json(text, str(path))
 
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from cornernet.config import ConfigError
 from cornernet.data import DataError
-from cornernet.data.importing import IMAGE_SUFFIXES, image_files
+from cornernet.data.importing import IMAGE_SUFFIXES, image_files, require_names
 from cornernet.detections import Detections
 from cornernet.files import nearest
 
@@ -59,6 +59,7 @@ def find_photos(inputs: Sequence[str], out: Path, stdin: TextIO) -> list[Photo]:
             else:
                 missing.append(name)
                 photos.append(Photo(path, path.stem))
+    require_names(photo.path for photo in photos)
     names = [photo.name for photo in photos]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:

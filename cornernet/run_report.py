@@ -68,14 +68,18 @@ def _without_place(tree: dict[str, Any]) -> dict[str, Any]:
 def _metrics(path: Path) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl; one that was cut short, by a machine that stopped, is left out."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and "iteration" in line:
-            lines.append(line)
+        if isinstance(line, dict) and type(line.get("iteration")) is int:
+            lines.append({name: value for name, value in line.items() if value is None or _is_number(value)})
     return lines
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def _evaluation(path: Path) -> dict[str, Any] | None:
@@ -85,7 +89,10 @@ def _evaluation(path: Path) -> dict[str, Any] | None:
         tree = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(tree["metrics"], dict) or not isinstance(tree["per_class"], dict):
             raise TypeError("metrics and per_class must be objects")
-    except (ValueError, KeyError, TypeError) as error:
+        for name, values in {"metrics": tree["metrics"], **tree["per_class"]}.items():
+            if not isinstance(values, dict) or not all(v is None or _is_number(v) for v in values.values()):
+                raise TypeError(f"{name} must be an object of numbers and null")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is no evaluation: {error}; remove it, and evaluate the run again") from error
     return dict(tree)
 

@@ -105,7 +105,6 @@ def train(
                 print(train_set.summary(), val_set.summary(), sep="\n")
             if shared:
                 print(f"warning: {shared_images_warning(shared, val_set)}", file=sys.stderr)
-            write_seen(out, train_set)
 
         torch.manual_seed(config.training.seed)
         detector = build_detector(config)
@@ -130,6 +129,7 @@ def train(
             run.loop(iter(loader), start, on_iteration)
         if rank != 0:
             return None
+        _write_seen(out, train_set)
         save_detector(detector, out / "model.safetensors")
         if not final_evaluation:
             return None
@@ -143,6 +143,14 @@ def train(
             )
         atomic_write(out / "evaluation.json", json.dumps(summary, indent=2) + "\n")
         return evaluation
+
+
+def _write_seen(out: Path, train_set: DetectionDataset) -> None:
+    """List what was trained on, which reads every image: last, so that the first iteration does not wait for it."""
+    try:
+        write_seen(out, train_set)
+    except DataError as error:
+        print(f"warning: the images trained on are not listed: {error}", file=sys.stderr)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,15 +95,15 @@ def runs_rows(report: Report) -> list[list[Cell]]:
             lines.append([*start, Cell(NOT_RUN), *[Cell("")] * 4])
             continue
         made, iterations = record["provenance"], record["config"]["training"]["iterations"]
-        seconds = record["seconds"]["training"]
+        seconds = record["seconds"].get("training")
         lines.append(
             [
                 *start,
                 Cell(str(iterations), sort=iterations),
                 Cell("resumed") if seconds is None else Cell(str(round(seconds)), sort=seconds),
-                Cell(made["processor"]),
-                Cell(made["versions"]["torch"]),
-                Cell(made["revision"]),
+                Cell(made.get("processor", NOT_RECORDED)),
+                Cell(made.get("versions", {}).get("torch", NOT_RECORDED)),
+                Cell(made.get("revision", NOT_RECORDED)),
             ]
         )
     return lines

@@ -43,7 +43,7 @@ def placed_pictures(folder: Path) -> tuple[list[PlacedPicture], list[str]]:
     try:
         entries = json.loads(manifest.read_text(encoding="utf-8"))["pictures"]
         found = [_read(folder, entry) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         text = str(error).replace(str(manifest), MANIFEST)
         return [], [f"{folder.name}/{MANIFEST} cannot be read: {text}; make the pictures again"]
     return [each for each in found if isinstance(each, PlacedPicture)], [

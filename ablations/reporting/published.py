@@ -110,6 +110,7 @@ def _readable(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     for key, record in loaded.records.items():
         try:
             Config.from_dict(_placed(record["config"]), "its field 'config'")
+            _require(record["config"])
             measurement = Measurement.from_record(record, "it", resamples_required=False)
             if measurement.resamples is not None:
                 Resamples.from_record(record["resamples"])
@@ -121,6 +122,16 @@ def _readable(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
         else:
             records[key] = record
     return records, broken
+
+
+def _require(config: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` where a configuration, which may leave fields out, leaves out one that reports read."""
+    for path in ("model.num_classes", "training.seed", "training.device", "training.iterations", "data.source.kind"):
+        node: Any = config
+        for name in path.split("."):
+            if name not in node:
+                raise ValueError(f"its field 'config' lacks {path}; restore it from version control, or remove it")
+            node = node[name]
 
 
 def _placed(config: Mapping[str, Any]) -> Any:

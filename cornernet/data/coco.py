@@ -9,24 +9,24 @@ Images are looked for, in this order, in ``images/S``, ``S`` (S being the file's
 split's name), the annotation file's own folder, ``images``, and the folder itself.
 
 What is dropped is listed with its reason; what makes the whole file doubtful (wrong types, ids that occur twice) is a
-``DataError``. Boxes come from ``bbox``: ``segmentation`` is ignored, polygon or RLE. ``area`` is kept as it stands.
+``DataError``. Boxes come from ``bbox``: ``segmentation`` is passed over, polygon or RLE. ``area`` is kept as it stands.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import errno
 import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cornernet.config import CocoSource
-from cornernet.data.dataset import AnnotationTable, DetectionDataset, Dropped, ImageTable
+from cornernet.data.annotation_file import NOTHING, AnnotationColumns, is_detection_file, read_columns
+from cornernet.data.dataset import CROWDED, AnnotationTable, DetectionDataset, Dropped, ImageTable
 from cornernet.data.images import DataError, read_image
 from cornernet.files import nearest
 
@@ -41,7 +41,20 @@ __all__ = [
     "split_of",
 ]
 
-_LARGEST_ID = 2**63 - 1
+_UNUSABLE = (
+    "",
+    "its category_id is not in 'categories'",
+    "its bbox is not a list of four numbers",
+    "its bbox is not four finite numbers",
+    "its bbox has a negative width or height",
+    "its bbox has no width or no height",
+    "its bbox lies outside the image",
+    "its iscrowd is neither 0 nor 1",
+)
+"""Why an annotation of an image that is there cannot be used, the first that holds; '' where it can."""
+_PLAIN = re.compile(r"[^/\\:\0]+").fullmatch
+"""Whether a file_name is the name of a file and nothing more."""
+_NO_SUCH_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def open_coco(source: CocoSource, split: Literal["train", "val"]) -> DetectionDataset:
@@ -142,16 +155,16 @@ def read_annotations(root: Path, file: str, split: str) -> DetectionDataset:
 
     ``split`` names it, and the folders its images may lie in. Raises ``DataError`` naming file, field and fix.
     """
-    reader = _Reader(root, file, split)
-    tree = _load(root / file)
-    classes, category_ids = reader.categories(tree["categories"])
-    images = reader.images(tree["images"])
-    annotations = reader.annotations(tree["annotations"], images, category_ids)
+    reader = _Reader(root, file, split, read_columns(root / file))
+    reader.note_categories()
+    images = reader.images()
+    annotations = reader.annotations(images)
+    columns = reader.columns
     return DetectionDataset(
         name=root.resolve().name,
         split=split,
-        classes=classes,
-        category_ids=category_ids,
+        classes=tuple(columns.category_names),
+        category_ids=tuple(columns.category_ids.tolist()),
         images=images,
         annotations=annotations,
         dropped=reader.dropped,
@@ -159,70 +172,15 @@ def read_annotations(root: Path, file: str, split: str) -> DetectionDataset:
     )
 
 
-def is_detection_file(path: Path) -> bool:
-    """Return False for JSON that clearly holds something else than boxes (captions, settings), else True.
-
-    A damaged file counts as one that should hold boxes, so that it is reported and not passed over.
-    """
-    try:
-        tree = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return True
-    return isinstance(tree, dict) and ("annotations" in tree and "categories" in tree)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot read the annotations {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"the annotations {path} are not JSON: {error}") from error
-    if not isinstance(tree, dict):
-        raise DataError(f"the annotations {path} hold a {type(tree).__name__}; COCO format is an object with lists")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(tree.get(key), list):
-            raise DataError(f"the annotations {path} have no list {key!r}; COCO format needs it")
-    return tree
-
-
-def _whole(value: Any) -> int | None:
-    """Return a JSON value as an integer where it is one (640.0 counts, True does not), else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):
-        return None
-    return int(value) if abs(value) <= _LARGEST_ID else None
-
-
-def _finite(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-class _Object(NamedTuple):
-    number: int | None
-    image: int
-    label: int
-    box: tuple[float, float, float, float]
-    area: float | None
-    crowd: bool
-
-
 class _Reader:
     """One annotation file being read: where its images may be, and what was dropped on the way."""
 
-    def __init__(self, root: Path, file: str, split: str) -> None:
+    def __init__(self, root: Path, file: str, split: str, columns: AnnotationColumns) -> None:
         self.root = root
         self.file = root / file
+        self.columns = columns
         self.dropped: list[Dropped] = []
         self.notes: list[str] = []
-        self._rows: dict[int, int] = {}
         self._dropped_images: dict[int, str] = {}
         stem = Path(file).stem.removeprefix("instances_")
         own = Path(file).parent.as_posix()
@@ -232,84 +190,56 @@ class _Reader:
         self.folders = tuple(dict.fromkeys(str(root / place) for place in places))
         self._listings: dict[str, frozenset[str]] = {}
 
-    # ---- categories
-
-    def categories(self, rows: list[Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        names: dict[int, str] = {}
-        for position, row in enumerate(rows):
-            where = f"{self.file}: categories[{position}]"
-            if not isinstance(row, dict):
-                raise DataError(f"{where} is not an object with 'id' and 'name'")
-            number, name = _whole(row.get("id")), row.get("name")
-            if number is None:
-                raise DataError(f"{where}.id is {row.get('id')!r}; use a whole number")
-            if not isinstance(name, str) or not name:
-                raise DataError(f"{where}.name is {name!r}; use a text")
-            if number in names:
-                raise DataError(f"{where}.id {number} occurs twice; give each category its own id")
-            names[number] = name
-        if not names:
-            raise DataError(f"{self.file}: 'categories' is empty; list the classes")
-        repeated = [name for name, count in Counter(names.values()).items() if count > 1]
+    def note_categories(self) -> None:
+        counts = Counter(self.columns.category_names)
+        repeated = [name for name, count in counts.items() if count > 1]
         if repeated:
             self.notes.append(f"several categories are named {', '.join(map(repr, repeated))}; they stay apart")
-        ids = tuple(sorted(names))
-        return tuple(names[number] for number in ids), ids
 
     # ---- images
 
-    def images(self, rows: list[Any]) -> ImageTable:
-        ids: list[int] = []
-        names: list[str] = []
-        sizes: list[tuple[int, int]] = []
+    def images(self) -> ImageTable:
+        columns = self.columns
+        kept: list[int] = []
         folders: list[int] = []
+        sizes = columns.image_sizes.copy()
         measured = missing = 0
-        for position, row in enumerate(rows):
-            number = self._image_id(position, row)
-            name = row.get("file_name")
-            found = self._locate(name)
+        for row, name in enumerate(columns.image_names):
+            found = "its file_name is not whole Unicode" if columns.unnamed[row] else self._locate(name)
             if isinstance(found, str):
                 missing += found == _MISSING
-                self._drop_image(number, name, found)
+                self._drop_image(row, name, found)
                 continue
-            size = self._size(row)
-            if size is None and (row.get("height") is None or row.get("width") is None):
-                size = self._measure(Path(self.folders[found], name))
+            if sizes[row, 0] < 0:
+                sizes[row] = self._measure(Path(self.folders[found], name))
                 measured += 1
-            if size is None:
-                self._drop_image(number, name, "its width or height is not a positive whole number, or is unknown")
+            if sizes[row, 0] < 1:
+                reason = "its width or height is not a positive whole number, or is unknown"
+                self._drop_image(row, name, reason)
                 continue
-            self._rows[number] = len(ids)
-            ids.append(number)
-            names.append(name)
-            sizes.append(size)
+            kept.append(row)
             folders.append(found)
-        if not ids:
-            self._refuse_empty(rows, missing)
+        if not kept:
+            self._refuse_empty(missing)
         if measured:
             self.notes.append(f"{measured} images state no width and height: taken from their files")
+        rows = np.array(kept, np.int64)
         return ImageTable(
-            ids=np.array(ids, np.int64),
-            sizes=np.array(sizes, np.int64).reshape(-1, 2),
-            names=tuple(names),
+            ids=columns.image_ids[rows],
+            sizes=sizes[rows],
+            names=columns.image_names.take(rows),
             folders=self.folders,
             folder=np.array(folders, np.uint8),
         )
 
-    def _image_id(self, position: int, row: Any) -> int:
-        where = f"{self.file}: images[{position}]"
-        if not isinstance(row, dict):
-            raise DataError(f"{where} is not an object with 'id' and 'file_name'")
-        number = _whole(row.get("id"))
-        if number is None:
-            raise DataError(f"{where}.id is {row.get('id')!r}; use a whole number")
-        if number in self._rows or number in self._dropped_images:
-            raise DataError(f"{where}.id {number} occurs twice; give each image its own id")
-        return number
-
-    def _locate(self, name: Any) -> int | str:
+    def _locate(self, name: str) -> int | str:
         """Return the folder that holds the file, as an index, or the reason why none does."""
-        if not isinstance(name, str) or not name:
+        if _PLAIN(name) and name not in (".", ".."):
+            for index, folder in enumerate(self.folders):
+                if name in self._listing(folder):
+                    return index
+            return _MISSING
+        if not name:
             return "its file_name is missing"
         if not _stays_inside(name):
             return "its file_name leads out of the data set's folder"
@@ -320,140 +250,191 @@ class _Reader:
         return _MISSING
 
     def _listing(self, folder: str) -> frozenset[str]:
-        if folder not in self._listings:
-            try:
-                with os.scandir(folder) as entries:
-                    self._listings[folder] = frozenset(entry.name for entry in entries if entry.is_file())
-            except (FileNotFoundError, NotADirectoryError):
-                self._listings[folder] = frozenset()
-            except OSError as error:
-                raise DataError(f"cannot list the folder {folder}: {error.strerror}") from error
-        return self._listings[folder]
+        found = self._listings.get(folder)
+        if found is None:
+            found = self._listings[folder] = _files_in(folder)
+        return found
 
-    def _size(self, row: dict[str, Any]) -> tuple[int, int] | None:
-        height, width = _whole(row.get("height")), _whole(row.get("width"))
-        if height is None or width is None or min(height, width) < 1:
-            return None
-        return height, width
-
-    def _measure(self, path: Path) -> tuple[int, int] | None:
+    def _measure(self, path: Path) -> tuple[int, int]:
         try:
             image = read_image(path)
         except DataError:
-            return None
+            return 0, 0
         return image.shape[0], image.shape[1]
 
-    def _drop_image(self, number: int, name: Any, reason: str) -> None:
-        shown = name if isinstance(name, str) and name else f"image id {number}"
+    def _drop_image(self, row: int, name: str, reason: str) -> None:
+        number = int(self.columns.image_ids[row])
+        shown = name or f"image id {number}"
         self._dropped_images[number] = shown
         self.dropped.append(Dropped(shown, None, reason))
 
-    def _refuse_empty(self, rows: list[Any], missing: int) -> None:
-        if not rows:
+    def _refuse_empty(self, missing: int) -> None:
+        count = len(self.columns.image_ids)
+        if not count:
             raise DataError(f"{self.file}: 'images' is empty; there is nothing to read")
         first = self.dropped[0]
-        if missing == len(rows):
+        if missing == count:
             raise DataError(
-                f"none of the {len(rows)} images of {self.file} is there ({first.image} and so on); looked in "
+                f"none of the {count} images of {self.file} is there ({first.image} and so on); looked in "
                 f"{', '.join(self.folders)}; put them in one of these folders"
             )
-        raise DataError(f"none of the {len(rows)} images of {self.file} can be used: {first.image}: {first.reason}")
+        raise DataError(f"none of the {count} images of {self.file} can be used: {first.image}: {first.reason}")
 
     # ---- annotations
 
-    def annotations(self, rows: list[Any], images: ImageTable, category_ids: tuple[int, ...]) -> AnnotationTable:
-        labels = {number: label for label, number in enumerate(category_ids)}
-        sizes = images.sizes.tolist()
-        kept: list[_Object] = []
-        seen: dict[int, _Object] = {}
-        repeated_ids = False
-        for position, row in enumerate(rows):
-            if not isinstance(row, dict):
-                raise DataError(f"{self.file}: annotations[{position}] is not an object with 'image_id' and 'bbox'")
-            item = self._object(row, images.names, sizes, labels)
-            if item is None:
-                continue
-            if item.number is not None:
-                if seen.get(item.number) == item:
-                    self.dropped.append(Dropped(images.names[item.image], item.number, "it occurs twice"))
-                    continue
-                repeated_ids |= item.number in seen
-                seen[item.number] = item
-            kept.append(item)
-        kept.sort(key=lambda item: item.image)  # stable: the file's order within an image
-        self._note_areas(kept, sizes)
+    def annotations(self, images: ImageTable) -> AnnotationTable:
+        columns = self.columns
+        image, known = _rows_of(columns.image, images.ids)
+        label, labelled = _rows_of(columns.category, columns.category_ids)
+        reason = self._reasons(images.sizes[image], labelled)
+        kept = known & (reason == 0)
+        again = self._repetitions(kept, image, label)
+        kept[again] = False
+        repeated = {*again.tolist()}
+        for row in np.flatnonzero(~kept).tolist():
+            why = "it occurs twice" if row in repeated else _UNUSABLE[reason[row]]
+            self._drop_annotation(row, why, images.names[int(image[row])] if known[row] else None)
+        rows = np.flatnonzero(kept)
+        rows = rows[np.argsort(image[rows], kind="stable")]  # the file's order within an image
+        xywh, areas = columns.xywh[rows], columns.areas[rows]
+        self._note_boxes(image[rows], xywh, areas, images)
+        with np.errstate(over="ignore"):
+            areas = np.where(np.isnan(areas), xywh[:, 2] * xywh[:, 3], areas)
         return AnnotationTable(
-            ids=self._usable_ids(kept, repeated_ids),
-            image=np.array([item.image for item in kept], np.int64),
-            labels=np.array([item.label for item in kept], np.int64),
-            xywh=np.array([item.box for item in kept], np.float64).reshape(-1, 4),
-            areas=np.array(
-                [item.box[2] * item.box[3] if item.area is None else item.area for item in kept], np.float64
-            ),
-            crowd=np.array([item.crowd for item in kept], np.bool_),
+            ids=self._usable_ids(columns.ids[rows]),
+            image=image[rows],
+            labels=label[rows],
+            xywh=xywh,
+            areas=areas,
+            crowd=columns.crowd[rows] == 1,
         )
 
-    def _object(
-        self, row: dict[str, Any], names: tuple[str, ...], sizes: list[list[int]], labels: dict[int, int]
-    ) -> _Object | None:
-        """Return the object of one annotation, or None where it was dropped."""
-        number, image_id, category = (_whole(row.get(key)) for key in ("id", "image_id", "category_id"))
-        image = None if image_id is None else self._rows.get(image_id)
-        if image is None:
-            gone = None if image_id is None else self._dropped_images.get(image_id)
-            reason = "its image_id is not in 'images'" if gone is None else "its image was dropped"
-            self.dropped.append(Dropped(gone or f"image id {row.get('image_id')!r}", number, reason))
-            return None
-        label = None if category is None else labels.get(category)
-        box = _box(row.get("bbox"), sizes[image])
-        crowd = row.get("iscrowd", 0)
-        reason = ""
-        if label is None:
-            reason = "its category_id is not in 'categories'"
-        elif isinstance(box, str):
-            reason = box
-        elif crowd not in (0, 1):
-            reason = "its iscrowd is neither 0 nor 1"
-        if label is None or isinstance(box, str) or reason:
-            self.dropped.append(Dropped(names[image], number, reason))
-            return None
-        area = _finite(row.get("area"))
-        return _Object(number, image, label, box, None if area is None or area < 0 else area, bool(crowd))
+    def _reasons(self, sizes: NDArray[np.int64], labelled: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Return the index in :data:`_UNUSABLE` of every annotation, were it in an image of ``sizes`` [M, 2]."""
+        columns = self.columns
+        box = columns.xywh
+        finite = np.asarray(np.isfinite(box).all(axis=1))
+        x, y, width, height = np.where(finite[:, None], box, 0.0).T
+        with np.errstate(over="ignore"):
+            right, bottom = x + width, y + height
+        outside = (np.minimum(right, sizes[:, 1]) <= np.maximum(x, 0)) | (
+            np.minimum(bottom, sizes[:, 0]) <= np.maximum(y, 0)
+        )
+        conditions = [
+            ~labelled,
+            columns.no_box,
+            ~finite,
+            (width < 0) | (height < 0),
+            (width == 0) | (height == 0),
+            outside,
+            columns.crowd > 1,
+        ]
+        return np.select(conditions, list(range(1, len(_UNUSABLE))), 0).astype(np.uint8)
 
-    def _note_areas(self, kept: list[_Object], sizes: list[list[int]]) -> None:
-        without = sum(item.area is None for item in kept)
+    def _repetitions(
+        self, kept: NDArray[np.bool_], image: NDArray[np.int64], label: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return the usable annotations that say again, under the same id, what one before them says."""
+        columns = self.columns
+        rows = np.flatnonzero(kept & (columns.ids != NOTHING))
+        if not _repeats(columns.ids[rows]):
+            return rows[:0]
+        _, inverse, counts = np.unique(columns.ids[rows], return_inverse=True, return_counts=True)
+        rows = rows[counts[inverse] > 1]
+        seen: dict[int, tuple[object, ...]] = {}
+        again = []
+        for row in rows.tolist():
+            area = float(columns.areas[row])
+            said = (image[row], label[row], *columns.xywh[row], None if area != area else area, columns.crowd[row])
+            number = int(columns.ids[row])
+            if seen.get(number) == said:
+                again.append(row)
+            else:
+                seen[number] = said
+        return np.array(again, np.int64)
+
+    def _drop_annotation(self, row: int, why: str, image: str | None) -> None:
+        """List an annotation as dropped; ``image`` is its image's name, None where it is in no image that is kept."""
+        columns = self.columns
+        number = None if columns.ids[row] == NOTHING else int(columns.ids[row])
+        if image is None:
+            wanted = int(columns.image[row])
+            image = self._dropped_images.get(wanted)
+            why = "its image_id is not in 'images'" if image is None else "its image was dropped"
+            if image is None and wanted == NOTHING:
+                image = f"image id {columns.odd_texts[int(np.searchsorted(columns.odd_rows, row))]}"
+            elif image is None:
+                image = f"image id {wanted}"
+        self.dropped.append(Dropped(image, number, why))
+
+    def _note_boxes(
+        self, image: NDArray[np.int64], xywh: NDArray[np.float64], areas: NDArray[np.float64], images: ImageTable
+    ) -> None:
+        without = int(np.isnan(areas).sum())
         if without:
             self.notes.append(f"{without} annotations have no usable area: taken as width times height")
-        over = 0
-        for item in kept:
-            (height, width), (x, y, w, h) = sizes[item.image], item.box
-            over += x < -1 or y < -1 or x + w > width + 1 or y + h > height + 1
+        height, width = images.sizes[image].T
+        x, y, w, h = xywh.T
+        over = int(((x < -1) | (y < -1) | (x + w > width + 1) | (y + h > height + 1)).sum())
         if over:
             self.notes.append(
                 f"{over} boxes reach over the edge of their image by more than a pixel: clipped for training, kept "
                 "as they stand for evaluation"
             )
+        crowded = np.flatnonzero(np.bincount(image, minlength=1) > CROWDED)
+        if len(crowded):
+            self.notes.append(
+                f"{len(crowded)} images have more than {CROWDED} objects, {images.names[int(crowded[0])]} for one: "
+                "training stops where a crop of one shows as many; cut such images into tiles"
+            )
 
-    def _usable_ids(self, kept: list[_Object], repeated: bool) -> NDArray[np.int64]:
+    def _usable_ids(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the annotations' ids, or 1, 2, ... where COCOeval would go wrong with them: repeated or below 1."""
-        ids = [item.number for item in kept]
-        if repeated or any(number is None or number < 1 for number in ids):
+        if (ids < 1).any() or _repeats(ids):
             self.notes.append("annotation ids are missing, repeated or below 1: numbered anew for evaluation")
             return np.arange(1, len(ids) + 1, dtype=np.int64)
-        return np.array(ids, np.int64)
+        return ids
 
 
-def _box(value: Any, size: list[int]) -> tuple[float, float, float, float] | str:
-    """Return a COCO box x, y, width, height, or the reason why it cannot be used in an image of (height, width)."""
-    if not isinstance(value, list) or len(value) != 4:
-        return "its bbox is not a list of four numbers"
-    x, y, width, height = (_finite(number) for number in value)
-    if x is None or y is None or width is None or height is None:
-        return "its bbox is not four finite numbers"
-    if width < 0 or height < 0:
-        return "its bbox has a negative width or height"
-    if width == 0 or height == 0:
-        return "its bbox has no width or no height"
-    if min(x + width, size[1]) <= max(x, 0) or min(y + height, size[0]) <= max(y, 0):
-        return "its bbox lies outside the image"
-    return x, y, width, height
+def _rows_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the place in ``ids``, which are distinct, of each of ``wanted``, and whether it has one (0 if not)."""
+    low, high = int(ids.min()), int(ids.max())
+    if high - low < 4 * len(ids) + 1024:
+        # a table is five times as fast as a search, and ids are seldom far apart
+        table = np.full(high - low + 1, -1, np.int64)
+        table[ids - low] = np.arange(len(ids))
+        inside = (wanted >= low) & (wanted <= high)
+        found = table[np.where(inside, wanted, low) - low]
+        there = inside & (found >= 0)
+        return np.where(there, found, 0), there
+    order = np.argsort(ids)
+    at = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
+    there = ids[at] == wanted
+    return np.where(there, at, 0), there
+
+
+def _repeats(ids: NDArray[np.int64]) -> bool:
+    """Whether a number occurs twice; at once where they rise, as in most files."""
+    if (ids[1:] > ids[:-1]).all():
+        return False
+    ids = np.sort(ids)
+    return bool((ids[1:] == ids[:-1]).any())
+
+
+def _files_in(folder: str) -> frozenset[str]:
+    """Return the names of the files of a folder; none where there is no such folder, or cannot be."""
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if _is_file(entry))
+    except OSError as error:
+        if error.errno in _NO_SUCH_PLACE:
+            return frozenset()
+        raise DataError(f"cannot list the folder {folder}: {error.strerror}") from error
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a file, or a link to one; False for links that lead nowhere or in circles."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from cornernet.config import Size
 from cornernet.data.images import DataError, read_image
+from cornernet.data.shared import SharedState, spawning
 
 __all__ = [
     "COCO_AREA_BANDS",
+    "CROWDED",
     "AnnotationTable",
     "DataError",
     "DetectionDataset",
@@ -31,6 +33,9 @@ __all__ = [
 
 COCO_AREA_BANDS = (32.0**2, 96.0**2)
 """Upper area of small and of medium objects in square pixels, as COCO has them."""
+
+CROWDED = 4096
+"""Objects in one training input: the push loss compares each with each, and at this many takes 64 MB a copy."""
 
 _FINGERPRINT_VERSION = 1
 
@@ -67,7 +72,7 @@ class ImageTable:
     ids: NDArray[np.int64]
     sizes: NDArray[np.int64]
     """[N, 2] height, width."""
-    names: tuple[str, ...]
+    names: Sequence[str]
     """Names in the annotations, which do not depend on where the folder lies."""
     folders: tuple[str, ...] = ("",)
     folder: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
@@ -126,7 +131,11 @@ class _Records(Sequence[ImageRecord]):
 
 
 class DetectionDataset:
-    """Pictures with boxes: one split of a COCO folder or of ``shapes``. Light to pickle; reads pictures on demand."""
+    """Pictures with boxes: one split of a COCO folder or of ``shapes``. Reads pictures on demand.
+
+    Light to pickle; a child process that is spawned maps its arrays, pixels included, instead of copying them
+    (``cornernet.data.shared``).
+    """
 
     def __init__(
         self,
@@ -158,6 +167,21 @@ class DetectionDataset:
         self._images = images
         self._annotations = annotations
         self._fingerprint: str | None = None
+        self._shared: SharedState | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not spawning():
+            return {**self.__dict__, "_shared": None}
+        if self._shared is None:
+            shared = SharedState(self.__dict__)
+            # from here on this process uses the block too
+            self.__dict__.update(shared.state())
+            self._shared = shared
+        return {"_shared": self._shared}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        shared = state["_shared"]
+        self.__dict__.update(state if shared is None else {**shared.state(), "_shared": shared})
 
     def __len__(self) -> int:
         return len(self._images.ids)
@@ -194,23 +218,28 @@ class DetectionDataset:
         what :attr:`dropped` lists is left out.
         """
         images, annotations = self._images, self._annotations
+        categories = np.array(self.category_ids, np.int64)[annotations.labels]
+        rows = zip(
+            annotations.ids.tolist(),
+            images.ids[annotations.image].tolist(),
+            categories.tolist(),
+            annotations.xywh.tolist(),
+            annotations.areas.tolist(),
+            annotations.crowd.astype(np.int64).tolist(),
+            strict=True,
+        )
         return {
             "info": {"description": f"{self.name} {self.split}"},
             "images": [
-                {"id": int(i), "file_name": name, "height": int(size[0]), "width": int(size[1])}
-                for i, name, size in zip(images.ids, images.names, images.sizes, strict=True)
+                {"id": number, "file_name": name, "height": height, "width": width}
+                for number, name, (height, width) in zip(
+                    images.ids.tolist(), images.names, images.sizes.tolist(), strict=True
+                )
             ],
             "categories": [{"id": i, "name": name} for i, name in zip(self.category_ids, self.classes, strict=True)],
             "annotations": [
-                {
-                    "id": int(annotations.ids[row]),
-                    "image_id": int(images.ids[annotations.image[row]]),
-                    "category_id": self.category_ids[int(annotations.labels[row])],
-                    "bbox": [float(value) for value in annotations.xywh[row]],
-                    "area": float(annotations.areas[row]),
-                    "iscrowd": int(annotations.crowd[row]),
-                }
-                for row in range(len(annotations.ids))
+                {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd}
+                for number, image, category, box, area, crowd in rows
             ],
         }
 
@@ -229,7 +258,7 @@ class DetectionDataset:
     def _compute_fingerprint(self) -> str:
         images, annotations = self._images, self._annotations
         digest = hashlib.sha256()
-        header = [_FINGERPRINT_VERSION, self.classes, self.category_ids, self.area_bands, images.names]
+        header = [_FINGERPRINT_VERSION, self.classes, self.category_ids, self.area_bands, list(images.names)]
         digest.update(json.dumps(header).encode())
         for column, dtype in (
             (images.ids, "<i8"),

@@ -31,6 +31,7 @@ __all__ = [
     "clipped",
     "image_files",
     "require_folder",
+    "require_names",
     "require_new",
     "split_of_folder",
     "write_import",
@@ -194,14 +195,25 @@ def require_folder(folder: Path) -> None:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the pictures below ``folder`` by their endings, sorted; hidden files and folders are passed over."""
+    """Return the pictures below ``folder`` by their endings, sorted; hidden files and folders are passed over.
+
+    Raises ``DataError`` for a name that is not UTF-8: no file that is written of it could say it.
+    """
     found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [
             Path(parent, name) for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
         ]
+    require_names(found)
     return sorted(found)
+
+
+def require_names(paths: Iterable[Path]) -> None:
+    """Raise ``DataError`` for a path that is not text in UTF-8, which neither JSON nor a terminal can show."""
+    for path in paths:
+        if not os.fsencode(path).isascii() and any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+            raise DataError(f"the name of the file {str(path)!a} is not text in UTF-8; rename it")
 
 
 def split_of_folder(path: Path, folder: Path) -> str:

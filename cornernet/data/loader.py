@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cornernet.config import Config, DataConfig
-from cornernet.data.dataset import DataError, DetectionDataset
+from cornernet.data.dataset import CROWDED, DataError, DetectionDataset
 from cornernet.data.transforms import augment, fitted_size, normalise, read_fitted
 
 __all__ = [
@@ -97,13 +97,20 @@ class TrainingSet(Dataset[Example]):
     def augmented(self, epoch: int, index: int) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
         """Return picture ``index`` as epoch ``epoch`` sees it, not yet normalised, with its boxes and their labels.
 
-        See ``transforms.augment``. Raises ``DataError`` where the picture cannot be read.
+        See ``transforms.augment``. Raises ``DataError`` where the picture cannot be read, and where it shows more than
+        ``CROWDED`` objects.
         """
         record = self.dataset.records[index]
         image, (sx, sy) = self._fitted(index)
         boxes = record.boxes * np.array([sx, sy, sx, sy], np.float64)
         rng = np.random.default_rng([word % 2**64 for word in (self.seed, epoch, record.image_id)])
-        return augment(image, boxes, record.labels, self.config, rng)
+        pixels, boxes, labels = augment(image, boxes, record.labels, self.config, rng)
+        if len(boxes) > CROWDED:
+            raise DataError(
+                f"a crop of the image {record.path} shows {len(boxes)} objects; training compares each with each, and "
+                f"takes {CROWDED} at most: cut the image into tiles, or take it out of the annotations"
+            )
+        return pixels, boxes, labels
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
         """Return the example of (epoch, index). Raises ``DataError`` where the picture cannot be read."""

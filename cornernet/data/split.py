@@ -161,12 +161,15 @@ def write_division(division: Division, folder: Path, *, overwrite: bool = False,
     images = {row["id"]: row for row in tree["images"]}
     rows = defaultdict(list)
     for row in tree["annotations"]:
-        rows[row["image_id"]].append(row)
+        # one of no image, which data check lists, is in no split
+        if isinstance(row.get("image_id"), int | float):
+            rows[row["image_id"]].append(row)
     targets[next(iter(targets))].parent.mkdir(parents=True, exist_ok=True)
     for split, part in division.parts.items():
         records = [division.dataset.records[index] for index in part]
         named = [
-            {**images[record.image_id], "file_name": record.path.resolve().relative_to(folder.resolve()).as_posix()}
+            # not resolved: a link among the pictures may lead elsewhere
+            {**images[record.image_id], "file_name": record.path.relative_to(folder).as_posix()}
             for record in records
         ]
         annotations = [row for record in records for row in rows[record.image_id]]

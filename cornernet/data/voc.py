@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -103,6 +104,8 @@ def _listed_splits(folder: Path) -> dict[str, tuple[str, ...]]:
         names.append("trainval")
     splits = {}
     for name in names:
+        if (place / f"{name}.txt").stat().st_size > LARGEST_FILE:
+            raise DataError(f"{place / name}.txt has more than {LARGEST_FILE >> 20} MiB; is it another file?")
         rows = (place / f"{name}.txt").read_text(encoding="utf-8", errors="replace").splitlines()
         splits[name] = tuple(row.split()[0] for row in rows if row.strip())
     twice = set()
@@ -134,11 +137,13 @@ def parse_xml(path: Path) -> Element:
     Raises ``DataError`` naming the file and what is wrong in it.
     """
     try:
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(f"cannot read the annotations {path}: it is a folder, a device or a pipe; remove it")
+        if found.st_size > LARGEST_FILE:
             raise DataError(
-                f"{path} has {size / 2**20:.0f} MiB; annotations of one picture stay below {LARGEST_FILE >> 20} MiB: "
-                "is it another file?"
+                f"{path} has {found.st_size / 2**20:.0f} MiB; annotations of one picture stay below "
+                f"{LARGEST_FILE >> 20} MiB: is it another file?"
             )
         content = path.read_bytes()
     except OSError as error:
@@ -168,7 +173,7 @@ def parse_xml(path: Path) -> Element:
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
         parser.Parse(content, True)
-    except (expat.ExpatError, ValueError) as error:
+    except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: an encoding that nobody knows
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is not whole xml: {error}; write it anew or remove it") from error

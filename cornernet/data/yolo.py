@@ -31,10 +31,14 @@ from cornernet.data.importing import (
 )
 from cornernet.files import nearest
 
-__all__ = ["LARGEST_FILE", "read_names", "read_yolo"]
+__all__ = ["DEEPEST", "LARGEST_FILE", "LARGEST_YAML", "read_names", "read_yolo"]
 
 LARGEST_FILE = 4 * 2**20
 """Bytes of a text file."""
+LARGEST_YAML = 256 * 2**10
+"""Bytes of a yaml file, which is read a hundred times as slowly: the names of ten thousand classes."""
+DEEPEST = 32
+"""Lists within lists of a yaml file; names need two. Its reader takes minutes for some thousands."""
 _TOLERANCE = 0.01
 """How far a fraction may lie outside 0..1 by rounding; further out it is a mistake."""
 
@@ -137,19 +141,37 @@ def _tells_names(path: Path) -> bool:
 
 
 def _yaml_names(path: Path, text: str) -> tuple[str, ...]:
+    if len(text) > LARGEST_YAML:
+        raise DataError(f"{path} has more than {LARGEST_YAML >> 10} KiB; is it another file? Give --names FILE")
     try:
-        # an alias may repeat what it stands for without end
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise DataError(f"{path} has yaml aliases (*name), which a list of names need not; write them out")
+        _refuse_traps(path, text)
         tree: Any = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
-        raise DataError(f"{path} is not yaml: {' '.join(str(error).split())}") from error
+        raise DataError(f"{path} is not yaml: {' '.join(str(error).split())[:300]}") from error
+    except (ValueError, OverflowError) as error:  # of a number or a date that Python has not
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{path} has a value that cannot be: {str(error)[:300]}; correct it, or put it in quotes"
+        ) from error
     names = tree.get("names") if isinstance(tree, dict) else None
     if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
         raise DataError(f"{path}: names must be a list of names, or numbers from 0 with their names")
     return tuple(str(name).strip() for name in names)
+
+
+def _refuse_traps(path: Path, text: str) -> None:
+    """Refuse what would take memory or time without end, before anything is built: aliases, and deep nesting."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        # an alias may repeat what it stands for without end
+        if isinstance(event, yaml.AliasEvent):
+            raise DataError(f"{path} has yaml aliases (*name), which a list of names need not; write them out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise DataError(f"{path} is not yaml of names: it nests lists more than {DEEPEST} deep")
 
 
 def _text(path: Path) -> str:
@@ -231,13 +253,14 @@ class _Reader:
 
     def _name(self, word: str, where: str) -> str:
         if not word.isascii() or not word.isdigit():
-            raise DataError(f"{where}: the class is {word!r}; write its number, from 0 to {len(self.names) - 1}")
-        if int(word) >= len(self.names):
+            raise DataError(f"{where}: the class is {word[:40]!r}; write its number, from 0 to {len(self.names) - 1}")
+        # not all digits at once: Python refuses numbers of thousands of them
+        if int(word[-18:]) >= len(self.names) or word[:-18].strip("0"):
             raise DataError(
-                f"{where}: the class is {word}, and there are {len(self.names)} names (0 to {len(self.names) - 1}: "
-                f"{', '.join(self.names[:8])}); correct the line, or give the right --names"
+                f"{where}: the class is {word[:40]}, and there are {len(self.names)} names (0 to "
+                f"{len(self.names) - 1}: {', '.join(self.names[:8])}); correct the line, or give the right --names"
             )
-        return self.names[int(word)]
+        return self.names[int(word[-18:])]
 
     def _fractions(self, words: list[str], where: str) -> tuple[float, float, float, float]:
         """The box x1 y1 x2 y2 of a line, in fractions of the picture's sides."""
@@ -249,15 +272,16 @@ class _Reader:
             )
         values = []
         for word in words:
+            shown = word[:40]
             try:
                 value = float(word)
             except ValueError:
                 value = math.nan
             if not math.isfinite(value):
-                raise DataError(f"{where}: {word!r} is no number; write fractions of the picture's width and height")
+                raise DataError(f"{where}: {shown!r} is no number; write fractions of the picture's width and height")
             if not -_TOLERANCE <= value <= 1 + _TOLERANCE:
                 raise DataError(
-                    f"{where}: {word} is outside 0..1; YOLO's numbers are fractions of the picture's sides, not pixels"
+                    f"{where}: {shown} is outside 0..1; YOLO's numbers are fractions of the picture's sides, not pixels"
                 )
             values.append(value)
         if box:
