@@ -17,7 +17,18 @@ from typing import Any, NamedTuple
 
 from cornernet.files import atomic_write
 
-__all__ = ["FIELDS", "MAX_BYTES", "PublishedRecords", "RecordError", "load", "publish", "published", "records_folder"]
+__all__ = [
+    "FIELDS",
+    "MAX_BYTES",
+    "PublishedRecords",
+    "RecordError",
+    "load",
+    "load_failures",
+    "publish",
+    "publish_failure",
+    "published",
+    "records_folder",
+]
 
 MAX_BYTES = 64 * 1024
 """Of a file: 1,000 resamples of ten metrics take 53 KB of it."""
@@ -39,6 +50,9 @@ FIELDS = (
 """What a record must have. Others may stand beside them."""
 
 _KEY = re.compile(r"[0-9A-Za-z_-]+")
+
+_FAILED = "failed"
+"""The folder beside the records for what has none because it failed."""
 
 
 class RecordError(ValueError):
@@ -95,7 +109,30 @@ def publish(folder: Path, record: Mapping[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{tree['evaluation_key']}.json"
     atomic_write(path, content)
+    (folder / _FAILED / path.name).unlink(missing_ok=True)
     return path
+
+
+def publish_failure(folder: Path, key: str, seed: int, why: str) -> None:
+    """Write that the evaluation ``key`` failed, under which seed and why, so that its cells do not say "not run".
+
+    It is removed by the record, once there is one. Of paths in ``why``, which are one machine's, the last part stays.
+    """
+    (folder / _FAILED).mkdir(parents=True, exist_ok=True)
+    tree = {"evaluation_key": key, "seed": seed, "why": re.sub(r"(?<![\w.])(?:[\w.~-]*/)+", "", why)}
+    atomic_write(folder / _FAILED / f"{key}.json", _compact(tree, "the failure") + "\n")
+
+
+def load_failures(folder: Path) -> tuple[dict[str, tuple[int, str]], list[str]]:
+    """Return the seed and the reason of the evaluations that failed, by key, and a sentence on each broken file."""
+    failures, broken = {}, []
+    for path in sorted((folder / _FAILED).glob("*.json")):
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8"))
+            failures[path.stem] = int(tree["seed"]), str(tree["why"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            broken.append(f"{_FAILED}/{path.name}: it does not say what failed ({type(error).__name__}); remove it")
+    return failures, broken
 
 
 def load(folder: Path) -> PublishedRecords:

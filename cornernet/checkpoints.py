@@ -95,8 +95,7 @@ def load_detector(
             if "config" in metadata:
                 own = Config.from_json(metadata["config"], f"the configuration in {path}")
                 config = config or start or own
-                classes = json.loads(metadata["classes"])
-                category_ids = json.loads(metadata["category_ids"])
+                classes, category_ids = _classes(metadata, path)
 
     theirs = recognised(state)
     if theirs is not None:
@@ -118,6 +117,19 @@ def load_detector(
     detector.classes = tuple(classes) if classes else None
     detector.category_ids = tuple(category_ids) if category_ids else None
     return detector.to(device).eval()
+
+
+def _classes(metadata: Mapping[str, str], path: Path) -> tuple[list[str] | None, list[int] | None]:
+    """Return the classes and category ids that a file of ours names."""
+    try:
+        classes, ids = json.loads(metadata["classes"]), json.loads(metadata["category_ids"])
+        if (classes is None) != (ids is None) or (classes is not None and len(classes) != len(ids)):
+            raise ValueError(f"there are {classes!r} under the ids {ids!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} does not say what its classes are: {error!r}; save the detector again"
+        ) from error
+    return classes, ids
 
 
 def _renamed(state: Mapping[str, Tensor], theirs: Format, origin: str) -> dict[str, Tensor]:
@@ -166,6 +178,12 @@ def _fit(detector: Detector, state: dict[str, Tensor], origin: str, theirs: Form
         what = "the configured detector" if theirs is None else f"the detector that {theirs.title} would be"
         raise CheckpointError(f"{origin} does not fit {what}; " + "; ".join(parts))
     copied = {key: state[key].to(value.dtype).clone() for key, value in expected.items()}
+    wild = [named(key) for key, value in copied.items() if not torch.isfinite(value).all()]
+    if wild:
+        raise CheckpointError(
+            f"{origin} holds values that are not finite, in {len(wild)} entries: {', '.join(wild[:8])}; with them a detector "
+            "would find nothing, or anything: take an earlier checkpoint"
+        )
     detector.load_state_dict(copied, assign=True)
     for parameter in detector.parameters():
         parameter.requires_grad_(True)

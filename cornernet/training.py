@@ -134,7 +134,12 @@ def train(
             )
             with _signals_held_back():  # loader processes inherit that until they ignore signals themselves
                 batches = iter(loader)
-            run.loop(batches, start, on_iteration)
+            try:
+                run.loop(batches, start, on_iteration)
+            finally:
+                # torch does so when the last reference goes, which a traceback holds up to the end of the interpreter
+                if config.training.workers:
+                    batches._shutdown_workers()  # type: ignore[attr-defined]
         if rank != 0:
             return None
         save_detector(detector, out / "model.safetensors")
@@ -489,7 +494,7 @@ def _next(batches: Iterator[Batch | DataError], done: int) -> Batch:
         if "DataLoader worker" not in str(error):
             raise
         raise TrainingError(
-            f"at iteration {done} a loader process was gone, as when memory runs out ({str(error).splitlines()[0]}); the "
+            f"at iteration {done} a loader process was lost (is memory short?): {str(error).splitlines()[0]}; the "
             "last checkpoint is kept: go on with --resume, with fewer --training.workers if it happens again"
         ) from error
     if isinstance(batch, DataError):
