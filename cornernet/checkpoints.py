@@ -181,7 +181,7 @@ def _fit(detector: Detector, state: dict[str, Tensor], origin: str, theirs: Form
     wild = [named(key) for key, value in copied.items() if not torch.isfinite(value).all()]
     if wild:
         raise CheckpointError(
-            f"{origin} holds values that are not finite, in {len(wild)} entries: {', '.join(wild[:8])}; with them a detector "
+            f"{origin} holds values that are not finite, in {len(wild)} entries: {', '.join(wild[:8])}; with them it "
             "would find nothing, or anything: take an earlier checkpoint"
         )
     detector.load_state_dict(copied, assign=True)

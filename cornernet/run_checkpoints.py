@@ -72,7 +72,7 @@ def write_checkpoint(
         torch.save({"iteration": iteration, **rest}, partial / REST)
         digests = {name: _digest(partial / name) for name in (WEIGHTS, REST)}
         contents = {"iteration": iteration, "data": data, "sha256": digests}
-        (partial / CONTENTS).write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+        (partial / CONTENTS).write_text(json.dumps(contents, indent=1), encoding="utf-8")
         for path in (*partial.iterdir(), partial):
             sync(path)
         if final.exists():

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import errno
 import fcntl
 import json
 import math
@@ -412,13 +413,7 @@ class _Run:
 
     def record(self, record: dict[str, Any]) -> None:
         """Write a line of metrics, and tell whoever asked."""
-        try:
-            _append(self.out / "metrics.jsonl", record)
-        except OSError as error:
-            raise TrainingError(
-                f"after iteration {record['iteration']} {self.out / 'metrics.jsonl'} could not be written: {error}; "
-                "the last checkpoint is kept: make room, and go on with --resume"
-            ) from error
+        _append(self.out / "metrics.jsonl", record)
         if self.on_record is not None:
             self.on_record(record)
 
@@ -550,7 +545,7 @@ class _Stopped(Exception):
 
 @contextlib.contextmanager
 def _telling_how_to_go_on(out: Path) -> Iterator[None]:
-    """Say what becomes of a run that is stopped outside its loop, or at once."""
+    """Say what becomes of a run that is stopped outside its loop, or at once, or by a full disk."""
     try:
         yield
     except Interrupted:
@@ -563,6 +558,12 @@ def _telling_how_to_go_on(out: Path) -> Iterator[None]:
         if (out / "config.json").exists():
             raise Interrupted(f"stopped before the first checkpoint in {out}: begin again with --resume") from stop
         raise Interrupted("stopped before the run began: the same command begins it") from stop
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise TrainingError(
+            f"{error}; the last checkpoint in {out}, if there is one, is kept: make room, and go on with --resume"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -658,7 +659,8 @@ def _begin(out: Path, config: Config, resume: bool) -> None:
                 f"{out} holds a run of another configuration: {', '.join(differences(before, config))}; "
                 "resume with the configuration it was started with, or give another folder"
             )
-    remove_unfinished(out)
+    for folder in (out, out / "looks"):
+        remove_unfinished(folder)
     atomic_write(path, config.to_json())
 
 
@@ -732,9 +734,13 @@ def _load_checkpoint(
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:
-    """Add a line to a JSONL file in one write."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    """Add a line to a JSONL file in one write. Raises ``OSError`` that names the file."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _truncate_metrics(path: Path, done: int) -> None:
