@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -145,7 +146,7 @@ def test_a_run_whose_loss_is_not_a_number_is_failed_in_the_tables_and_the_others
     )
     monkeypatch.setitem(STUDIES, "broken", study)
     profile = PROFILES["smoke"]
-    monkeypatch.setitem(PROFILES, "smoke", type(profile)(**{**profile.__dict__, "publish": True}))
+    monkeypatch.setitem(PROFILES, "smoke", replace(profile, publish=True, studies=("table1",)))
     argv = ["--profile", "smoke", "--studies", "broken", "--seeds", "0", "--records", str(tmp_path / "records")]
     assert main([*argv, "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
