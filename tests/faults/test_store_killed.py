@@ -209,3 +209,40 @@ def test_two_runners_on_one_store_one_of_them_killed_come_to_the_same_tables(zyg
             tally("runners killed")
     finally:
         other.close()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("workers", [1, 3])
+def test_however_many_run_side_by_side_the_records_are_the_same(workers, zygote, study, tmp_path) -> None:
+    status, _ = zygote.run("ablate", tmp_path / "log", argv=[*argv(tmp_path), "--workers", str(workers)])
+    assert status == 0, (tmp_path / "log").read_text()
+    assert records(tmp_path / "store") == study.records
+    assert tables(tmp_path / "out") == study.tables
+
+
+@pytest.mark.thorough
+def test_a_worker_that_is_killed_is_a_failure_that_the_next_call_mends(zygote, study, tmp_path, tally) -> None:
+    rng = random.Random("worker")
+    for story in range(max(1, rounds(1) // 10)):
+        root = tmp_path / f"story-{story}"
+        root.mkdir()
+        run = zygote.start("ablate", root / "log", argv=argv(root))
+        wait_for(lambda run=run: psutil.Process(run.pid).children(), run, root / "log")
+        time.sleep(rng.random() * 0.3 * study.seconds)
+        for victim in psutil.Process(run.pid).children()[:1]:
+            victim.kill()
+            tally("workers killed")
+        status, _ = run.wait()
+        said = (root / "log").read_text()
+        if status:
+            assert status == 1, said
+            assert "ended by signal 9" in said
+            assert "FAILED: " in (root / "out" / "tables" / "table1.md").read_text()
+            assert "failed" in (root / "out" / "tables" / "table1.md").read_text()
+        seen: dict[str, bytes] = {}
+        once(seen, root / "store")
+        status, _ = zygote.run("ablate", root / "log", argv=argv(root))
+        assert status == 0, (root / "log").read_text()
+        once(seen, root / "store")
+        assert records(root / "store") == study.records
+        assert tables(root / "out") == study.tables
