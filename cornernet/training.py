@@ -225,7 +225,7 @@ class _Run:
                 for group in self.optimiser.param_groups:
                     group["lr"] = learning_rate(settings, iteration)
                 done = iteration + 1
-                parts = [_next(batches, done) for _ in range(settings.accumulation)]
+                parts = [_unless_broken(next(batches)) for _ in range(settings.accumulation)]
                 losses, norm, stopping = self.step(parts, stop.requested, done)
                 last = done == settings.iterations
                 save = done % settings.checkpoint_every == 0 or last or stopping
@@ -481,17 +481,8 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _next(batches: Iterator[Batch | DataError], done: int) -> Batch:
-    """Return the next batch, or raise what a loader process came to instead of one."""
-    try:
-        batch = next(batches)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingError(
-            f"at iteration {done} a loader process was lost (is memory short?): {str(error).splitlines()[0]}; the "
-            "last checkpoint is kept: go on with --resume, with fewer --training.workers if it happens again"
-        ) from error
+def _unless_broken(batch: Batch | DataError) -> Batch:
+    """Return the batch, or raise what a loader process came to instead of one."""
     if isinstance(batch, DataError):
         raise batch
     return batch
@@ -545,7 +536,7 @@ class _Stopped(Exception):
 
 @contextlib.contextmanager
 def _telling_how_to_go_on(out: Path) -> Iterator[None]:
-    """Say what becomes of a run that is stopped outside its loop, or at once, or by a full disk."""
+    """Say what becomes of a run that is stopped outside its loop, or at once, by a full disk, or without a loader."""
     try:
         yield
     except Interrupted:
@@ -563,6 +554,14 @@ def _telling_how_to_go_on(out: Path) -> Iterator[None]:
             raise
         raise TrainingError(
             f"{error}; the last checkpoint in {out}, if there is one, is kept: make room, and go on with --resume"
+        ) from error
+    except RuntimeError as error:
+        # torch raises it wherever this process happens to be
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"a loader process was lost (is memory short?): {str(error).splitlines()[0]}; the last checkpoint in {out} "
+            "is kept: go on with --resume, with fewer --training.workers if it happens again"
         ) from error
 
 

@@ -121,6 +121,26 @@ def test_ctrl_c_to_the_whole_group_leaves_the_loader_processes_to_finish_the_ite
     tally("seconds to stop", round(time.monotonic() - began))
 
 
+@pytest.mark.thorough
+def test_a_loader_process_that_is_killed_ends_the_run_with_a_reason_and_its_checkpoint(
+    zygote, whole, tmp_path, tally
+) -> None:
+    path, out, log = tmp_path / "config.json", tmp_path / "run", tmp_path / "log"
+    path.write_text(config(training__workers=2, training__iterations=400).to_json())
+    run = zygote.start("cornernet", log, argv=["train", "--config-file", str(path), "--out", str(out)])
+    wait_for(lambda: list((out / "checkpoints").glob("step-*")), run, log)
+    loader = next(each for each in tree_of(run) if "spawn_main" in " ".join(each.cmdline()))
+    loader.kill()
+    status, _ = run.wait()
+    said = log.read_text()
+    assert status == 2, said
+    assert "Traceback" not in said
+    assert "cornernet: error: a loader process was lost (is memory short?): DataLoader worker" in said
+    assert "go on with --resume, with fewer --training.workers" in said
+    assert len(list((out / "checkpoints").glob("step-*"))) == 1
+    tally("loader processes killed")
+
+
 def test_ctrl_c_during_an_evaluation_stops_it_and_the_evaluation_is_made_up_for(zygote, tmp_path) -> None:
     """The evaluation would take minutes: it is left at once, and the checkpoint is of its iteration."""
     path, out, log = tmp_path / "config.json", tmp_path / "run", tmp_path / "log"
