@@ -40,7 +40,7 @@ def kill_while_a_checkpoint_is_written(run: Running, out: Path, rng: random.Rand
     ],
 )
 def test_a_training_that_is_killed_goes_on_to_the_same_bits(how, zygote, whole, tmp_path, tally) -> None:
-    rng = random.Random(f"killed {how}")
+    rng = random.Random(f"killed {how}, {rounds(1)} times")
     wanted, kills, story, seconds = rounds(1), 0, 0, whole.seconds
     while kills < wanted:
         story += 1
