@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cornernet.training import Interrupted, train
 from tests.faults.conftest import Running, rounds
 from tests.faults.runs import config, results
 
@@ -162,3 +163,41 @@ def test_ctrl_c_during_an_evaluation_stops_it_and_the_evaluation_is_made_up_for(
     assert zygote.run("train", log, config=path, out=out)[0] == 0, log.read_text()
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [(line["iteration"], "val/AP" in line) for line in lines] == [(1, False), (2, False), (2, True), (3, False)]
+
+
+def interrupt_after(last: int) -> Callable[[int], None]:
+    def interrupt(done: int) -> None:
+        if done == last:
+            signal.raise_signal(signal.SIGINT)
+
+    return interrupt
+
+
+def test_ctrl_c_in_the_last_iteration_leaves_the_final_evaluation_to_the_next_call(tmp_path) -> None:
+    short = config(training__iterations=2, training__evaluate_every=0)
+    with pytest.raises(Interrupted, match=r"stopped after iteration 2 of 2; .*go on with --resume"):
+        train(short, tmp_path, quiet=True, on_iteration=interrupt_after(2))
+    assert not (tmp_path / "evaluation.json").exists()
+    assert train(short, tmp_path, resume=True, quiet=True) is not None
+    assert (tmp_path / "evaluation.json").exists()
+
+
+def test_ctrl_c_outside_the_loop_says_how_to_go_on(tmp_path, monkeypatch) -> None:
+    short = config(training__iterations=1, training__evaluate_every=0)
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cornernet.training.open_dataset", stopped)
+        with pytest.raises(Interrupted, match="stopped before the run began: the same command begins it"):
+            train(short, tmp_path / "run", quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("cornernet.training.build_detector", stopped)
+        with pytest.raises(Interrupted, match="stopped before the first checkpoint in .*: begin again with --resume"):
+            train(short, tmp_path / "run", quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("cornernet.training.evaluate", stopped)
+        with pytest.raises(Interrupted, match="has the checkpoint of iteration 1: go on with --resume"):
+            train(short, tmp_path / "run", resume=True, quiet=True)
+    assert train(short, tmp_path / "run", resume=True, quiet=True) is not None
