@@ -194,7 +194,7 @@ def test_ctrl_c_outside_the_loop_says_how_to_go_on(tmp_path, monkeypatch) -> Non
             train(short, tmp_path / "run", quiet=True)
     with monkeypatch.context() as patch:
         patch.setattr("cornernet.training.build_detector", stopped)
-        with pytest.raises(Interrupted, match="stopped before the first checkpoint in .*: begin again with --resume"):
+        with pytest.raises(Interrupted, match=r"stopped before the first checkpoint in .*: begin again with --resume"):
             train(short, tmp_path / "run", quiet=True)
     with monkeypatch.context() as patch:
         patch.setattr("cornernet.training.evaluate", stopped)
