@@ -100,6 +100,19 @@ def property(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def faults(session: nox.Session) -> None:
+    """Kill trainings, studies and the renderer hundreds of times, fill disks, damage files (docs/reliability.md).
+
+    CORNERNET_FAULTS in the environment says how often of a kind, 200 if it is not set; arguments go to pytest.
+    """
+    install(session, "tests")
+    session.env["HYPOTHESIS_PROFILE"] = "thorough"
+    session.env["CORNERNET_FAULTS"] = os.environ.get("CORNERNET_FAULTS", "200")
+    session.env["OMP_NUM_THREADS"] = "1"
+    session.run("pytest", "tests/faults", *session.posargs)
+
+
+@nox.session(default=False)
 def aot(session: nox.Session) -> None:
     """Compile the Triton and CUDA kernels for sm_80, sm_90 and sm_100; registers and spills; a spill fails."""
     install(session)

@@ -22,7 +22,7 @@ from ablations.pictures import find_pair, make_pictures
 from ablations.planner import Fingerprints, Job, grouped, in_order, plan
 from ablations.profiles import PROFILES, Profile, find_profile
 from ablations.ray_executor import on_ray
-from ablations.records import load, publish
+from ablations.records import load, publish, publish_failure
 from ablations.reporting import study_table
 from ablations.reporting.folder import render, write_files
 from ablations.reporting.placed import placed_pictures
@@ -410,17 +410,21 @@ def _state(store: Store, job: Job) -> str:
 
 
 def _publish(work: _Work) -> None:
-    """Write the store's finished records to the folder of those that are committed."""
+    """Write the store's finished records to the folder of those that are committed, and what failed."""
     if work.published is None:
         return
     for job in work.distinct:
         record = work.store.own_record(job)
         if record is not None:
             publish(work.published, record)
+        elif work.store.record(job) is None and (failure := work.store.failure(job)) is not None:
+            publish_failure(work.published, job.evaluation_key, job.seed, failure.last_line)
 
 
 def _report(arguments: Arguments, work: _Work) -> None:
     """Print the tables and write them."""
+    records = {key: work.store.record(job) for key, job in work.jobs.items()}
+    failures = {key: work.store.failure(job) for key, job in work.jobs.items() if records[key] is None}
     context = Context(
         profile=work.profile.name,
         data=work.data,
@@ -428,8 +432,8 @@ def _report(arguments: Arguments, work: _Work) -> None:
         seeds=work.seeds,
         areas=work.sources.val(work.base.data.source).area_counts(),
         unavailable=work.unavailable,
+        failed={key: failure.last_line for key, failure in failures.items() if failure is not None},
     )
-    records = {key: work.store.record(job) for key, job in work.jobs.items()}
     tables = []
     for study in work.studies:
         source = study.configure(work.base, study.variants[0]).data.source

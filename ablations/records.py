@@ -26,7 +26,9 @@ __all__ = [
     "PublishedRecords",
     "RecordError",
     "load",
+    "load_failures",
     "publish",
+    "publish_failure",
     "published",
     "records_folder",
 ]
@@ -126,6 +128,9 @@ class _Record(msgspec.Struct):
 
 _KEY = re.compile(r"[0-9A-Za-z_-]+")
 
+_FAILED = "failed"
+"""The folder beside the records for what has none because it failed."""
+
 
 class RecordError(ValueError):
     """A record that cannot be published or read. The message names the file or the field, and the fix."""
@@ -181,7 +186,30 @@ def publish(folder: Path, record: Mapping[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{tree['evaluation_key']}.json"
     atomic_write(path, content)
+    (folder / _FAILED / path.name).unlink(missing_ok=True)
     return path
+
+
+def publish_failure(folder: Path, key: str, seed: int, why: str) -> None:
+    """Write that the evaluation ``key`` failed, under which seed and why, so that its cells do not say "not run".
+
+    It is removed by the record, once there is one. Of paths in ``why``, which are one machine's, the last part stays.
+    """
+    (folder / _FAILED).mkdir(parents=True, exist_ok=True)
+    tree = {"evaluation_key": key, "seed": seed, "why": re.sub(r"(?<![\w.])(?:[\w.~-]*/)+", "", why)}
+    atomic_write(folder / _FAILED / f"{key}.json", _compact(tree, "the failure") + "\n")
+
+
+def load_failures(folder: Path) -> tuple[dict[str, tuple[int, str]], list[str]]:
+    """Return the seed and the reason of the evaluations that failed, by key, and a sentence on each broken file."""
+    failures, broken = {}, []
+    for path in sorted((folder / _FAILED).glob("*.json")):
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8"))
+            failures[path.stem] = int(tree["seed"]), str(tree["why"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            broken.append(f"{_FAILED}/{path.name}: it does not say what failed ({type(error).__name__}); remove it")
+    return failures, broken
 
 
 def load(folder: Path) -> PublishedRecords:

@@ -78,12 +78,19 @@ class Store:
 
     def record(self, job: Job) -> dict[str, Any] | None:
         """Return a job's record, or None while it is not finished."""
-        record = _read_json(self.record_path(job), "evaluate again")
+        record = self.own_record(job)
         return self.published.get(job.evaluation_key) if record is None else record
 
     def own_record(self, job: Job) -> dict[str, Any] | None:
-        """Return a job's record of this folder alone, whatever was published."""
-        return _read_json(self.record_path(job), "evaluate again")
+        """Return a job's record of this folder alone, whatever was published.
+
+        Raises :class:`StoreError` for a file that cannot be read, and for one that is the record of another job.
+        """
+        path = self.record_path(job)
+        record = _read_json(path, "evaluate again")
+        if record is not None and record.get("evaluation_key", job.evaluation_key) != job.evaluation_key:
+            raise StoreError(f"{path} is the record of {record['evaluation_key']}; remove it to evaluate again")
+        return record
 
     def write_record(self, job: Job, record: dict[str, Any]) -> None:
         """Write a job's record: from here on the job is finished, however often it failed before."""
@@ -167,7 +174,7 @@ class Store:
 def _read_json(path: Path, purpose: str) -> dict[str, Any] | None:
     """Return what a file of the store holds, or None where there is none; it is removed for ``purpose``."""
     try:
-        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:

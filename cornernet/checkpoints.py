@@ -99,7 +99,7 @@ def load_detector(
                 config = config or start or own
                 classes = _listed(path, metadata, "classes", str)
                 category_ids = _listed(path, metadata, "category_ids", int)
-                if None not in (classes, category_ids) and len(classes or ()) != len(category_ids or ()):
+                if len(classes or ()) != len(category_ids or ()):
                     raise CheckpointError(f"{path} has another number of classes than of category_ids")
 
     theirs = recognised(state)
@@ -170,6 +170,12 @@ def _fit(detector: Detector, state: dict[str, Tensor], origin: str, theirs: Form
         what = "the configured detector" if theirs is None else f"the detector that {theirs.title} would be"
         raise CheckpointError(f"{origin} does not fit {what}; " + "; ".join(parts))
     copied = {key: state[key].to(value.dtype).clone() for key, value in expected.items()}
+    wild = [named(key) for key, value in copied.items() if not torch.isfinite(value).all()]
+    if wild:
+        raise CheckpointError(
+            f"{origin} holds values that are not finite, in {len(wild)} entries: {', '.join(wild[:8])}; with them it "
+            "would find nothing, or anything: take an earlier checkpoint"
+        )
     detector.load_state_dict(copied, assign=True)
     for parameter in detector.parameters():
         parameter.requires_grad_(True)

@@ -206,6 +206,10 @@ class CornerHeadConfig:
         _require(self.fixed_radius >= 0.0, "model.head.fixed_radius must not be negative")
         _require(self.embedding_dim >= 1, "model.head.embedding_dim must be 1 or more")
         _require(self.pool_channels >= 1, "model.head.pool_channels must be 1 or more")
+        _require(
+            min(self.focal_alpha, self.focal_beta) >= 0,
+            "model.head.focal_alpha and .focal_beta must not be negative: the loss of a corner would have no gradient",
+        )
         weights = (self.pull_weight, self.push_weight, self.offset_weight)
         _require(min(weights) >= 0, "model.head.pull_weight, .push_weight and .offset_weight must not be negative")
 

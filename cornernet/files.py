@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import re
 import tempfile
+import time
 from pathlib import Path
 
-__all__ = ["atomic_write", "nearest", "sync"]
+__all__ = ["atomic_write", "nearest", "remove_unfinished", "sync"]
+
+_UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
 
 
 def sync(path: Path) -> None:
@@ -23,7 +27,8 @@ def sync(path: Path) -> None:
 def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write ``content`` to ``path`` so that a reader, or a crash at any moment, sees the old file or the new one.
 
-    Text is written as UTF-8. The folder must exist. Raises ``OSError`` and leaves nothing behind when it fails.
+    Text is written as UTF-8. The folder must exist. Raises ``OSError`` that names the file, and leaves nothing behind
+    when it fails; a process that is killed may leave what :func:`remove_unfinished` removes.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
@@ -39,10 +44,23 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
         Path(name).chmod(0o666 & ~umask)
         Path(name).replace(path)
         sync(path.parent)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
+
+
+def remove_unfinished(folder: Path, seconds: float = 0.0) -> None:
+    """Remove what killed processes left of files that they were writing into ``folder``.
+
+    Where others may be writing, ``seconds`` keeps what is younger.
+    """
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if _UNFINISHED.fullmatch(path.name) and time.time() - path.stat().st_mtime >= seconds:
+                path.unlink()
 
 
 def nearest(path: str | os.PathLike[str]) -> str:

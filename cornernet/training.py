@@ -4,14 +4,15 @@ A run is a folder::
 
     config.json            the resolved configuration
     metrics.jsonl          a line every training.log_every iterations, and one for each evaluation
-    checkpoints/step-N/    the newest checkpoint: weights in safetensors, the optimiser beside them
+    checkpoints/step-N/    the newest checkpoint (cornernet.run_checkpoints)
     model.safetensors      the finished weights with their configuration; written last but one
     evaluation.json        metrics on val; a run is finished when this is there
     looks/step-N.png       at every evaluation: what is found in the same four images of val
     trained_on.txt         a hash of the content of every image trained on, where images are files
+    .training.lock         held while a process trains here: two of them would overwrite each other's files
 
-Everything that is drawn is drawn from (seed, epoch, image), so a run that was stopped and resumed gives the numbers
-of one that was not.
+Everything that is drawn is drawn from (seed, epoch, image), so a run that was stopped or killed and resumed gives the
+numbers of one that was not.
 """
 
 from __future__ import annotations
@@ -19,22 +20,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import errno
+import fcntl
 import json
 import math
 import os
 import re
-import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import cv2
 import psutil
-import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -54,8 +57,9 @@ from cornernet.data.loader import Batch, training_loader
 from cornernet.data.seen import write_seen
 from cornernet.detector import Detector, build_detector
 from cornernet.evaluation import Evaluation, evaluate
-from cornernet.files import atomic_write, sync
+from cornernet.files import atomic_write, remove_unfinished, sync
 from cornernet.progress import Progress
+from cornernet.run_checkpoints import newest, read_checkpoint, tidy, write_checkpoint
 from cornernet.showing import early_look, write_image
 
 __all__ = ["Interrupted", "TrainingError", "learning_rate", "resolve_device", "train"]
@@ -86,11 +90,12 @@ def train(
     The number of classes is set from the data. ``resume`` goes on from the folder's newest checkpoint, or starts where
     there is none; without it a folder that holds a run is an error. ``on_iteration`` is called with the number of
     finished iterations, for tests and schedulers; ``on_record`` with every line of metrics.jsonl as it is written, and
-    with the final metrics. Raises :class:`TrainingError` for a loss that is not finite,
-    :class:`Interrupted` after Ctrl-C, ``ConfigError`` and ``DataError`` for what cannot be trained.
+    with the final metrics. Raises :class:`TrainingError` for a loss or a gradient that is not finite, for a folder that
+    another process trains in, and where a checkpoint cannot be written; :class:`Interrupted` after Ctrl-C;
+    ``ConfigError`` and ``DataError`` for what cannot be trained.
     """
-    with _process_group(config.training) as (rank, world_size, device):
-        out = Path(out)
+    out = Path(out)
+    with _process_group(config.training) as (rank, world_size, device), _telling_how_to_go_on(out), ExitStack() as held:
         if config.training.threads:
             torch.set_num_threads(config.training.threads)
             cv2.setNumThreads(config.training.threads)
@@ -100,7 +105,7 @@ def train(
         shared = shared_images(train_set, val_set)
         config = config.with_("model.num_classes", len(train_set.classes))
         if rank == 0:
-            _open_folder(out, config, resume)
+            held.enter_context(_open_folder(out, config, resume))
             if not quiet:
                 print(train_set.summary(), val_set.summary(), sep="\n")
             if shared:
@@ -113,10 +118,11 @@ def train(
         detector.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
         optimiser = torch.optim.Adam(detector.parameters(), lr=config.training.learning_rate, fused=True)
         scaler = _scaler(config.training, device)
-        start = _load_checkpoint(out, detector, optimiser, scaler) if resume else 0
+        outline = train_set.outline()
+        start = _load_checkpoint(out, detector, optimiser, scaler, outline, rank) if resume else 0
 
         run = _Run(config, out, detector, optimiser, device, rank, world_size, quiet, val_set)
-        run.scaler, run.on_record = scaler, on_record
+        run.scaler, run.on_record, run.outline = scaler, on_record, outline
         if start < config.training.iterations:
             loader = training_loader(
                 train_set,
@@ -126,7 +132,14 @@ def train(
                 rank=rank,
                 world_size=world_size,
             )
-            run.loop(iter(loader), start, on_iteration)
+            with _signals_held_back():  # loader processes inherit that until they ignore signals themselves
+                batches = iter(loader)
+            try:
+                run.loop(batches, start, on_iteration)
+            finally:
+                # torch does so when the last reference goes, which a traceback holds up to the end of the interpreter
+                if config.training.workers:
+                    batches._shutdown_workers()  # type: ignore[attr-defined]
         if rank != 0:
             return None
         _write_seen(out, train_set)
@@ -184,6 +197,9 @@ class _Run:
         self.quiet, self.val_set = quiet, val_set
         self.scaler = _scaler(config.training, device)
         self.on_record: Callable[[dict[str, Any]], None] | None = None
+        self.outline = ""
+        self.unchecked: list[_Step] = []
+        """Steps of which nobody has looked yet whether they are finite."""
         self.model: nn.Module = detector
         if world_size > 1:
             self.model = DistributedDataParallel(
@@ -209,16 +225,21 @@ class _Run:
             quiet=self.quiet or self.rank != 0,
         )
         note = ""
-        with contextlib.closing(progress), _StopAtBoundary() as stop:
+        with contextlib.closing(progress), _StopAtBoundary(self.quiet or self.rank != 0) as stop:
+            # a run that was stopped while it evaluated has its checkpoint, and not the evaluation
+            if self.evaluates_at(start) and not self.evaluated(start) and self.evaluate_and_log(start, stop):
+                raise self.interrupted(start)
             for iteration in range(start, settings.iterations):
                 for group in self.optimiser.param_groups:
                     group["lr"] = learning_rate(settings, iteration)
-                parts = [_unless_broken(next(batches)) for _ in range(settings.accumulation)]
-                losses, norm, stopping = self.step(parts, stop.requested)
                 done = iteration + 1
+                parts = [_unless_broken(next(batches)) for _ in range(settings.accumulation)]
+                losses, norm, stopping = self.step(parts, stop.requested, done)
                 last = done == settings.iterations
                 save = done % settings.checkpoint_every == 0 or last or stopping
-                evaluates = settings.evaluate_every > 0 and done % settings.evaluate_every == 0 and not last
+                evaluates = self.evaluates_at(done)
+                if done % settings.log_every == 0 or save or evaluates or len(self.unchecked) >= _STEPS_UNCHECKED:
+                    self.require_finite()
                 if done % settings.log_every == 0 or save:
                     numbers = self.reduce(done, losses)
                     if done % settings.log_every == 0 or last:
@@ -226,23 +247,31 @@ class _Run:
                 progress.update(done, note)
                 if on_iteration is not None:
                     on_iteration(done)
-                # before the checkpoint: a run that resumes from it has evaluated already
+                # before the checkpoint: a run that resumes from it has evaluated already, unless it was stopped there
                 if evaluates:
                     with progress.paused():
-                        self.evaluate_and_log(done)
-                if save:
+                        stopping = self.evaluate_and_log(done, stop) or stopping
+                if save or stopping:
                     self.save_checkpoint(done)
-                if stopping and not last:
-                    raise Interrupted(
-                        f"stopped after iteration {done} of {settings.iterations}; a checkpoint is in "
-                        f"{self.out}: go on with --resume"
-                    )
+                if stopping:
+                    raise self.interrupted(done)
+        if stop.requested:  # after the last step; its checkpoint is written
+            raise self.interrupted(settings.iterations)
 
-    def step(self, batches: list[Batch], stop: bool) -> tuple[dict[str, Tensor], Tensor | None, bool]:
-        """Take one optimiser step over the parts of a batch.
+    def interrupted(self, done: int) -> Interrupted:
+        """Return what says where a run was stopped, and how it goes on."""
+        return Interrupted(
+            f"stopped after iteration {done} of {self.config.training.iterations}; a checkpoint is in "
+            f"{self.out}: go on with --resume"
+        )
+
+    def step(self, batches: list[Batch], stop: bool, done: int) -> tuple[dict[str, Tensor], Tensor | None, bool]:
+        """Take one optimiser step over the parts of a batch, after which ``done`` are done.
 
         Return this process's share of the batch's losses, the norm of the gradient, and whether any process was asked
-        to ``stop``: all of them learn it in the same iteration.
+        to ``stop``: all of them learn it in the same iteration. Raises ``TrainingError`` for losses or a gradient that
+        are not finite; on a GPU, and where several processes share the work, they are looked at later, together with
+        others, so that no step waits for it.
 
         Losses are divided by counts of the whole batch, over parts and processes, so that they and their gradients
         are those of the large batch however it is cut.
@@ -274,10 +303,38 @@ class _Run:
         if settings.clip_norm is not None:
             self.scaler.unscale_(self.optimiser)
             norm = nn.utils.clip_grad_norm_(self.detector.parameters(), settings.clip_norm)
+        losses = {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+        values = dict(losses)
+        if not self.scaler.is_enabled():
+            values[_GRADIENT] = _gradient_norm(self.detector) if norm is None else norm
+        self.unchecked.append(_Step(done, [each for batch in batches for each in batch.image_ids], values))
+        if self.device.type == "cpu" and self.world_size == 1:
+            self.require_finite()
         # a step whose gradients overflow float16 is left out, and the scale lowered
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}, norm, stopping
+        return losses, norm, stopping
+
+    def require_finite(self) -> None:
+        """Raise ``TrainingError`` for the first step since the last call whose losses or gradient are not finite."""
+        steps, self.unchecked = self.unchecked, []
+        if not steps:
+            return
+        broken = ~torch.stack([torch.stack(list(step.values.values())) for step in steps]).isfinite()
+        anywhere = broken.float()
+        if self.world_size > 1:
+            dist.all_reduce(anywhere)
+        if not anywhere.any():
+            return
+        at = int(anywhere.any(dim=1).int().argmax())
+        found: list[Any] = [steps[at].broken()]
+        if self.world_size > 1:
+            found *= self.world_size
+            dist.all_gather_object(found, steps[at].broken())
+        raise TrainingError(
+            f"at iteration {steps[at].done} {_not_finite(found)}; a lower training.learning_rate or a "
+            "training.clip_norm may help; the last checkpoint is kept"
+        )
 
     def synchronised(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Exchange gradients between processes after the last part of a batch alone."""
@@ -322,23 +379,45 @@ class _Run:
             return torch.cuda.max_memory_allocated(self.device) / 2**30
         return float(psutil.Process().memory_info().rss) / 2**30
 
-    def evaluate(self) -> Evaluation:
-        """Evaluate the detector as it is on val."""
+    def evaluate(self, stop: _StopAtBoundary | None = None) -> Evaluation:
+        """Evaluate the detector as it is on val. Raises ``_Stopped`` where ``stop`` was requested meanwhile."""
         progress = Progress("evaluate", len(self.val_set), unit="img", quiet=self.quiet)
-        with contextlib.closing(progress):
-            return evaluate(self.detector, self.val_set, self.config, progress=lambda done, _: progress.update(done))
 
-    def evaluate_and_log(self, done: int) -> None:
-        """Evaluate on the first process and write its metrics."""
+        def show(done: int, _total: int) -> None:
+            if stop is not None and stop.requested:
+                raise _Stopped
+            progress.update(done)
+
+        with contextlib.closing(progress):
+            return evaluate(self.detector, self.val_set, self.config, progress=show)
+
+    def evaluates_at(self, done: int) -> bool:
+        """Tell whether val is evaluated after so many iterations; after the last one it is by whoever trains."""
+        every = self.config.training.evaluate_every
+        return every > 0 and done > 0 and done % every == 0 and done != self.config.training.iterations
+
+    def evaluated(self, done: int) -> bool:
+        """Tell whether the metrics have an evaluation after so many iterations."""
+        return any(line["iteration"] == done and "val/AP" in line for line in _lines(self.out / "metrics.jsonl"))
+
+    def evaluate_and_log(self, done: int, stop: _StopAtBoundary) -> bool:
+        """Evaluate on the first process and write its metrics, unless a stop is asked for meanwhile, in any process.
+
+        Return whether one was.
+        """
         if self.rank == 0:
-            evaluation = self.evaluate()
-            metrics = {f"val/{name}": value for name, value in finite(evaluation.metrics).items()}
-            self.record({"iteration": done, **metrics, "time": time.time()})
-            self.look(done)
-            if not self.quiet:
-                print(f"iteration {done}: AP {100 * evaluation.metrics['AP']:.1f}", flush=True)
-        if self.world_size > 1:
-            dist.barrier()
+            with contextlib.suppress(_Stopped):
+                evaluation = self.evaluate(stop)
+                self.look(done)
+                metrics = {f"val/{name}": value for name, value in finite(evaluation.metrics).items()}
+                self.record({"iteration": done, **metrics, "time": time.time()})
+                if not self.quiet:
+                    print(f"iteration {done}: AP {100 * evaluation.metrics['AP']:.1f}", flush=True)
+        if self.world_size == 1:
+            return stop.requested
+        asked = torch.tensor(float(stop.requested), device=self.device)
+        dist.all_reduce(asked)
+        return bool(asked > 0)
 
     def record(self, record: dict[str, Any]) -> None:
         """Write a line of metrics, and tell whoever asked."""
@@ -355,33 +434,28 @@ class _Run:
     def save_checkpoint(self, done: int) -> None:
         """Write a checkpoint beside the last one, whole or not at all, then remove the last one.
 
-        Raises ``TrainingError``, and keeps the last one, when a weight is not finite.
+        Raises ``TrainingError``, and keeps the last one, when a weight or a statistic is not finite, and when the disk
+        takes no more.
         """
-        broken = [name for name, p in self.detector.named_parameters() if not torch.isfinite(p).all()]
+        state = self.detector.state_dict()
+        broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
         if broken:
             raise TrainingError(
                 f"after iteration {done} weights are not finite ({broken[0]} and {len(broken) - 1} more); a lower "
                 "training.learning_rate or a training.clip_norm may help; the last checkpoint is kept"
             )
         if self.rank == 0:
-            folder = self.out / "checkpoints"
-            folder.mkdir(exist_ok=True)
-            partial, final = folder / f".step-{done:07d}.partial", folder / f"step-{done:07d}"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            state = {key: value.contiguous() for key, value in self.detector.state_dict().items()}
-            safetensors.torch.save_file(state, partial / "model.safetensors")
-            rest = {"iteration": done, "optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
-            torch.save(rest, partial / "training.pt")
-            for path in (partial / "model.safetensors", partial / "training.pt", partial):
-                sync(path)
-            if final.exists():
-                shutil.rmtree(final)
-            partial.rename(final)
-            sync(folder)
-            for old in [*folder.glob("step-*"), *folder.glob(".step-*.partial")]:
-                if old != final:
-                    shutil.rmtree(old)
+            rest = {"optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
+            weights = {key: value.contiguous() for key, value in state.items()}
+            try:
+                if (self.out / "metrics.jsonl").exists():
+                    sync(self.out / "metrics.jsonl")  # what a machine that stops must not take from before it
+                write_checkpoint(self.out / "checkpoints", done, weights, rest, self.outline)
+            except OSError as error:
+                raise TrainingError(
+                    f"after iteration {done} no checkpoint could be written: {error}; the last one is kept: make room, "
+                    "and go on with --resume"
+                ) from error
         if self.world_size > 1:
             dist.barrier()
 
@@ -422,16 +496,100 @@ def _unless_broken(batch: Batch | DataError) -> Batch:
     return batch
 
 
+_GRADIENT = "gradient"
+
+_STEPS_UNCHECKED = 100
+"""Steps on a GPU between two looks at whether they were finite, at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """What is needed to say where numbers ceased to be finite."""
+
+    done: int
+    image_ids: list[int]
+    """This process's."""
+    values: dict[str, Tensor]
+    """Losses, and the norm of the gradient."""
+
+    def broken(self) -> tuple[dict[str, float], list[int]]:
+        """Return which of the values are not finite, and in which images."""
+        values = {name: value.item() for name, value in self.values.items()}
+        return {name: value for name, value in values.items() if not math.isfinite(value)}, self.image_ids
+
+
+def _not_finite(found: list[tuple[dict[str, float], list[int]]]) -> str:
+    """Return what is not finite, and in which images, from what each process found in its part of a batch."""
+    losses = {name: value for values, _ in found for name, value in values.items() if name != _GRADIENT}
+    # every process has the gradient of all, and the losses of its own images
+    ids = [each for values, image_ids in found if not losses or values.keys() - {_GRADIENT} for each in image_ids]
+    what = "the gradient is not finite, though the loss is"
+    if losses:
+        what = "the loss is not finite: " + ", ".join(f"{name} is {value}" for name, value in losses.items())
+    return f"{what}, in the batch of image ids {', '.join(map(str, ids))}"
+
+
+def _gradient_norm(module: nn.Module) -> Tensor:
+    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+
+
 def finite(values: dict[str, float]) -> dict[str, float | None]:
     """Return the values with None for NaN, which JSON does not have."""
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
+class _Stopped(Exception):
+    """An evaluation was left because a stop was requested."""
+
+
+@contextlib.contextmanager
+def _telling_how_to_go_on(out: Path) -> Iterator[None]:
+    """Say what becomes of a run that is stopped outside its loop, or at once, by a full disk, or without a loader."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt as stop:
+        kept = newest(out / "checkpoints")
+        if kept is not None:
+            done = int(kept.name.removeprefix("step-"))
+            raise Interrupted(f"stopped; {out} has the checkpoint of iteration {done}: go on with --resume") from stop
+        if (out / "config.json").exists():
+            raise Interrupted(f"stopped before the first checkpoint in {out}: begin again with --resume") from stop
+        raise Interrupted("stopped before the run began: the same command begins it") from stop
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise TrainingError(
+            f"{error}; the last checkpoint in {out}, if there is one, is kept: make room, and go on with --resume"
+        ) from error
+    except RuntimeError as error:
+        # torch raises it wherever this process happens to be
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"a loader process was lost (is memory short?): {str(error).splitlines()[0]}; the last checkpoint in {out} "
+            "is kept: go on with --resume, with fewer --training.workers if it happens again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let Ctrl-C and termination wait, in this process; processes that are started meanwhile never get them."""
+    resource_tracker.ensure_running()  # else started with the first process, and it ends the holding back
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _StopAtBoundary:
     """Turns the first Ctrl-C or termination signal into a request that the loop answers between iterations."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = True) -> None:
         self.requested = False
+        self.quiet = quiet
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> _StopAtBoundary:
@@ -445,6 +603,9 @@ class _StopAtBoundary:
             # asked twice: stop now
             raise KeyboardInterrupt
         self.requested = True
+        if not self.quiet:
+            # print may have been interrupted in the middle of a line, and cannot be entered twice
+            os.write(2, b"\nstopping after this iteration; once more stops at once\n")
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
@@ -477,8 +638,23 @@ def _process_group(training: TrainingConfig) -> Iterator[tuple[int, int, torch.d
         dist.destroy_process_group()
 
 
-def _open_folder(out: Path, config: Config, resume: bool) -> None:
-    """Make the run's folder, or hold that it is this run's."""
+@contextlib.contextmanager
+def _open_folder(out: Path, config: Config, resume: bool) -> Iterator[None]:
+    """Make the run's folder, or hold that it is this run's, and keep other processes out of it in this context."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".training.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(f"another process is training in {out}; wait for it, or give another folder") from None
+        except OSError as error:  # some network file systems have no locks
+            print(f"warning: {out} cannot be locked ({error.strerror}); train only once there", file=sys.stderr)
+        _begin(out, config, resume)
+        yield
+
+
+def _begin(out: Path, config: Config, resume: bool) -> None:
+    """Write the configuration of a run that begins here or goes on. Raises ``ConfigError`` for one of another."""
     path = out / "config.json"
     begun = [name for name in ("metrics.jsonl", "checkpoints", "model.safetensors") if (out / name).exists()]
     if begun and not resume:
@@ -490,7 +666,8 @@ def _open_folder(out: Path, config: Config, resume: bool) -> None:
                 f"{out} holds a run of another configuration: {', '.join(differences(before, config))}; "
                 "resume with the configuration it was started with, or give another folder"
             )
-    out.mkdir(parents=True, exist_ok=True)
+    for folder in (out, out / "looks"):
+        remove_unfinished(folder)
     atomic_write(path, config.to_json())
 
 
@@ -525,43 +702,66 @@ def _scaler(training: TrainingConfig, device: torch.device) -> torch.amp.GradSca
 
 
 def _load_checkpoint(
-    out: Path, detector: Detector, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    out: Path,
+    detector: Detector,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    outline: str,
+    rank: int,
 ) -> int:
-    """Load the folder's newest checkpoint and return its iteration; 0 where there is none."""
-    folders = sorted((out / "checkpoints").glob("step-*"))
-    if not folders:
-        _truncate_metrics(out / "metrics.jsonl", 0)
-        return 0
-    folder = folders[-1]
-    try:
-        weights = safetensors.torch.load_file(folder / "model.safetensors")
-        state = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
-        detector.load_state_dict(weights)
-        optimiser.load_state_dict(state["optimiser"])
-        if state.get("scaler"):  # checkpoints before float16 have none, and other precisions an empty one
-            scaler.load_state_dict(state["scaler"])
-    except Exception as error:
-        raise CheckpointError(
-            f"the checkpoint {folder} cannot be read: {error}; remove it to start again from the beginning"
-        ) from error
-    done = int(state["iteration"])
-    _truncate_metrics(out / "metrics.jsonl", done)
+    """Load the folder's newest checkpoint and return its iteration; 0 where there is none.
+
+    Raises ``CheckpointError`` for one that is damaged or does not fit, and ``DataError`` where the data is not what it
+    was: the result would be that of neither.
+    """
+    path = newest(out / "checkpoints")
+    done = 0
+    if path is not None:
+        found = read_checkpoint(path)
+        done = found.iteration
+        if found.data not in (None, outline):
+            raise DataError(
+                f"the training data has changed since {path} was written, in its images or its boxes; go back to what "
+                "it was, or begin a run in another folder"
+            )
+        try:
+            detector.load_state_dict(found.weights)
+            optimiser.load_state_dict(found.rest["optimiser"])
+            if found.rest.get("scaler"):  # checkpoints before float16 have none, and other precisions an empty one
+                scaler.load_state_dict(found.rest["scaler"])
+        except Exception as error:
+            raise CheckpointError(
+                f"the checkpoint {path} does not fit the run: {error}; remove it to start again from the beginning"
+            ) from error
+    if rank == 0:
+        if path is not None:
+            tidy(out / "checkpoints", path)
+        _truncate_metrics(out / "metrics.jsonl", done)
     return done
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:
-    """Add a line to a JSONL file in one write."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    """Add a line to a JSONL file in one write. Raises ``OSError`` that names the file."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _truncate_metrics(path: Path, done: int) -> None:
     """Drop the lines that were written after the checkpoint that a run resumes from, and a torn last line."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    if path.exists():
+        atomic_write(path, "".join(json.dumps(line) + "\n" for line in _lines(path) if line["iteration"] <= done))
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a file of metrics, none where there is no file; one that was cut short is left out."""
+    found = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
-            if json.loads(line)["iteration"] <= done:
-                kept.append(line + "\n")
-    atomic_write(path, "".join(kept))
+            line = json.loads(text)
+            if isinstance(line, dict) and "iteration" in line:
+                found.append(line)
+    return found

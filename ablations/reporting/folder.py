@@ -26,12 +26,15 @@ from ablations.reporting.published import Report
 from ablations.reporting.tables import StudyTable
 from ablations.reporting.verdicts import claims_frame
 from ablations.statistics import CONFIDENCE
-from cornernet.files import atomic_write
+from cornernet.files import atomic_write, remove_unfinished
 
 __all__ = ["GENERATED", "render", "stale", "write_files"]
 
 GENERATED = ("tables", "figures")
 """The folders in which every file is ours: what is no longer made is removed."""
+
+_SECONDS_UNFINISHED = 3600.0
+"""A file that has been in the making for longer is of a process that was killed."""
 
 _DIGITS = 9
 """Of a number in results.json: sums in another order, on another processor, differ behind them."""
@@ -122,6 +125,11 @@ def _results(
 
 
 def _table(table: StudyTable, report: Report) -> dict[str, Any]:
+    failed = [
+        {"variant": variant, "seed": seed, "why": why}
+        for (study, variant, seed), why in report.context.failed.items()
+        if study == table.study.name
+    ]
     return {
         "study": table.study.name,
         "table": table.study.table,
@@ -138,6 +146,7 @@ def _table(table: StudyTable, report: Report) -> dict[str, Any]:
             variant: why for (study, variant), why in report.context.unavailable.items() if study == table.study.name
         },
         "disagreements": list(table.disagreements),
+        **({"failed": failed} if failed else {}),
     }
 
 
@@ -208,7 +217,11 @@ def _alternative(text: str) -> str:
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write what differs, and remove from :data:`GENERATED` what is no longer made."""
+    """Write what differs, and remove from :data:`GENERATED` what is no longer made.
+
+    Each file is replaced whole. A call that is killed leaves some as they were: the next one, and a check, finds them.
+    """
+    remove_unfinished(folder, _SECONDS_UNFINISHED)
     for path in stale(folder, files):
         if path in files:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)

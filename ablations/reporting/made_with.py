@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablations.reporting.published import Report
-from ablations.reporting.tables import NOT_RECORDED, NOT_RUN
+from ablations.reporting.tables import FAILED, NOT_RECORDED, NOT_RUN
 from cornernet.html import Cell
 
 __all__ = ["made_with", "provenance_rows", "runs_rows"]
@@ -92,7 +92,8 @@ def runs_rows(report: Report) -> list[list[Cell]]:
     for (study, variant, seed), record in report.records.items():
         start = [Cell(study), Cell(variant), Cell(str(seed), sort=seed)]
         if record is None:
-            lines.append([*start, Cell(NOT_RUN), *[Cell("")] * 4])
+            what = FAILED if (study, variant, seed) in report.context.failed else NOT_RUN
+            lines.append([*start, Cell(what), *[Cell("")] * 4])
             continue
         made, iterations = record["provenance"], record["config"]["training"]["iterations"]
         seconds = record["seconds"].get("training")

@@ -18,7 +18,7 @@ from typing import Any
 
 from ablations.planner import Fingerprints, Job, plan
 from ablations.profiles import Profile, find_profile
-from ablations.records import load
+from ablations.records import load, load_failures
 from ablations.reporting.tables import Context, Records, StudyTable, study_table
 from ablations.resampling import Resamples
 from ablations.statistics import Measurement
@@ -65,11 +65,13 @@ def published_report(folder: Path) -> Report:
         raise ValueError(f"the folder of records {folder.name!r} must be called PROFILE-DATA, as standard-shapes")
     profile = find_profile(profile_name)
     records, broken = _readable(folder)
+    failed, unreadable = load_failures(folder)
+    failures, broken = {key: why for key, why in failed.items() if key not in records}, [*broken, *unreadable]
     names, planned_seeds = profile.planned(photographs=data != "shapes")
     studies = [find_study(study) for study in names]
     configs = {key: record["config"] for key, record in records.items()}
     base = _base(profile, data, configs)
-    ran = sorted({config["training"]["seed"] for config in configs.values()})
+    ran = sorted({config["training"]["seed"] for config in configs.values()} | {seed for seed, _ in failures.values()})
     seeds = tuple(seed for seed in ran if seed in planned_seeds) or tuple(ran) or planned_seeds
     jobs = plan(studies, base, seeds, _fingerprints(records))
     found = {name: records.get(job.evaluation_key) for name, job in jobs.items()}
@@ -82,6 +84,7 @@ def published_report(folder: Path) -> Report:
         seeds=seeds,
         areas=None,
         unavailable=_unavailable(studies, base, found),
+        failed={name: failures[job.evaluation_key][1] for name, job in jobs.items() if job.evaluation_key in failures},
     )
     tables = []
     for study in studies:

@@ -34,10 +34,11 @@ from ablations.study import Contrast, Study
 from cornernet.config import Config
 from cornernet.costs import costs
 
-__all__ = ["NOT_MEASURED", "NOT_RECORDED", "NOT_RUN", "Context", "Records", "StudyTable", "study_table"]
+__all__ = ["FAILED", "NOT_MEASURED", "NOT_RECORDED", "NOT_RUN", "Context", "Records", "StudyTable", "study_table"]
 
 NOT_MEASURED = "not measured"
 NOT_RUN = "not run"
+FAILED = "failed"
 EXPLORATORY = (
     "**Exploratory**: nothing was claimed beforehand, so there is no confirmatory verdict. Intervals are adjusted for "
     "nothing; of many differences, some look clear by chance."
@@ -60,6 +61,8 @@ class Context:
     """Small, medium and large objects evaluated on; None where the records do not say."""
     unavailable: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """Why a (study, variant) cannot run on this machine."""
+    failed: Mapping[tuple[str, str, int], str] = field(default_factory=dict)
+    """Why a (study, variant, seed) without a record failed."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class StudyTable:
         rows = []
         for row in self.rows:
             ran = [seed for seed in self.context.seeds if seed in row["seeds"]]
-            missing = NOT_RUN if self._runs_here(row) else NOT_MEASURED
+            missing, failed = self._missing(row), len(self._failed_seeds(row))
             signed = row["kind"] == "difference"
             cells: list[Cell] = []
             for metric in self.study.metrics:
@@ -152,7 +155,8 @@ class StudyTable:
                 cells.append(Cell(_cell(summary, signed), sort=summary.mean if summary.count else None))
             if shown:
                 cells.append(Cell(self._verdict(row)))
-            rows.append(Row(row["label"], row["kind"], (*cells, Cell(str(len(ran)), sort=len(ran)))))
+            seeds = f"{len(ran)} ({failed} failed)" if failed else str(len(ran))
+            rows.append(Row(row["label"], row["kind"], (*cells, Cell(seeds, sort=len(ran)))))
         verdict = [f"verdict, {self._shown(self.study.metrics[0])}"] if shown else []
         return Grid((*header, *self.times, *verdict, "seeds"), tuple(rows))
 
@@ -242,6 +246,19 @@ class StudyTable:
         sides = pairs.get(row["label"], (row["label"],))
         return not any((self.study.name, side) in self.context.unavailable for side in sides)
 
+    def _failed_seeds(self, row: Mapping[str, Any]) -> list[int]:
+        """Return the seeds under which a variant, or a side of a difference, failed."""
+        pairs = {_label(contrast): _sides(contrast) for contrast in self.study.contrasts}
+        sides = pairs.get(row["label"], (row["label"],))
+        failed = self.context.failed
+        return [seed for seed in self.context.seeds if any((self.study.name, side, seed) in failed for side in sides)]
+
+    def _missing(self, row: Mapping[str, Any]) -> str:
+        """Return what stands in the cells of a row without any run."""
+        if self._failed_seeds(row):
+            return FAILED
+        return NOT_RUN if self._runs_here(row) else NOT_MEASURED
+
     def _shown(self, metric: str) -> str:
         """Return what the paper calls a metric, where that is another name."""
         return dict(self.study.paper_names).get(metric, metric)
@@ -309,16 +326,20 @@ class StudyTable:
             if row["kind"] == "difference" and self._runs_here(row):
                 primary = self.study.metrics[0]
                 per_seed = row["values"][primary]
-                each = (
-                    ", ".join(f"seed {seed}: {points(value, signed=True)}" for seed, value in per_seed.items())
-                    or NOT_RUN
-                )
+                each = ", ".join(
+                    f"seed {seed}: {points(value, signed=True)}" for seed, value in per_seed.items()
+                ) or self._missing(row)
                 lines.append(f"{self._shown(primary)}; {row['label']}: {each}.")
         if self.study.identical and not self.disagreements:
             ran = sum(row["kind"] == "variant" and bool(row["seeds"]) for row in self.rows)
             if ran > 1:
                 lines.append(f"The {ran} variants measured are identical to the last digit, seed by seed.")
         lines += [f"NOT IDENTICAL: {sentence}." for sentence in self.disagreements]
+        lines += [
+            f"FAILED: {variant}, seed {seed}: {why}"
+            for (study, variant, seed), why in self.context.failed.items()
+            if study == self.study.name
+        ]
         for variant in self.study.variants:
             why = self.context.unavailable.get((self.study.name, variant.name))
             if why is not None:

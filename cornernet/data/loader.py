@@ -8,6 +8,7 @@ i takes positions i * batch_size and on, so the last pictures of an epoch and th
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -217,6 +218,10 @@ def _batch(examples: list[Example], build_targets: BuildTargets | None) -> Batch
 
 def _start_worker(_worker: int) -> None:
     cv2.setNumThreads(1)  # a loader process is one thread: several of them would fight over the cores
+    # a terminal's Ctrl-C and a scheduler's termination reach every process; it is the one that trains that stops, and
+    # it may need a batch more. A loader process ends with it, however that comes about
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def training_loader(

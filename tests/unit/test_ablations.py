@@ -462,30 +462,6 @@ def test_a_training_stopped_under_one_evaluation_goes_on_under_another(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_failed_run_is_named_and_the_others_are_kept(tmp_path, capsys, monkeypatch) -> None:
-    broken = Study(
-        **{
-            **STUDY.__dict__,
-            "name": "broken",
-            "variants": (
-                Variant(name="works"),
-                Variant(name="diverges", edits=(("training.learning_rate", 1e30), ("training.clip_norm", None))),
-            ),
-            "contrasts": (Contrast(variant="works", base="diverges"),),
-            "table": None,
-        }
-    )
-    monkeypatch.setitem(STUDIES, "broken", broken)
-    argv = ["--profile", "smoke", "--studies", "broken", "--seeds", "0"]
-    assert main([*argv, "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]) == 1
-    captured = capsys.readouterr()
-    assert "1 of 2 jobs failed" in captured.err
-    assert "not finite" in captured.err
-    assert "not run" in captured.out
-    assert len(json.loads((tmp_path / "out" / "results.json").read_text())["runs"]) == 1
-
-
-@pytest.mark.slow
 def test_evaluations_of_one_training_share_it(tmp_path, capsys, monkeypatch) -> None:
     flips = Study(
         **{

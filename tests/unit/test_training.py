@@ -61,7 +61,7 @@ def assert_same_bits(a: Path, b: Path) -> None:
 def test_a_run_leaves_a_whole_folder(tmp_path) -> None:
     evaluation = train(config(training__evaluate_every=3), tmp_path / "run", quiet=True)
     folder = tmp_path / "run"
-    names = {p.name for p in folder.iterdir()}
+    names = {p.name for p in folder.iterdir()} - {".training.lock"}
     assert names == {"config.json", "metrics.jsonl", "checkpoints", "model.safetensors", "evaluation.json", "looks"}
     assert sorted(p.name for p in (folder / "looks").iterdir()) == ["step-0000003.png", "step-0000006.png"]
     assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step-0000006"]
