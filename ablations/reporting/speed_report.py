@@ -99,13 +99,16 @@ def _cells(row: dict[str, Any]) -> tuple[Cell, ...]:
         reason = f"{row['status']}: {row['reason']}"
         return (*what, Cell(reason), *(Cell("") for _ in _HEADER[len(what) + 1 :]))
     ratio = f"{row['ratio']:.2f} [{row['ratio_lower']:.2f}, {row['ratio_upper']:.2f}]"
+    against = (
+        (Cell(row["against"]), _figure(row["against_milliseconds"], ".4g"), Cell(ratio, sort=row["ratio"]))
+        if row["against"]
+        else (Cell(""),) * 3
+    )
     peak = row["peak_bytes"]
     return (
         *what,
         _figure(row["milliseconds"], ".4g"),
-        Cell(row["against"]),
-        _figure(row["against_milliseconds"], ".4g"),
-        Cell(ratio, sort=row["ratio"]),
+        *against,
         _figure(row["images_per_second"], ".3g"),
         _figure(row["gigaflop_per_second"], ".3g"),
         _figure(row["share_of_mm"], ".0%"),

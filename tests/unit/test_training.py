@@ -265,6 +265,26 @@ def test_the_loss_falls(tmp_path) -> None:
     assert sum(found[-10:]) < 0.5 * sum(found[:10])
 
 
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore")  # torch.compile's are about itself
+@pytest.mark.parametrize(
+    "way",
+    [{"training__compile": True}, {"training__checkpoint_activations": True}, {"training__precision": "bfloat16"}, {}],
+    ids=["compile", "activations twice", "bfloat16", "channels_last"],
+)
+def test_the_loss_of_a_faster_way_stays_within_the_spread_of_seeds_of_the_plain_way(way, tmp_path) -> None:
+    def windows(name: str, **edits: object) -> torch.Tensor:
+        made = config(training__iterations=200, data__source__train_images=100, **edits)
+        train(made, tmp_path / name, quiet=True, final_evaluation=False)
+        return torch.tensor([loss for _, loss in losses(tmp_path / name)]).reshape(8, 25).mean(1)
+
+    plain = torch.stack([windows(f"plain-{n}", training__channels_last=False, training__seed=n) for n in range(4)])
+    spread = plain.amax(0) - plain.amin(0)
+    off = (windows("way", training__channels_last=True, training__seed=0, **way) - plain[0]).abs()
+    print("way", way, "off", off, "spread", spread)
+    assert (off <= spread).all(), f"{off} against a spread of {spread}"
+
+
 def test_bfloat16_trains(tmp_path) -> None:
     train(config(training__precision="bfloat16"), tmp_path, quiet=True, final_evaluation=False)
     assert all(value.dtype != torch.bfloat16 for value in weights(tmp_path).values())
