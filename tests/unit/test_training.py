@@ -281,8 +281,9 @@ def test_the_loss_of_a_faster_way_stays_within_the_spread_of_seeds_of_the_plain_
     plain = torch.stack([windows(f"plain-{n}", training__channels_last=False, training__seed=n) for n in range(4)])
     spread = plain.amax(0) - plain.amin(0)
     off = (windows("way", training__channels_last=True, training__seed=0, **way) - plain[0]).abs()
-    print("way", way, "off", off, "spread", spread)
-    assert (off <= spread).all(), f"{off} against a spread of {spread}"
+    # over all windows: one more seed would itself leave the range of four in some of them
+    assert off.mean() <= spread.mean(), f"{off} against a spread of {spread}"
+    assert (off <= 2 * spread).all(), f"{off} against a spread of {spread}"
 
 
 def test_bfloat16_trains(tmp_path) -> None:
