@@ -136,9 +136,13 @@ def test_a_record_of_another_job_or_of_no_kind_is_refused(tmp_path) -> None:
 
 
 def test_a_renderer_that_is_killed_leaves_whole_files_and_the_next_call_writes_the_rest(
-    zygote, study, tmp_path, tally
+    zygote, tmp_path, tally
 ) -> None:
-    files = {str(p.relative_to(study.folder)): p.read_bytes() for p in study.folder.rglob("*") if p.is_file()}
+    files = {name: f"{name}\n".encode() * 999 for name in ("README.md", "index.html", "results.json")}
+    files |= {f"tables/table{number}.{end}": b"1 & 2" for number in range(3) for end in ("md", "csv", "tex")}
+    for name, content in files.items():
+        (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "new" / name).write_bytes(content)
     old = dict.fromkeys(files, b"what an earlier call wrote")
     rng, kills = random.Random("renderer"), 0
     while kills < rounds(1):
@@ -147,7 +151,12 @@ def test_a_renderer_that_is_killed_leaves_whole_files_and_the_next_call_writes_t
         write_files(out, old)
         (out / "tables" / "gone.md").write_bytes(b"a table that is made no longer")
         status, _ = zygote.run(
-            "write", tmp_path / "log", source=study.folder, out=out, watch=out, kill_at=rng.randint(1, 8 * len(files))
+            "write",
+            tmp_path / "log",
+            source=tmp_path / "new",
+            out=out,
+            watch=out,
+            kill_at=rng.randint(1, 8 * len(files)),
         )
         assert status in (0, -signal.SIGKILL), (tmp_path / "log").read_text()
         kills += status != 0
