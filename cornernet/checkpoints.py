@@ -8,6 +8,7 @@ supported.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -50,7 +51,16 @@ def save_detector(detector: Detector, path: str | Path) -> None:
     }
     # safetensors stores dense row-major tensors: channels_last weights are copied
     state = {key: value.detach().cpu().contiguous() for key, value in detector.state_dict().items()}
-    atomic_write(path, safetensors.torch.save(state, metadata))
+    atomic_write(path, safetensors.torch.save(state, {**metadata, "sha256": _digest(state)}))
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """Return the sha256 (hex) of names and values on the CPU: a flipped bit makes others that are as readable."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_detector(
@@ -185,9 +195,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-            return state, file.metadata() or {}
+            metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path} is not a whole .safetensors file: {error}") from error
+    # files from before it was written have none
+    if "sha256" in metadata and metadata["sha256"] != _digest(state):
+        raise CheckpointError(f"{path} does not hold the weights that were written: the file is damaged; copy it again")
+    return state, metadata
 
 
 def _listed(path: Path, metadata: Mapping[str, str], name: str, kind: type) -> list[Any] | None:

@@ -61,7 +61,9 @@ def made_from(weights: Path = STARTER) -> dict[str, object]:
 def halve(source: Path, target: Path, made: dict[str, object]) -> None:
     """Write the weights of ``source`` to ``target`` in half precision, with ``made`` in their metadata."""
     with safetensors.safe_open(source, framework="pt") as file:
-        metadata = {**file.metadata(), "made": json.dumps(made)}
+        # in half precision they are other weights than the digest is of
+        metadata = {name: text for name, text in file.metadata().items() if name != "sha256"}
+        metadata["made"] = json.dumps(made)
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     broken = [key for key, value in half.items() if not torch.isfinite(value).all()]

@@ -113,6 +113,21 @@ def test_weights_cut_short_anywhere_are_refused(run, tmp_path, tally) -> None:
         tally("cut short")
 
 
+def test_a_bit_that_flipped_in_finished_weights_is_refused(run, tmp_path, tally) -> None:
+    whole = (run / "model.safetensors").read_bytes()
+    path, rng = tmp_path / "model.safetensors", random.Random("finished")
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for _ in range(rounds(20)):
+        flipped = bytearray(whole)
+        flipped[rng.randrange(header, len(whole))] ^= 1 << rng.randrange(8)
+        path.write_bytes(bytes(flipped))
+        with pytest.raises(CheckpointError, match=r"does not hold the weights that were written: the file is damaged"):
+            load_detector(path)
+        tally("bits flipped")
+    path.write_bytes(whole)
+    assert load_detector(path).classes == load_detector(run).classes
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused_and_named(value, run, tmp_path) -> None:
     detector = load_detector(run)

@@ -37,7 +37,7 @@ def kill_while_a_checkpoint_is_written(run: Running, out: Path, rng: random.Rand
     [
         pytest.param("time", marks=pytest.mark.thorough, id="at-a-random-time"),
         pytest.param("file", id="before-a-random-file-operation"),
-        pytest.param("write", id="while-a-checkpoint-is-written"),
+        pytest.param("write", marks=pytest.mark.thorough, id="while-a-checkpoint-is-written"),
     ],
 )
 def test_a_training_that_is_killed_goes_on_to_the_same_bits(how, zygote, whole, tmp_path, tally) -> None:
@@ -182,6 +182,7 @@ def test_ctrl_c_in_the_last_iteration_leaves_the_final_evaluation_to_the_next_ca
     assert (tmp_path / "evaluation.json").exists()
 
 
+@pytest.mark.thorough
 def test_ctrl_c_outside_the_loop_says_how_to_go_on(tmp_path, monkeypatch) -> None:
     short = config(training__iterations=1, training__evaluate_every=0)
 

@@ -91,7 +91,19 @@ def test_failures_are_published_without_places_and_forgotten_with_the_record(tmp
     # other tables ask for the same run
     assert {name for name in found.context.failed if name[0] == "table1"} == {("table1", WITH, seed)}
     assert {table_seed for _, _, table_seed in found.context.failed} == {seed}
-    files = render(found)
+    publish(folder, lost)
+    assert load_failures(folder) == ({}, [])
+    assert published_report(folder).context.failed == {}
+
+
+@pytest.mark.thorough
+def test_a_report_with_failures_says_so_on_its_page_and_in_results_that_fit_the_schema(tmp_path) -> None:
+    paths = publish_runs(tmp_path, "shapes", seeds=(1, 2))
+    lost = json.loads(paths[-1].read_text())
+    folder, key, seed = paths[-1].parent, lost["evaluation_key"], lost["config"]["training"]["seed"]
+    paths[-1].unlink()
+    publish_failure(folder, key, seed, WHY)
+    files = render(published_report(folder))
     assert b"FAILED" in files["README.md"]
     results = json.loads(files["results.json"])
     schema = json.loads((Path(ablations.reporting.__file__).parent / "results.schema.json").read_text())
@@ -99,10 +111,6 @@ def test_failures_are_published_without_places_and_forgotten_with_the_record(tmp
     (table,) = (each for each in results["tables"] if each["study"] == "table1")
     assert [(each["variant"], each["seed"]) for each in table["failed"]] == [(WITH, seed)]
     assert any("failed" not in each for each in results["tables"])
-
-    publish(folder, lost)
-    assert load_failures(folder) == ({}, [])
-    assert published_report(folder).context.failed == {}
 
 
 def test_a_seed_under_which_everything_failed_is_in_the_tables(tmp_path) -> None:

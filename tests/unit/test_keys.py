@@ -125,7 +125,7 @@ def job(config: Config) -> Job:
 
 
 def bases(folder: Path) -> dict[str, Config]:
-    """A configuration for every kind of backbone, head and data."""
+    """A configuration for every kind of backbone, head and data, and for each combination of them."""
     sources = {"shapes": SHAPES, "coco": CocoSource(root=str(folder / "here"))}
     found = {}
     for (b, backbone), (h, head), (s, source) in itertools.product(BACKBONES.items(), HEADS.items(), sources.items()):
@@ -134,10 +134,13 @@ def bases(folder: Path) -> dict[str, Config]:
     return found
 
 
-def test_every_field_is_part_of_a_key_or_declared_to_change_no_result(folder, monkeypatch) -> None:
+@pytest.mark.parametrize("combined", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_every_field_is_part_of_a_key_or_declared_to_change_no_result(combined, folder, monkeypatch) -> None:
     monkeypatch.setitem(OTHERS, "data.source.root", (str(folder / "there"),))
     visited = set()
-    for name, config in bases(folder).items():
+    every = bases(folder)
+    for name in every if combined else ("hourglass, corner, shapes", "resnet_fpn, anchor, coco"):
+        config = every[name]
         base = job(config)
         for path, owner, field in leaves(config):
             changed = edited(config, path, owner, field)
