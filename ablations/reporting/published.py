@@ -110,6 +110,7 @@ def _readable(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     # an error of the file system names the whole path, which is another one elsewhere
     broken = [f"{path.name}: {loaded.reasons[path].replace(str(path), path.name)}" for path in loaded.broken]
     records = {}
+    weights: dict[str, dict[str, Any]] = {}
     for key, record in loaded.records.items():
         try:
             Config.from_dict(_placed(record["config"]), "its field 'config'")
@@ -117,6 +118,8 @@ def _readable(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
             measurement = Measurement.from_record(record, "it", resamples_required=False)
             if measurement.resamples is not None:
                 Resamples.from_record(record["resamples"])
+                found = tuple(record["resamples"][name] for name in ("fingerprint", "version", "resamples"))
+                weights.setdefault(record["data"].get("val", ""), {})[key] = found
             for part in ("data", "provenance", "latency", "seconds", "per_class"):
                 if not isinstance(record[part], dict):
                     raise ValueError(f"its field {part!r} is no object; restore it from version control, or remove it")
@@ -124,7 +127,22 @@ def _readable(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
             broken.append(f"{key}.json: {error}")
         else:
             records[key] = record
+    for key in _unpaired({data: {k: v for k, v in of.items() if k in records} for data, of in weights.items()}):
+        broken.append(f"{key}.json: its resamples are not those of the other records of this data; evaluate again")
+        del records[key]
     return records, broken
+
+
+def _unpaired(weights: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the keys of records that were resampled otherwise than most of their data, so that none pairs with them.
+
+    ``weights`` is, by the data's fingerprint and a record's key, what makes two records' resamples the same.
+    """
+    left_out = []
+    for found in weights.values():
+        usual = Counter(found.values()).most_common(1)
+        left_out += [key for key, each in found.items() if each != usual[0][0]]
+    return left_out
 
 
 def _require(config: Mapping[str, Any]) -> None:
@@ -177,12 +195,13 @@ def _data_flags(base: Config) -> tuple[str | None, *tuple[str, ...]]:
 
 def _fingerprints(records: Mapping[str, Mapping[str, Any]]) -> Any:
     """Return the function from a source of data to the fingerprints that records of it name."""
-    known = {
-        json.dumps(record["config"]["data"]["source"], sort_keys=True): Fingerprints(
-            record["data"].get("train", ""), record["data"].get("val", "")
-        )
-        for record in records.values()
-    }
+    named: dict[str, Counter[Fingerprints]] = {}
+    for record in records.values():
+        place = json.dumps(record["config"]["data"]["source"], sort_keys=True)
+        found = Fingerprints(record["data"].get("train", ""), record["data"].get("val", ""))
+        named.setdefault(place, Counter())[found] += 1
+    # the usual ones: a record that names others is of none of these rows
+    known = {place: counts.most_common(1)[0][0] for place, counts in named.items()}
 
     def fingerprints(source: SourceConfig) -> Fingerprints:
         tree = Config().with_("data.source", source).to_dict()["data"]["source"]

@@ -311,3 +311,20 @@ def test_pages_work_in_a_browser_on_a_phone(reports) -> None:
         page.run("filter.value = ''; filter.dispatchEvent(new Event('change'))")
         assert page.run(shown) == list(DECLARED)
         assert page.problems == []
+
+
+def test_a_record_of_other_data_or_resamples_does_not_hide_the_others(tmp_path) -> None:
+    paths = publish_runs(tmp_path, "shapes")
+    whole = {name: r["evaluation_key"] for name, r in published_report(paths[0].parent).records.items() if r}
+    others = {name for name, key in whole.items() if key != paths[-1].stem}
+    assert others
+    for part, name in (("data", "val"), ("resamples", "fingerprint")):
+        content = paths[-1].read_text()
+        record = json.loads(content)
+        record[part][name] = "other"
+        paths[-1].write_text(json.dumps(record))
+        report = published_report(paths[-1].parent)
+        ran = {name for name, record in report.records.items() if record is not None}
+        assert ran == (others if part == "resamples" else set(whole))
+        assert ("its resamples are not those of the other records" in " ".join(report.broken)) == (part == "resamples")
+        paths[-1].write_text(content)
