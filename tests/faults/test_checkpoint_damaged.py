@@ -144,7 +144,7 @@ def test_weights_that_do_not_say_their_classes_are_refused(classes, run, tmp_pat
     detector = load_detector(run)
     metadata = {"config": detector.config.to_json(), "category_ids": json.dumps([1, 2, 3])}
     save_file(state, tmp_path / "x.safetensors", {**metadata, **({} if classes is None else {"classes": classes})})
-    with pytest.raises(CheckpointError, match=r"x\.safetensors does not say what its classes are"):
+    with pytest.raises(CheckpointError, match=r"x\.safetensors.* classes "):
         load_detector(tmp_path / "x.safetensors")
 
 
