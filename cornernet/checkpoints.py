@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -220,19 +219,17 @@ def _listed(path: Path, metadata: Mapping[str, str], name: str, kind: type) -> l
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own words advise to read it all the same, and run what is in it
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
-        holds = f"it asks for {wanted[1]}" if wanted else "it holds something else than tensors, or it is damaged"
-        raise CheckpointError(
-            f"{path} cannot be read as weights: {holds}. Only tensors are read from pickled files, never code: "
-            "save the state dict alone"
-        ) from error
     except Exception as error:
-        reason = str(error).partition(". ")[0].splitlines()[0] if str(error) else type(error).__name__
+        # torch's own words advise to read it all the same, and run what is in it
+        if "weights_only" in str(error):
+            wanted = re.search(r"GLOBAL (\S+)", str(error))
+            holds = f"it asks for {wanted[1]}" if wanted else "it holds something else than tensors, or it is damaged"
+            fix = "save the state dict alone"
+        else:
+            reason = str(error).partition(". ")[0].splitlines()[0] if str(error) else type(error).__name__
+            holds, fix = f"it is no file of torch's, or damaged or cut short ({reason})", "download or copy it again"
         raise CheckpointError(
-            f"{path} cannot be read as weights: it is no file of torch's, or damaged or cut short ({reason}). Download "
-            "or copy it again; only tensors are read from pickled files, never code"
+            f"{path} cannot be read as weights: {holds}; {fix}. Only tensors are read from pickled files, never code"
         ) from error
     return _state_dict(state, str(path))
 
