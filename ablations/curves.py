@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cornernet.evaluation import Evaluation
+from cornernet.run_metrics import read_metrics
 
 __all__ = ["MAX_POINTS", "curves", "loss_curve"]
 
@@ -37,15 +37,7 @@ def loss_curve(metrics: Path, points: int = MAX_POINTS) -> dict[str, Any]:
     Lines are averaged in runs of equal length, and stand at the last iteration of each. A line that was cut short, by
     a machine that stopped, is left out.
     """
-    lines = []
-    if metrics.is_file():
-        for text in metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict) and "loss/total" in line:
-                lines.append(line)
+    lines = [line for line in read_metrics(metrics) if "loss/total" in line]
     size = max(1, math.ceil(len(lines) / points))
     runs = [lines[start : start + size] for start in range(0, len(lines), size)]
     names = [name for name in (lines[0] if lines else ()) if name.startswith("loss/")]

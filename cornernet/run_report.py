@@ -26,6 +26,7 @@ from cornernet.evaluation import detect_all
 from cornernet.figures import plain, rendered, styled, subplots
 from cornernet.html import Cell, details, escape, figure, inline_svg, page, picture, table
 from cornernet.pictures import image_f1
+from cornernet.run_metrics import read_metrics
 
 __all__ = ["SCORE", "run_page"]
 
@@ -66,16 +67,11 @@ def _without_place(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of metrics.jsonl; one that was cut short, by a machine that stopped, is left out."""
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict) and type(line.get("iteration")) is int:
-            lines.append({name: value for name, value in line.items() if value is None or _is_number(value)})
-    return lines
+    """Return the lines of metrics.jsonl with their numbers."""
+    return [
+        {name: value for name, value in line.items() if value is None or _is_number(value)}
+        for line in read_metrics(path)
+    ]
 
 
 def _is_number(value: object) -> bool:

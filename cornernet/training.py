@@ -60,6 +60,7 @@ from cornernet.evaluation import Evaluation, evaluate
 from cornernet.files import atomic_write, remove_unfinished, sync
 from cornernet.progress import Progress
 from cornernet.run_checkpoints import newest, read_checkpoint, tidy, write_checkpoint
+from cornernet.run_metrics import read_metrics
 from cornernet.showing import early_look, write_image
 
 __all__ = ["Interrupted", "TrainingError", "learning_rate", "resolve_device", "train"]
@@ -398,7 +399,7 @@ class _Run:
 
     def evaluated(self, done: int) -> bool:
         """Tell whether the metrics have an evaluation after so many iterations."""
-        return any(line["iteration"] == done and "val/AP" in line for line in _lines(self.out / "metrics.jsonl"))
+        return any(line["iteration"] == done and "val/AP" in line for line in read_metrics(self.out / "metrics.jsonl"))
 
     def evaluate_and_log(self, done: int, stop: _StopAtBoundary) -> bool:
         """Evaluate on the first process and write its metrics, unless a stop is asked for meanwhile, in any process.
@@ -753,15 +754,4 @@ def _append(path: Path, record: dict[str, Any]) -> None:
 def _truncate_metrics(path: Path, done: int) -> None:
     """Drop the lines that were written after the checkpoint that a run resumes from, and a torn last line."""
     if path.exists():
-        atomic_write(path, "".join(json.dumps(line) + "\n" for line in _lines(path) if line["iteration"] <= done))
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a file of metrics, none where there is no file; one that was cut short is left out."""
-    found = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            line = json.loads(text)
-            if isinstance(line, dict) and "iteration" in line:
-                found.append(line)
-    return found
+        atomic_write(path, "".join(json.dumps(line) + "\n" for line in read_metrics(path) if line["iteration"] <= done))

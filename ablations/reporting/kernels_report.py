@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from ablations.reporting.figures.style import Drawing, drawing, legend, look, subplots
 from ablations.reporting.grid import Grid, Row, markdown_escape
+from ablations.reporting.made_with import measured_with
 from cornernet.html import Cell, details, escape, figure, inline_svg, page
 
 __all__ = ["KernelReport", "kernel_files", "read_benchmarks"]
@@ -96,8 +97,7 @@ def kernel_files(report: KernelReport) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     if made.svg is not None and made.png is not None:
         files = {f"{report.name}.svg": made.svg, f"{report.name}.png": made.png}
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))
-    about = f"{report.threads} threads; {versions}; measured {report.date[:10]}."
+    about = measured_with(report.threads, report.versions, report.date)
     how = (
         "Times in units of the memory floor, torch.add of the same two maps into a new one: the median of pairs timed "
         "in turn in one process, with quartiles."

@@ -9,7 +9,7 @@ from ablations.reporting.published import Report
 from ablations.reporting.tables import FAILED, NOT_RECORDED, NOT_RUN
 from cornernet.html import Cell
 
-__all__ = ["made_with", "provenance_rows", "runs_rows"]
+__all__ = ["made_with", "measured_with", "provenance_rows", "runs_rows"]
 
 RUNS_HEADER = ("study", "variant", "seed", "iterations", "seconds", "processor", "torch", "revision")
 
@@ -108,3 +108,9 @@ def runs_rows(report: Report) -> list[list[Cell]]:
             ]
         )
     return lines
+
+
+def measured_with(threads: int, versions: Mapping[str, str], date: str) -> str:
+    """Return the sentence below a benchmark's heading: on how many threads, with what, and on which day."""
+    named = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return f"{threads} threads; {named}; measured {date[:10]}."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.reporting.grid import Grid, Row, markdown_escape
+from ablations.reporting.made_with import measured_with
 from cornernet.html import Cell, escape, page
 
 __all__ = ["SUITES", "SpeedReport", "read_speeds", "speed_files"]
@@ -67,13 +68,12 @@ def read_speeds(path: Path) -> SpeedReport:
 def speed_files(report: SpeedReport) -> dict[str, bytes]:
     """Return a table in Markdown and a page, by name, to stand beside the JSON."""
     title = f"Speed of {report.suite} on {report.device}"
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))
     how = (
         "Each row's way and what it is held against were timed in turn in one process: median times, and the median "
         "and quartiles of the ratios of pairs, above 1 where the way is the faster. GFLOP/s beside a large torch.mm "
         "in the same process. Peak memory is beyond weights and inputs. Float32 where nothing else is said."
     )
-    about = f"{report.threads} threads; {versions}; measured {report.date[:10]}."
+    about = measured_with(report.threads, report.versions, report.date)
     grid = report.grid()
     text = [
         f"# {markdown_escape(title)}",
