@@ -132,6 +132,10 @@ def run_here(root: Path, group: Sequence[Job], processes: int, side_by_side: int
     While another process holds the training, of a task that was lost for example, it is waited for. Jobs whose records
     it left are not run again.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # what a script runs in the background ignores interrupts, and so does the Ray that it starts; but Ray cancels a
+        # task by one
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     store = Store(root)
     while (lock := store.acquire(group[0])) is None:
         time.sleep(SECONDS_BETWEEN_LOOKS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -43,7 +44,10 @@ def job(**training: Any) -> Job:
 
 @pytest.fixture(scope="module")
 def executor() -> Iterator[RayExecutor]:
+    # as where a script starts it in the background: interrupts are ignored, and what is started inherits that
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     with on_ray(None, 2, 0) as started:
+        signal.signal(signal.SIGINT, before)
         yield started
 
 
