@@ -489,6 +489,12 @@ def test_detect_takes_arrays_and_paths_alone_and_in_sequences(photo_file: Path) 
         (found,) = detect(seer(), alone, config)
         np.testing.assert_array_equal(found.boxes, many[0].boxes)
     assert {row["category_id"] for row in many[1].to_coco()} == {10, 20, 30}
+    assert {found.classes for found in many} == {("a", "b", "c")}
+    named = seer()
+    named.classes, named.category_ids = ("x", "y", "z"), (4, 5, 6)
+    assert [found.classes for found in detect(named, [photo], config)] == [("x", "y", "z")]
+    assert [found.classes for found in detect(named, [photo], config, ("a", "b", "c"))] == [("a", "b", "c")]
+    assert {row["category_id"] for row in detect(named, photo_file, config)[0].to_coco()} == {4, 5, 6}
     assert detect(seer(), [], config) == []
 
 

@@ -100,6 +100,13 @@ def test_p_at_its_ends() -> None:
     assert math.isnan(detectable_difference(math.nan, 1, 1.0))
 
 
+def test_a_one_sided_p_value_is_small_on_its_own_side_alone() -> None:
+    found = PairedDifference(per_seed={0: 1.0, 1: 2.0, 2: 3.0}, resamples={s: np.array([0.0, 1.0]) for s in range(3)})
+    assert found.one_sided(0.0) == pytest.approx(found.p_value(0.0) / 2)
+    assert found.one_sided(5.0) == pytest.approx(1 - found.p_value(5.0) / 2)
+    assert found.one_sided(0.0) < 0.5 < found.one_sided(5.0)
+
+
 def test_spreads_and_levels_that_are_none_are_errors() -> None:
     with pytest.raises(ValueError, match="cannot be negative"):
         half_width(-1.0, 3, 1.0)
@@ -164,6 +171,9 @@ def test_resamples_without_the_metric_are_left_out_of_the_spread() -> None:
 def test_a_seed_without_the_metric_is_left_out() -> None:
     arms = {0: measured(None, [math.nan]), 1: measured(math.nan, [math.nan]), 2: measured(0.5, [0.5])}
     assert paired_difference("AP", arms, arms).seeds == (2,)
+    # that one of the two has it is not enough
+    assert paired_difference("AP", {0: arms[0], 2: arms[2]}, {0: arms[2], 2: arms[2]}).seeds == (2,)
+    assert paired_difference("AP", {0: arms[2]}, {0: arms[0]}).unmeasured == (0,)
     nothing = paired_difference("AP", {}, {})
     assert nothing.seeds == ()
     assert math.isnan(nothing.mean)
@@ -204,6 +214,10 @@ def test_incomplete_differences_are_errors() -> None:
 def test_a_record_without_resamples_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match="evaluations/abc lacks the field 'resamples'"):
         Measurement.from_record({"metrics": {}}, "evaluations/abc")
+    with pytest.raises(ValueError, match="^the record lacks the field 'metrics'"):
+        Measurement.from_record({})
+    with pytest.raises(ValueError, match="evaluations/abc"):
+        Measurement.from_record({"metrics": {}, "resamples": {"fingerprint": 3}}, "evaluations/abc")
     record = {"metrics": {"AP": 0.5}, "resamples": measured(0.5, [0.25, 0.75]).resamples.to_record()}
     assert Measurement.from_record(record).resamples.values["AP"].tolist() == [0.25, 0.75]
 
@@ -248,7 +262,11 @@ def test_the_level_of_an_arm_has_the_same_interval_with_its_own_spreads() -> Non
     assert (found.mean, found.seed_sd, found.image_sd) == pytest.approx((54, 4, 10))
     half = half_width(4, 3, 10)
     assert found.interval() == pytest.approx((54 - half, 54 + half))
-    with pytest.raises(ValueError, match="seed 1: the arm was evaluated on other images"):
+    lacking = {0: Measurement(metrics={"AP": 0.5}, resamples=None)}
+    with pytest.raises(ValueError, match="seed 0: the arm has no resamples of AP; evaluate again"):
+        arm_mean("AP", lacking)
+    assert math.isnan(arm_mean("AP", lacking, resamples_required=False).image_sd)
+    with pytest.raises(ValueError, match="seed 1: the arm was evaluated on other images, .*; evaluate all arms"):
         arm_mean("AP", {0: arm[0], 1: measured(0.5, [0.1, 0.2, 0.3], "other")})
 
 

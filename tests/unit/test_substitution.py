@@ -84,7 +84,11 @@ def test_a_true_corner_never_pairs_with_what_is_none() -> None:
     assert sorted(candidates.labels.tolist()) == [0, 1]
     assert candidates.scores.tolist() == [1, 1]
     (points,) = corners(found, testing)
-    assert [len(kind.scores) for kind in points] == [2, 2]
+    assert [kind.labels.tolist() for kind in points] == [[0, 1], [0, 1]]
+    assert [kind.scores.tolist() for kind in points] == [[1, 1], [1, 1]]
+    for kind, offset, cells in zip(points, found.offsets, ([[1, 1], [3, 2]], [[6, 6], [14, 9]]), strict=True):
+        places = [[x + offset[0, 0, y, x].item(), y + offset[0, 1, y, x].item()] for x, y in cells]
+        torch.testing.assert_close(kind.xy, torch.tensor(places))
 
 
 @pytest.mark.parametrize("which", [ALL, ("embeddings", "offsets"), ("heatmaps",)])
