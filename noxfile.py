@@ -100,6 +100,19 @@ def property(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def mutation(session: nox.Session) -> None:
+    """Change one thing at a time in what computes numbers, and see whether a fast test notices (docs/reliability.md).
+
+    Names of mutants, such as 'ablations.statistics.*', take these alone; a run that was interrupted goes on. What is
+    changed and which tests look stands in pyproject.toml; `mutmut show NAME` prints a mutant.
+    """
+    install(session, "tests", "mutation")
+    session.env["OMP_NUM_THREADS"] = "1"
+    session.run("mutmut", "run", "--max-children", WORKERS, *session.posargs)
+    session.run("python", "tests/mutation_score.py")
+
+
+@nox.session(default=False)
 def faults(session: nox.Session) -> None:
     """Kill trainings, studies and the renderer hundreds of times, fill disks, damage files (docs/reliability.md).
 

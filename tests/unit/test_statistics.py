@@ -214,7 +214,7 @@ def test_incomplete_differences_are_errors() -> None:
 def test_a_record_without_resamples_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match="evaluations/abc lacks the field 'resamples'"):
         Measurement.from_record({"metrics": {}}, "evaluations/abc")
-    with pytest.raises(ValueError, match="^the record lacks the field 'metrics'"):
+    with pytest.raises(ValueError, match=r"^the record lacks the field 'metrics'"):
         Measurement.from_record({})
     with pytest.raises(ValueError, match="evaluations/abc"):
         Measurement.from_record({"metrics": {}, "resamples": {"fingerprint": 3}}, "evaluations/abc")
@@ -266,7 +266,7 @@ def test_the_level_of_an_arm_has_the_same_interval_with_its_own_spreads() -> Non
     with pytest.raises(ValueError, match="seed 0: the arm has no resamples of AP; evaluate again"):
         arm_mean("AP", lacking)
     assert math.isnan(arm_mean("AP", lacking, resamples_required=False).image_sd)
-    with pytest.raises(ValueError, match="seed 1: the arm was evaluated on other images, .*; evaluate all arms"):
+    with pytest.raises(ValueError, match=r"seed 1: the arm was evaluated on other images, .*; evaluate all arms"):
         arm_mean("AP", {0: arm[0], 1: measured(0.5, [0.1, 0.2, 0.3], "other")})
 
 
