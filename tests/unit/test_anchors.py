@@ -246,6 +246,11 @@ def test_labels_codes_and_counts_agree() -> None:
         assert nearest.max() < 1e-4
 
 
+def test_boxes_and_labels_are_of_as_many_images() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        build([[[0.0, 0.0, 5.0, 5.0]], []], [[0]])
+
+
 def test_no_objects_at_all() -> None:
     targets = build([[], []], [[], []])
     assert targets.counts().tolist() == [0]

@@ -95,8 +95,16 @@ def test_the_object_dependent_radius_grows_with_the_object() -> None:
 
 @pytest.mark.parametrize("box", [[-1, 0, 5, 5], [0, 0, 95, 5], [0, 0, 5, 63.5]])
 def test_boxes_outside_the_image_are_refused(box) -> None:
-    with pytest.raises(ValueError, match="inside the image"):
+    with pytest.raises(ValueError, match="inside the image of 63x95 pixels"):
         build([[box]], [[0]])
+
+
+def test_boxes_and_labels_are_of_as_many_images_and_an_empty_batch_is_one() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        build([[[0, 0, 5, 5]], []], [[0]])
+    nothing = build([], [])
+    assert nothing.mask.shape == (0, 0)
+    assert nothing.counts().tolist() == [0, 0, 0]
 
 
 def test_labels_outside_the_classes_are_refused() -> None:
