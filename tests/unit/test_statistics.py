@@ -153,6 +153,11 @@ def test_a_difference_is_in_points_and_its_image_spread_that_of_the_mean_over_se
     # what images do to one seed they undo to the other
     assert found.image_sd == pytest.approx(0, abs=1e-9)
     assert not found.enough_seeds
+    alike = PairedDifference(per_seed=found.per_seed, resamples={s: np.array([1.0, 3.0, 8.0]) for s in found.seeds})
+    for power in (0.5, 0.8):
+        expected = detectable_difference(alike.seed_sd, 2, alike.image_sd, power)
+        assert alike.detectable(power) == expected
+    assert alike.detectable() == expected > found.detectable()
 
 
 def test_noise_of_images_that_both_arms_share_cancels() -> None:
