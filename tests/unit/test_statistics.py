@@ -58,6 +58,17 @@ def test_the_half_width_by_hand() -> None:
     assert half_width(2.0, 3, 1.5) == pytest.approx(math.sqrt(4.30265**2 * 4 / 3 + 1.959964**2 * 2.25), rel=1e-5)
 
 
+@pytest.mark.parametrize("level", [0.0, 1.0, 1.5, 95.0, -0.5])
+def test_levels_lie_between_none_and_all(level) -> None:
+    with pytest.raises(ValueError, match="confidence"):
+        half_width(1.0, 3, 1.0, level)
+    if level:
+        with pytest.raises(ValueError, match="power"):
+            detectable_difference(1.0, 3, 1.0, level)
+    assert half_width(1.0, 2, 1.0, 0.01) < half_width(1.0, 2, 1.0, 0.99)
+    assert detectable_difference(1.0, 2, 1.0, 0.5) < detectable_difference(1.0, 2, 1.0, 0.99)
+
+
 def test_the_detectable_difference_by_hand() -> None:
     # t(.975, 4) + t(.8, 4) = 2.7764 + 0.9410, and 2.80 for the images
     expected = math.sqrt((2.77645 + 0.94096) ** 2 * 4 / 5 + 2.801585**2 * 2.25)
@@ -267,6 +278,8 @@ def test_the_level_of_an_arm_has_the_same_interval_with_its_own_spreads() -> Non
     assert (found.mean, found.seed_sd, found.image_sd) == pytest.approx((54, 4, 10))
     half = half_width(4, 3, 10)
     assert found.interval() == pytest.approx((54 - half, 54 + half))
+    half = half_width(4, 3, 10, 0.5)
+    assert found.interval(0.5) == pytest.approx((54 - half, 54 + half))
     lacking = {0: Measurement(metrics={"AP": 0.5}, resamples=None)}
     with pytest.raises(ValueError, match="seed 0: the arm has no resamples of AP; evaluate again"):
         arm_mean("AP", lacking)

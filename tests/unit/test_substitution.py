@@ -121,6 +121,7 @@ def test_laying_a_box_on_the_canvas_undoes_its_way_back(height, width, scale, mi
     boxes = torch.from_numpy(np.concatenate([low, high], axis=1)).float()
     columns = torch.ones(3), torch.ones(3, 2), torch.zeros(3, dtype=torch.int64)
     back = restore(Candidates(lay(boxes, placement, mirrored), *columns), placement, mirrored)
+    assert torch.equal(lay(boxes, placement), lay(boxes, placement, False))
     torch.testing.assert_close(back.boxes, boxes, rtol=0, atol=1e-3)
 
 
