@@ -224,6 +224,7 @@ def test_inputs_of_an_exact_multiple_have_the_cells_of_one_pixel_less() -> None:
     inside = np.flatnonzero((anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= 24) & (anchors[:, 3] <= 16))
     for index in inside[:: len(inside) // 5]:
         targets = build([[(anchors[index] * 4).tolist()]], [[2]], size=(64, 96))
+        assert targets.labels.shape == (1, len(anchors))
         assert targets.labels[0, index] == 2
         torch.testing.assert_close(targets.codes[0, index], torch.zeros(4), rtol=0, atol=1e-6)
 

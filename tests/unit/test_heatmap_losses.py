@@ -60,6 +60,9 @@ def test_a_cell_costs_the_same_whatever_is_around_it(name: str) -> None:
     logits = torch.tensor([math.log(p / (1 - p)) for p in ps], dtype=torch.float64).reshape(1, 1, 2, 2)
     together = HEATMAP_LOSSES[name](logits, torch.tensor(ys, dtype=torch.float64).reshape(1, 1, 2, 2), config(name))
     assert together.flatten().tolist() == pytest.approx([cell(name, p, y) for p, y in zip(ps, ys, strict=True)])
+    # targets come in float32, whatever the logits are in
+    single = HEATMAP_LOSSES[name](logits, torch.tensor(ys).reshape(1, 1, 2, 2), config(name))
+    torch.testing.assert_close(single, together, rtol=1e-5, atol=1e-6)
 
 
 @ROWS
