@@ -33,11 +33,14 @@ def install(session: nox.Session, *groups: str, project: str | None = ".[cuda,ex
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests, a worker a core; arguments go to pytest."""
+    """Run the tests, a worker a core; arguments go to pytest. With --cov a package under 90% of coverage fails."""
     install(session, "tests")
     # one thread a worker: the machine's cores are taken by the workers
     session.env["OMP_NUM_THREADS"] = "1"
     session.run("pytest", "-n", WORKERS, "--dist", "loadgroup", *session.posargs)
+    if "--cov" in session.posargs:
+        for package in ("cornernet", "kernels", "ablations"):
+            session.run("coverage", "report", f"--include={package}/*", "--format=total", "--fail-under=90")
 
 
 @nox.session
@@ -97,6 +100,20 @@ def property(session: nox.Session) -> None:
     session.env["HYPOTHESIS_PROFILE"] = os.environ.get("HYPOTHESIS_PROFILE", "thorough")
     session.env["OMP_NUM_THREADS"] = "1"
     session.run("pytest", "-n", WORKERS, "tests/property", *session.posargs)
+
+
+@nox.session(default=False)
+def mutation(session: nox.Session) -> None:
+    """Change one thing at a time in what computes numbers, and see whether a fast test notices (docs/reliability.md).
+
+    Names of mutants, such as 'ablations.statistics.*', take these alone; a run that was interrupted goes on. What is
+    changed and which tests look stands in pyproject.toml; `mutmut show NAME` prints a mutant.
+    """
+    install(session, "tests", "mutation")
+    session.env["OMP_NUM_THREADS"] = "1"
+    session.env["HYPOTHESIS_PROFILE"] = "mutation"
+    session.run("mutmut", "run", "--max-children", WORKERS, *session.posargs)
+    session.run("python", "tests/mutation_score.py")
 
 
 @nox.session(default=False)

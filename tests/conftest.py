@@ -6,7 +6,7 @@ import os
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # read by Triton when a kernel is defined, so it must be set before kernels.triton_pool is imported
 if not torch.cuda.is_available():
@@ -18,6 +18,9 @@ settings.register_profile("default", max_examples=12, derandomize=True, **_COMMO
 settings.register_profile("ci", max_examples=150, **_COMMON)
 settings.register_profile("thorough", max_examples=500, **_COMMON)
 settings.register_profile("exhaustive", max_examples=3000, **_COMMON)
+# of a mutant only whether a test fails is asked, not the smallest example
+_NO_SHRINKING = [phase for phase in Phase if phase not in (Phase.shrink, Phase.explain)]
+settings.register_profile("mutation", max_examples=12, derandomize=True, phases=_NO_SHRINKING, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

@@ -21,8 +21,8 @@ from cornernet.data import open_dataset
 from cornernet.evaluation import evaluate
 from cornernet.heads.anchor import AnchorPredictions
 from cornernet.heads.anchor.anchors import anchor_boxes, anchor_shapes, decode, encode
-from cornernet.heads.anchor.losses import box_loss, focal_loss
-from cornernet.heads.anchor.targets import IGNORED, NEGATIVE, TargetBuilder, assign
+from cornernet.heads.anchor.losses import anchor_losses, box_loss, focal_loss
+from cornernet.heads.anchor.targets import IGNORED, NEGATIVE, AnchorTargets, TargetBuilder, assign
 from cornernet.postprocess import detect, lay, place, restore, suppress
 from cornernet.training import train
 
@@ -218,6 +218,17 @@ def test_an_object_that_is_an_anchor_is_learned_by_it_with_a_code_of_zero() -> N
         torch.testing.assert_close(targets.codes[0, index], torch.zeros(4), rtol=0, atol=1e-6)
 
 
+def test_inputs_of_an_exact_multiple_have_the_cells_of_one_pixel_less() -> None:
+    # 96 by 64 pixels are 24 by 16 cells of four pixels each, where 95 by 63 are of a little less
+    anchors = anchor_boxes(((16, 24), (8, 12)), (4, 8), AnchorHeadConfig())
+    inside = np.flatnonzero((anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= 24) & (anchors[:, 3] <= 16))
+    for index in inside[:: len(inside) // 5]:
+        targets = build([[(anchors[index] * 4).tolist()]], [[2]], size=(64, 96))
+        assert targets.labels.shape == (1, len(anchors))
+        assert targets.labels[0, index] == 2
+        torch.testing.assert_close(targets.codes[0, index], torch.zeros(4), rtol=0, atol=1e-6)
+
+
 def test_labels_codes_and_counts_agree() -> None:
     boxes = [[10.0, 5.0, 50.0, 40.0], [60.0, 20.0, 90.0, 60.0]]
     targets = build([boxes, [], boxes[1:]], [[2, 0], [], [1]])
@@ -234,6 +245,11 @@ def test_labels_codes_and_counts_agree() -> None:
         cells = torch.tensor(image_boxes) / torch.tensor([95 / 24, 63 / 16] * 2)
         nearest = (decoded[:, None] - cells[None]).abs().amax(-1).amin(1)
         assert nearest.max() < 1e-4
+
+
+def test_boxes_and_labels_are_of_as_many_images() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        build([[[0.0, 0.0, 5.0, 5.0]], []], [[0]])
 
 
 def test_no_objects_at_all() -> None:
@@ -320,6 +336,40 @@ def test_the_box_loss_by_hand() -> None:
     codes, targets = torch.tensor([[0.25, 2.0, 0.0, -1.0]]), torch.zeros(1, 4)
     assert box_loss(codes, targets, 0.5).item() == pytest.approx(0.25**2 / 2 / 0.5 + (2 - 0.25) + (1 - 0.25))
     assert box_loss(codes, targets, 0.0).item() == pytest.approx(3.25)
+
+
+def test_the_losses_of_a_batch_are_sums_over_its_anchors_divided_by_its_positives() -> None:
+    # one level of two cells with one anchor each, two pictures: class 0 and none, class 1 and ignored
+    labels = torch.tensor([[0, NEGATIVE], [1, IGNORED]])
+    logits, codes = torch.randn(2, 2, 1, 2), torch.randn(2, 4, 1, 2)
+    targets = AnchorTargets(labels, torch.randn(2, 2, 4))
+    counts = targets.counts()
+    assert counts.tolist() == [2]
+    found = anchor_losses(AnchorPredictions((logits,), (codes,)), targets, PLAIN, 2, counts)
+    by_cell = logits.flatten(2).transpose(1, 2)
+    whole = focal_loss(by_cell, labels, PLAIN.focal_alpha, PLAIN.focal_gamma).item()
+    assert found.classification.item() == pytest.approx(whole / 2, rel=1e-5)
+    learned = torch.stack([codes[0, :, 0, 0], codes[1, :, 0, 0]])
+    expected = box_loss(learned, targets.codes[:, 0], PLAIN.box_beta).item()
+    assert found.box.item() == pytest.approx(expected / 2, rel=1e-5)
+    # one positive divides by one, and so does none
+    for count in (0.0, 1.0):
+        alone = anchor_losses(AnchorPredictions((logits,), (codes,)), targets, PLAIN, 2, torch.tensor([count]))
+        assert (alone.classification.item(), alone.box.item()) == pytest.approx((whole, expected), rel=1e-5)
+
+
+def test_every_tensor_goes_where_the_targets_go(monkeypatch) -> None:
+    targets = build([[[4.0, 4.0, 40.0, 50.0]]], [[1]])
+    mapped = targets.map(lambda x: x.double() + 3)
+    assert torch.equal(mapped.labels, targets.labels.double() + 3)
+    assert torch.equal(mapped.codes, targets.codes.double() + 3)
+    moved = targets.to(torch.device("meta"))
+    assert (moved.labels.device.type, moved.codes.device.type) == ("meta", "meta")
+    # page-locking needs a GPU: what is asked of each tensor is seen instead
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x.clone().fill_(7))
+    pinned = targets.pin_memory()
+    assert (pinned.labels == 7).all()
+    assert (pinned.codes == 7).all()
 
 
 BATCHES = {
@@ -505,6 +555,12 @@ def test_candidates_are_the_best_over_levels_and_classes_and_nan_is_none() -> No
     coarse = [4.5 * 4 - 8, 1.5 * 4 - 8, 4.5 * 4 + 8, 1.5 * 4 + 8]
     torch.testing.assert_close(found.boxes, torch.tensor([coarse, [3.5, 1.5, 7.5, 5.5], coarse]))
     assert found.corner_scores.shape == (3, 2)
+    # with room for every anchor and class, what is no number is still no candidate
+    every = recipe("tiny").with_("testing.num_candidates", 10_000).testing
+    (found,) = head.decode(AnchorPredictions(tuple(logits), tuple(codes)), every)
+    # all but one code's three classes, and the logit that is none
+    assert len(found.scores) == 3 * (16 * 24 + 8 * 12 + 4 * 6) - 3 - 1
+    assert (found.scores > 0).all()
 
 
 def test_what_is_of_corners_alone_is_refused() -> None:

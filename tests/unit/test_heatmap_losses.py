@@ -55,6 +55,17 @@ def test_any_logits_give_finite_losses_and_gradients(name: str, extreme: float) 
 
 
 @ROWS
+def test_a_cell_costs_the_same_whatever_is_around_it(name: str) -> None:
+    ps, ys = [0.1, 0.5, 0.9, 0.3], [0.0, 1.0, 0.6, 0.9]
+    logits = torch.tensor([math.log(p / (1 - p)) for p in ps], dtype=torch.float64).reshape(1, 1, 2, 2)
+    together = HEATMAP_LOSSES[name](logits, torch.tensor(ys, dtype=torch.float64).reshape(1, 1, 2, 2), config(name))
+    assert together.flatten().tolist() == pytest.approx([cell(name, p, y) for p, y in zip(ps, ys, strict=True)])
+    # targets come in float32, whatever the logits are in
+    single = HEATMAP_LOSSES[name](logits, torch.tensor(ys).reshape(1, 1, 2, 2), config(name))
+    torch.testing.assert_close(single, together, rtol=1e-5, atol=1e-6)
+
+
+@ROWS
 def test_a_target_met_exactly_has_finite_gradients(name: str) -> None:
     # |y - p| is 0 there, to a power
     logits = torch.zeros(1, 1, 2, 2, requires_grad=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from cornernet import build_detector, recipe
 from cornernet.config import CornerHeadConfig
-from cornernet.heads.corner.losses import heatmap_loss, offset_loss, pull_and_push_loss
+from cornernet.heads.corner.losses import gather, heatmap_loss, offset_loss, pull_and_push_loss
 from cornernet.heads.corner.targets import TargetBuilder
 
 SIZE = (63, 63)
@@ -113,6 +115,21 @@ def test_pull_and_push_by_hand() -> None:
     assert push.item() == pytest.approx((2 * 1 - 4 / 2.0001) / 2.0001, abs=1e-4)
     _, close = pull_and_push_loss(torch.zeros(1, 2, 1), torch.zeros(1, 2, 1), mask[:, :2])
     assert close.item() == pytest.approx((4 - 4 / 2.0001) / 2.0001, rel=1e-4)
+
+
+def test_the_margin_of_the_configuration_pushes() -> None:
+    detector, images, boxes, labels = make("three", embedding_dim=4)
+    outputs, targets = detector(images), detector.head.targets(boxes, labels, SIZE)
+    for margin in (0.5, 3.0):
+        detector.head.config = dataclasses.replace(detector.head.config, push_margin=margin)
+        stacks = [
+            pull_and_push_loss(
+                *(gather(e, i) for e, i in zip(stack.embeddings, targets.indices, strict=True)), targets.mask, margin
+            )[1]
+            for stack in outputs
+        ]
+        found = detector.head.loss(outputs, targets)["push"].item()
+        assert found == pytest.approx(sum(push.item() for push in stacks) / len(stacks), rel=1e-5)
 
 
 def test_offset_loss_is_smooth_l1_over_objects() -> None:

@@ -188,6 +188,13 @@ def test_no_box_and_one_box_come_back_as_they_are(count: int, switches: dict[str
         np.testing.assert_allclose(soft_nms(rows, method=method, **switches), rows, rtol=1e-6)
 
 
+def test_soft_nms_computes_in_float32_whatever_it_is_given() -> None:
+    rows = np.random.default_rng(0).random((12, 7)) * [9, 9, 9, 9, 1, 1, 1] + [0, 0, 9, 9, 0, 0, 0]
+    found = soft_nms(rows, merge_exponent=10.0)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, soft_nms(rows.astype(np.float32), merge_exponent=10.0))
+
+
 def test_soft_nms_refuses_other_shapes_and_methods() -> None:
     with pytest.raises(ValueError, match=r"\[N, 7\], not \[3, 5\]"):
         soft_nms(np.zeros((3, 5), np.float32))
@@ -489,6 +496,12 @@ def test_detect_takes_arrays_and_paths_alone_and_in_sequences(photo_file: Path) 
         (found,) = detect(seer(), alone, config)
         np.testing.assert_array_equal(found.boxes, many[0].boxes)
     assert {row["category_id"] for row in many[1].to_coco()} == {10, 20, 30}
+    assert {found.classes for found in many} == {("a", "b", "c")}
+    named = seer()
+    named.classes, named.category_ids = ("x", "y", "z"), (4, 5, 6)
+    assert [found.classes for found in detect(named, [photo], config)] == [("x", "y", "z")]
+    assert [found.classes for found in detect(named, [photo], config, ("a", "b", "c"))] == [("a", "b", "c")]
+    assert {row["category_id"] for row in detect(named, photo_file, config)[0].to_coco()} == {4, 5, 6}
     assert detect(seer(), [], config) == []
 
 

@@ -58,6 +58,17 @@ def test_the_half_width_by_hand() -> None:
     assert half_width(2.0, 3, 1.5) == pytest.approx(math.sqrt(4.30265**2 * 4 / 3 + 1.959964**2 * 2.25), rel=1e-5)
 
 
+@pytest.mark.parametrize("level", [0.0, 1.0, 1.5, 95.0, -0.5])
+def test_levels_lie_between_none_and_all(level) -> None:
+    with pytest.raises(ValueError, match="confidence"):
+        half_width(1.0, 3, 1.0, level)
+    if level:
+        with pytest.raises(ValueError, match="power"):
+            detectable_difference(1.0, 3, 1.0, level)
+    assert half_width(1.0, 2, 1.0, 0.01) < half_width(1.0, 2, 1.0, 0.99)
+    assert detectable_difference(1.0, 2, 1.0, 0.5) < detectable_difference(1.0, 2, 1.0, 0.99)
+
+
 def test_the_detectable_difference_by_hand() -> None:
     # t(.975, 4) + t(.8, 4) = 2.7764 + 0.9410, and 2.80 for the images
     expected = math.sqrt((2.77645 + 0.94096) ** 2 * 4 / 5 + 2.801585**2 * 2.25)
@@ -98,6 +109,13 @@ def test_p_at_its_ends() -> None:
     assert math.isnan(p_value(1.0, 1.0, 3, math.nan))
     assert math.isnan(half_width(math.nan, 1, 1.0))
     assert math.isnan(detectable_difference(math.nan, 1, 1.0))
+
+
+def test_a_one_sided_p_value_is_small_on_its_own_side_alone() -> None:
+    found = PairedDifference(per_seed={0: 1.0, 1: 2.0, 2: 3.0}, resamples={s: np.array([0.0, 1.0]) for s in range(3)})
+    assert found.one_sided(0.0) == pytest.approx(found.p_value(0.0) / 2)
+    assert found.one_sided(5.0) == pytest.approx(1 - found.p_value(5.0) / 2)
+    assert found.one_sided(0.0) < 0.5 < found.one_sided(5.0)
 
 
 def test_spreads_and_levels_that_are_none_are_errors() -> None:
@@ -146,6 +164,11 @@ def test_a_difference_is_in_points_and_its_image_spread_that_of_the_mean_over_se
     # what images do to one seed they undo to the other
     assert found.image_sd == pytest.approx(0, abs=1e-9)
     assert not found.enough_seeds
+    alike = PairedDifference(per_seed=found.per_seed, resamples={s: np.array([1.0, 3.0, 8.0]) for s in found.seeds})
+    for power in (0.5, 0.8):
+        expected = detectable_difference(alike.seed_sd, 2, alike.image_sd, power)
+        assert alike.detectable(power) == expected
+    assert alike.detectable() == expected > found.detectable()
 
 
 def test_noise_of_images_that_both_arms_share_cancels() -> None:
@@ -164,6 +187,9 @@ def test_resamples_without_the_metric_are_left_out_of_the_spread() -> None:
 def test_a_seed_without_the_metric_is_left_out() -> None:
     arms = {0: measured(None, [math.nan]), 1: measured(math.nan, [math.nan]), 2: measured(0.5, [0.5])}
     assert paired_difference("AP", arms, arms).seeds == (2,)
+    # that one of the two has it is not enough
+    assert paired_difference("AP", {0: arms[0], 2: arms[2]}, {0: arms[2], 2: arms[2]}).seeds == (2,)
+    assert paired_difference("AP", {0: arms[2]}, {0: arms[0]}).unmeasured == (0,)
     nothing = paired_difference("AP", {}, {})
     assert nothing.seeds == ()
     assert math.isnan(nothing.mean)
@@ -204,6 +230,10 @@ def test_incomplete_differences_are_errors() -> None:
 def test_a_record_without_resamples_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match="evaluations/abc lacks the field 'resamples'"):
         Measurement.from_record({"metrics": {}}, "evaluations/abc")
+    with pytest.raises(ValueError, match=r"^the record lacks the field 'metrics'"):
+        Measurement.from_record({})
+    with pytest.raises(ValueError, match="evaluations/abc"):
+        Measurement.from_record({"metrics": {}, "resamples": {"fingerprint": 3}}, "evaluations/abc")
     record = {"metrics": {"AP": 0.5}, "resamples": measured(0.5, [0.25, 0.75]).resamples.to_record()}
     assert Measurement.from_record(record).resamples.values["AP"].tolist() == [0.25, 0.75]
 
@@ -248,7 +278,13 @@ def test_the_level_of_an_arm_has_the_same_interval_with_its_own_spreads() -> Non
     assert (found.mean, found.seed_sd, found.image_sd) == pytest.approx((54, 4, 10))
     half = half_width(4, 3, 10)
     assert found.interval() == pytest.approx((54 - half, 54 + half))
-    with pytest.raises(ValueError, match="seed 1: the arm was evaluated on other images"):
+    half = half_width(4, 3, 10, 0.5)
+    assert found.interval(0.5) == pytest.approx((54 - half, 54 + half))
+    lacking = {0: Measurement(metrics={"AP": 0.5}, resamples=None)}
+    with pytest.raises(ValueError, match="seed 0: the arm has no resamples of AP; evaluate again"):
+        arm_mean("AP", lacking)
+    assert math.isnan(arm_mean("AP", lacking, resamples_required=False).image_sd)
+    with pytest.raises(ValueError, match=r"seed 1: the arm was evaluated on other images, .*; evaluate all arms"):
         arm_mean("AP", {0: arm[0], 1: measured(0.5, [0.1, 0.2, 0.3], "other")})
 
 

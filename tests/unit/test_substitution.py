@@ -84,7 +84,11 @@ def test_a_true_corner_never_pairs_with_what_is_none() -> None:
     assert sorted(candidates.labels.tolist()) == [0, 1]
     assert candidates.scores.tolist() == [1, 1]
     (points,) = corners(found, testing)
-    assert [len(kind.scores) for kind in points] == [2, 2]
+    assert [kind.labels.tolist() for kind in points] == [[0, 1], [0, 1]]
+    assert [kind.scores.tolist() for kind in points] == [[1, 1], [1, 1]]
+    for kind, offset, cells in zip(points, found.offsets, ([[1, 1], [3, 2]], [[6, 6], [14, 9]]), strict=True):
+        places = [[x + offset[0, 0, y, x].item(), y + offset[0, 1, y, x].item()] for x, y in cells]
+        torch.testing.assert_close(kind.xy, torch.tensor(places))
 
 
 @pytest.mark.parametrize("which", [ALL, ("embeddings", "offsets"), ("heatmaps",)])
@@ -117,6 +121,7 @@ def test_laying_a_box_on_the_canvas_undoes_its_way_back(height, width, scale, mi
     boxes = torch.from_numpy(np.concatenate([low, high], axis=1)).float()
     columns = torch.ones(3), torch.ones(3, 2), torch.zeros(3, dtype=torch.int64)
     back = restore(Candidates(lay(boxes, placement, mirrored), *columns), placement, mirrored)
+    assert torch.equal(lay(boxes, placement), lay(boxes, placement, False))
     torch.testing.assert_close(back.boxes, boxes, rtol=0, atol=1e-3)
 
 

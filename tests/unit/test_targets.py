@@ -35,6 +35,23 @@ def test_corners_stand_in_their_cell_with_the_fraction_as_offset() -> None:
     assert targets.indices.bottom_right.item() == int(y) * 24 + int(x)
 
 
+def test_every_tensor_goes_where_the_targets_go(monkeypatch) -> None:
+    targets = build([[[10.0, 20.0, 61.0, 50.0], [1, 2, 30, 40]]], [[1, 0]])
+    fields = ("heatmaps", "indices", "offsets")
+    mapped = targets.map(lambda x: x.double() + 1)
+    for name in fields:
+        for found, given_ in zip(getattr(mapped, name), getattr(targets, name), strict=True):
+            assert torch.equal(found, given_.double() + 1)
+    assert torch.equal(mapped.mask, targets.mask.double() + 1)
+    moved = targets.to(torch.device("meta"))
+    assert {x.device.type for name in fields for x in getattr(moved, name)} | {moved.mask.device.type} == {"meta"}
+    # page-locking needs a GPU: what is asked of each tensor is seen instead
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x.clone().fill_(1))
+    pinned = targets.pin_memory()
+    assert all((x == 1).all() for name in fields for x in getattr(pinned, name))
+    assert pinned.mask.all()
+
+
 def test_no_objects_at_all() -> None:
     targets = build([[], []], [[], []])
     assert targets.mask.shape == (2, 0)
@@ -78,8 +95,16 @@ def test_the_object_dependent_radius_grows_with_the_object() -> None:
 
 @pytest.mark.parametrize("box", [[-1, 0, 5, 5], [0, 0, 95, 5], [0, 0, 5, 63.5]])
 def test_boxes_outside_the_image_are_refused(box) -> None:
-    with pytest.raises(ValueError, match="inside the image"):
+    with pytest.raises(ValueError, match="inside the image of 63x95 pixels"):
         build([[box]], [[0]])
+
+
+def test_boxes_and_labels_are_of_as_many_images_and_an_empty_batch_is_one() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        build([[[0, 0, 5, 5]], []], [[0]])
+    nothing = build([], [])
+    assert nothing.mask.shape == (0, 0)
+    assert nothing.counts().tolist() == [0, 0, 0]
 
 
 def test_labels_outside_the_classes_are_refused() -> None:
@@ -118,6 +143,20 @@ def test_the_original_formula_by_hand() -> None:
     assert original_radius(10, 10, 0.7) == pytest.approx((-28 + math.sqrt(28**2 + 4 * 2.8 * 30)) / 2)
     # 20 by 5 at 0.3: a = 1.2, b = -15, c = -70
     assert original_radius(20, 5, 0.3) == pytest.approx((-15 + math.sqrt(15**2 + 4 * 1.2 * 70)) / 2)
+
+
+@given(height=st.floats(1, 200), width=st.floats(1, 200), min_iou=st.floats(0.05, 0.95))
+def test_the_original_formula_is_the_least_of_its_three_roots(height, width, min_iou) -> None:
+    total, area, o = height + width, height * width, min_iou
+    roots = [
+        (b + math.sqrt(b * b - 4 * a * c)) / 2
+        for a, b, c in (
+            (1, total, area * (1 - o) / (1 + o)),
+            (4, 2 * total, (1 - o) * area),
+            (4 * o, -2 * o * total, -(1 - o) * area),
+        )
+    ]
+    assert original_radius(height, width, min_iou) == pytest.approx(min(roots), rel=1e-9, abs=1e-9)
 
 
 @given(height=st.floats(1, 200), width=st.floats(1, 200), min_iou=st.floats(0.3, 0.95))

@@ -144,37 +144,23 @@ def gaussian_radius(height: float, width: float, min_iou: float) -> float:
     """Return how far both corners of a box may move so that the box keeps an IoU of ``min_iou``, in its units.
 
     The smallest of three cases: one corner inwards and one outwards, both inwards, both outwards; each is a root of a
-    quadratic equation (paper section 3.2, figure 5; the formula after the authors' fix of 2018).
+    quadratic equation (paper section 3.2, figure 5; the formula after the authors' fix of 2018). Of boxes that moved
+    equally far, the one inside has the least IoU, so its root is the smallest, and is all that is computed:
+    4 r^2 - 2 (h + w) r + (1 - o) h w = 0.
     """
-    total, area = height + width, height * width
-    # r^2 - (h + w) r + h w (1 - o) / (1 + o) = 0
-    shifted = _smaller_root(1.0, total, area * (1 - min_iou) / (1 + min_iou))
-    # 4 r^2 - 2 (h + w) r + (1 - o) h w = 0
-    inside = _smaller_root(4.0, 2 * total, (1 - min_iou) * area)
-    # 4 o r^2 + 2 o (h + w) r - (1 - o) h w = 0, its positive root
-    b = 2 * min_iou * total
-    outside = (-b + math.sqrt(b * b + 16 * min_iou * (1 - min_iou) * area)) / (8 * min_iou)
-    return min(shifted, inside, outside)
+    b = 2 * (height + width)
+    return (b - math.sqrt(b * b - 16 * (1 - min_iou) * (height * width))) / 8
 
 
 def original_radius(height: float, width: float, min_iou: float) -> float:
     """Return the radius of the authors' formula before their fix: the same quadratic equations, wrongly solved.
 
     Of each quadratic equation (b + sqrt(b^2 - 4 a c)) / 2 was taken, with b as h + w, 2 (h + w) and -2 o (h + w):
-    divided by 2 in place of 2 a, and the larger root of the first two. A box moved that far need not keep ``min_iou``.
+    divided by 2 in place of 2 a, and the larger root of the first two. Those are at least (h + w) / 2 then, and the
+    third at most (h + w) / 4, so that it alone is left. A box moved that far need not keep ``min_iou``.
     """
-    total, area = height + width, height * width
-    shifted = (total + math.sqrt(total * total - 4 * area * (1 - min_iou) / (1 + min_iou))) / 2
-    b = 2 * total
-    inside = (b + math.sqrt(b * b - 16 * (1 - min_iou) * area)) / 2
-    b = -2 * min_iou * total
-    outside = (b + math.sqrt(b * b + 16 * min_iou * (1 - min_iou) * area)) / 2
-    return min(shifted, inside, outside)
-
-
-def _smaller_root(a: float, b: float, c: float) -> float:
-    """Return the smaller solution of a r^2 - b r + c = 0."""
-    return (b - math.sqrt(b * b - 4 * a * c)) / (2 * a)
+    b = 2 * min_iou * (height + width)
+    return (math.sqrt(b * b + 16 * min_iou * (1 - min_iou) * (height * width)) - b) / 2
 
 
 @functools.lru_cache(maxsize=256)
