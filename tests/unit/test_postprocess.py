@@ -141,6 +141,14 @@ def test_hard_nms_leaves_no_pair_over_the_threshold_and_no_score_changed(min_sco
     assert set(found[:, 4].tolist()) <= set(rows[:, 4].tolist())
 
 
+def test_an_iou_at_the_threshold_is_not_over_it() -> None:
+    # 10 by 10 pixels and the upper half of them
+    rows = np.array([[0, 0, 9, 9, 0.9, 0, 0], [0, 0, 9, 4, 0.8, 0, 0]], np.float32)
+    for method in ("hard", "linear"):
+        assert soft_nms(rows, method=method, iou=0.5)[:, 4].tolist() == rows[:, 4].tolist()
+        assert soft_nms(rows, method=method, iou=0.49).tolist() != rows.tolist()
+
+
 def test_linear_and_gaussian_lower_by_their_formulas() -> None:
     rows = np.array([[0, 0, 9, 9, 0.9, 0, 0], [0, 0, 9, 5, 0.8, 0, 0]], np.float32)
     iou = 0.6
@@ -220,6 +228,21 @@ def test_suppress_treats_classes_apart_and_reports_the_best_first() -> None:
         np.testing.assert_array_equal(found.boxes[mine], alone[:, :4])
         np.testing.assert_array_equal(found.scores[mine], alone[:, 4])
     assert (np.diff(found.scores) <= 0).all()
+
+
+@pytest.mark.parametrize("column_defect", [False, True])
+@pytest.mark.parametrize("method", ["hard", "linear", "gaussian"])
+def test_suppress_takes_its_settings_from_the_configuration(method: str, column_defect: bool) -> None:
+    # with the authors' defect classes are taken one by one, and together without
+    rows, labels = random_boxes(10, 60), np.arange(60) % 2
+    for iou, sigma, min_score in ((0.5, 0.5, 0.001), (0.1, 0.5, 0.001), (0.5, 0.05, 0.001), (0.5, 0.5, 0.3)):
+        testing = TestingConfig(nms=method, nms_iou=iou, nms_sigma=sigma, min_score=min_score)
+        found = suppress([candidates_of(rows, labels)], testing, column_defect=column_defect)
+        assert found.labels.dtype == np.int64
+        for label in range(2):
+            settings = {"method": method, "iou": iou, "sigma": sigma, "min_score": min_score}
+            alone = soft_nms(rows[labels == label], column_defect=column_defect, **settings)
+            np.testing.assert_array_equal(found.scores[found.labels == label], alone[:, 4])
 
 
 def test_suppress_drops_padding_and_nothing_else() -> None:
@@ -340,6 +363,9 @@ def test_the_window_is_where_the_photograph_lies_in_the_heatmap() -> None:
 def test_place_refuses_a_stride_that_is_no_power_of_two() -> None:
     with pytest.raises(ValueError, match="power of two"):
         place(np.zeros((5, 5, 3), np.uint8), 1.0, 96)
+    with pytest.raises(ValueError, match="power of two"):
+        place(np.zeros((5, 5, 3), np.uint8), 1.0, 0)
+    assert place(np.zeros((5, 5, 3), np.uint8), 1.0, 1)[1].canvas == (5, 5)
 
 
 def test_prepare_puts_the_mirror_image_second_and_black_around() -> None:
