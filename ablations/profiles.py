@@ -199,6 +199,7 @@ PROFILES: dict[str, Profile] = {
             purpose="exploratory studies under the budget of standard; no claims and no verdicts, in several calls",
             seeds=(1, 2, 3),
             studies=EXPLORATORY_STUDIES,
+            photograph_studies=("table4", "table5"),
             on_shapes=_standard_shapes,
             on_photographs=_standard_photographs,
             minutes="at most 80 a call on two CPU cores, by --max-minutes 80; two or three calls on shapes",

@@ -150,7 +150,10 @@ def run_here(root: Path, group: Sequence[Job], processes: int, side_by_side: int
         finally:
             if process.poll() is None:
                 process.terminate()
-                process.wait()
+            # whoever cancels again must not leave it behind with the training's lock
+            while process.poll() is None:
+                with contextlib.suppress(KeyboardInterrupt):
+                    process.wait()
         return process.returncode
 
 

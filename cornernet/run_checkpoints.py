@@ -45,8 +45,8 @@ class RunCheckpoint(NamedTuple):
     weights: dict[str, Tensor]
     rest: dict[str, Any]
     """State of the optimiser and of the scaler, as given to :func:`write_checkpoint`."""
-    data: str | None
-    """What was trained on (``DetectionDataset.outline``); None in checkpoints from before it was written down."""
+    data: str
+    """What was trained on (``DetectionDataset.outline``)."""
 
 
 def newest(folder: Path) -> Path | None:
@@ -60,12 +60,16 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint into a run's ``checkpoints`` beside the last one, then remove the last one.
 
-    Raises ``OSError`` where it cannot be written, on a full disk for example; nothing of it is left then, and the last
-    one is as it was.
+    One of as many iterations is left as it is: a run has been in that state once, and nothing else lies there. Raises
+    ``OSError`` where it cannot be written, on a full disk for example; nothing of it is left then, and the last one is
+    as it was.
     """
     folder.mkdir(exist_ok=True)
     partial, final = folder / f".step-{iteration:07d}.partial", folder / f"step-{iteration:07d}"
     shutil.rmtree(partial, ignore_errors=True)
+    if final.exists():
+        tidy(folder, final)
+        return
     try:
         partial.mkdir()
         safetensors.torch.save_file(dict(weights), partial / WEIGHTS)
@@ -75,8 +79,6 @@ def write_checkpoint(
         (partial / CONTENTS).write_text(json.dumps(contents, indent=1), encoding="utf-8")
         for path in (*partial.iterdir(), partial):
             sync(path)
-        if final.exists():
-            shutil.rmtree(final)
         partial.rename(final)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         # it is of no use, and its room may be what is lacking
@@ -106,15 +108,15 @@ def read_checkpoint(path: Path) -> RunCheckpoint:
         if match is None:
             raise ValueError("its name is not step-N")
         contents = _contents(path)
-        for name, digest in contents.get("sha256", {}).items():
-            if _digest(path / name) != digest:
+        for name in (WEIGHTS, REST):
+            if _digest(path / name) != contents["sha256"][name]:
                 raise ValueError(f"{name} is not what was written: the file is damaged")
         weights = safetensors.torch.load_file(path / WEIGHTS)
         rest = torch.load(path / REST, map_location="cpu", weights_only=True)
         for named, iteration in ((REST, int(rest["iteration"])), (CONTENTS, int(contents["iteration"]))):
             if iteration != int(match[1]):
                 raise ValueError(f"{named} is of iteration {iteration}")
-        return RunCheckpoint(int(match[1]), weights, rest, contents.get("data"))
+        return RunCheckpoint(int(match[1]), weights, rest, contents["data"])
     except Exception as error:
         raise CheckpointError(
             f"the checkpoint {path} cannot be read: {error}; remove it to start again from the beginning"
@@ -122,11 +124,8 @@ def read_checkpoint(path: Path) -> RunCheckpoint:
 
 
 def _contents(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint says of itself; one of a version that said nothing is believed to be of its name."""
-    file = path / CONTENTS
-    if not file.exists():
-        return {"iteration": int(path.name.removeprefix("step-"))}
-    tree: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    """Return what a checkpoint says of itself."""
+    tree: dict[str, Any] = json.loads((path / CONTENTS).read_text(encoding="utf-8"))
     return tree
 
 

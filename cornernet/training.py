@@ -535,8 +535,8 @@ def _gradient_norm(module: nn.Module) -> Tensor:
 
 
 def finite(values: dict[str, float]) -> dict[str, float | None]:
-    """Return the values with None for NaN, which JSON does not have."""
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+    """Return the values with None for NaN and infinities, which JSON does not have."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 class _Stopped(Exception):
@@ -720,7 +720,7 @@ def _load_checkpoint(
     if path is not None:
         found = read_checkpoint(path)
         done = found.iteration
-        if found.data not in (None, outline):
+        if found.data != outline:
             raise DataError(
                 f"the training data has changed since {path} was written, in its images or its boxes; go back to what "
                 "it was, or begin a run in another folder"

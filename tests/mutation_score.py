@@ -6,30 +6,38 @@ import json
 from collections import Counter
 from pathlib import Path
 
-# what mutmut keeps of a mutant: the exit status of the tests, here those that say that none of them failed
-SURVIVED, NO_TEST = 0, 33
+# what mutmut keeps of a mutant, the exit status of its tests, and what that says; it has no others
+FOUND = {1: "noticed", 3: "noticed", 0: "survived", 5: "not reached", 33: "not reached"}
+NOT_TRIED = (None, 2, 34)
+
+
+def row(name: str, count: Counter[str]) -> str:
+    """A line of the table."""
+    cells = [sum(count.values()), *(count[what] for what in ("noticed", "ended", "not reached", "survived"))]
+    return f"| {name} | {' | '.join(map(str, cells))} |"
 
 
 def main() -> None:
     """Print the table and the survivors of what stands in mutants/."""
     total: Counter[str] = Counter()
     survivors = []
-    print("| file | mutants | noticed | not reached | survived |\n|---|---|---|---|---|")
+    print("| file | tried | noticed | did not end, or crashed | not reached | survived |\n|---|---|---|---|---|---|")
     for meta in sorted(Path("mutants").rglob("*.meta")):
         codes = json.loads(meta.read_text())["exit_code_by_key"]
-        found = {name: code for name, code in codes.items() if code is not None}
+        found = {name: code for name, code in codes.items() if code not in NOT_TRIED}
         if not found:
             continue
-        count = Counter({SURVIVED: "survived", NO_TEST: "not reached"}.get(code, "noticed") for code in found.values())
+        count = Counter(FOUND.get(code, "ended") for code in found.values())
         file = meta.relative_to("mutants").with_suffix("")
-        print(f"| `{file}` | {len(found)} | {count['noticed']} | {count['not reached']} | {count['survived']} |")
-        survivors += [name for name, code in found.items() if code in (SURVIVED, NO_TEST)]
+        print(row(f"`{file}`", count))
+        survivors += [name for name, code in found.items() if FOUND.get(code) in ("survived", "not reached")]
         total += count
     every = sum(total.values())
     if not every:
         raise SystemExit("mutants/ holds no results: run `nox -s mutation` first")
-    share = 100 * total["noticed"] / every
-    print(f"| all | {every} | {total['noticed']} ({share:.1f}%) | {total['not reached']} | {total['survived']} |")
+    print(row("all", total))
+    share = (total["noticed"] + total["ended"]) / every
+    print(f"\n{share:.1%} of what was tried was noticed by a test, or did not end")
     print("\nnot noticed:", *survivors, sep="\n  ")
 
 

@@ -77,6 +77,12 @@ def provenance_rows(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("data, training", listed([each[:16] for each in tree["fingerprints"]["train"]])),
         ("data, evaluation", listed([each[:16] for each in tree["fingerprints"]["val"]])),
         ("configurations", "in results.json, one an evaluation"),
+        (
+            "on another machine",
+            "the same configuration, data and seed give the same bits with the same processor and versions; with "
+            "others the last digits of the losses differ, and so, by as much as between seeds, may all that follows "
+            "(docs/reliability.md, Determinism)",
+        ),
     ]
     if tree["seeds_not_run"]:
         rows.append(("seeds of the profile not run", listed(tree["seeds_not_run"])))

@@ -347,7 +347,8 @@ class StudyTable:
         here = [row for row in self.rows if self._runs_here(row)]
         fewest = min((len(row["seeds"]) for row in here), default=0)
         if fewest < MIN_SEEDS_FOR_VERDICT and not decided(self.judged):
-            lines.append(f"Too few seeds for a verdict ({fewest}; {MIN_SEEDS_FOR_VERDICT} are needed).")
+            what = "an interval" if self.study.exploratory else "a verdict"
+            lines.append(f"Too few seeds for {what} ({fewest}; {MIN_SEEDS_FOR_VERDICT} are needed).")
         return lines
 
     def _how_to_read(self) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from cornernet import load_detector
 from cornernet.checkpoints import CheckpointError
 from cornernet.config import CocoSource
 from cornernet.data import DataError
-from cornernet.run_checkpoints import newest, read_checkpoint
+from cornernet.run_checkpoints import newest, read_checkpoint, write_checkpoint
 from cornernet.training import train
 from tests.faults.conftest import rounds
 from tests.faults.runs import config
@@ -80,10 +82,25 @@ def test_a_checkpoint_put_together_from_two_or_renamed_is_refused(checkpoint) ->
     save_file({**state, name: state[name] + 1}, checkpoint / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"model\.safetensors is not what was written"):
         read_checkpoint(checkpoint)
-    (checkpoint / "contents.json").unlink()
-    assert read_checkpoint(checkpoint).iteration == 2, "one of a version that wrote no digests"
-    with pytest.raises(CheckpointError, match=r"training\.pt is of iteration 2"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not what was written"):
         read_checkpoint(checkpoint.rename(checkpoint.with_name("step-0000004")))
+
+
+@pytest.mark.parametrize("lost", FILES)
+def test_a_checkpoint_that_lacks_a_file_or_has_another_name_is_refused(checkpoint, lost) -> None:
+    renamed = checkpoint.rename(checkpoint.with_name("step-0000004"))
+    with pytest.raises(CheckpointError, match=r"training\.pt is of iteration 2"):
+        read_checkpoint(renamed)
+    (renamed / lost).unlink()
+    with pytest.raises(CheckpointError, match=re.escape(lost)):
+        read_checkpoint(renamed)
+
+
+def test_a_step_is_written_once(checkpoint) -> None:
+    before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+    write_checkpoint(checkpoint.parent, 2, {"other": torch.zeros(1)}, {}, "other data")
+    assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before
+    assert read_checkpoint(checkpoint).iteration == 2
 
 
 class Code:
@@ -93,13 +110,19 @@ class Code:
 
 def test_code_in_a_checkpoint_is_not_run(checkpoint, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (checkpoint / "contents.json").unlink()
+
+    def refused() -> None:
+        # with a digest that is right, as its author would see to
+        contents = json.loads((checkpoint / "contents.json").read_text())
+        contents["sha256"]["training.pt"] = hashlib.sha256((checkpoint / "training.pt").read_bytes()).hexdigest()
+        (checkpoint / "contents.json").write_text(json.dumps(contents))
+        with pytest.raises(CheckpointError, match=r"cannot be read: (?!training\.pt is not what was written)"):
+            read_checkpoint(checkpoint)
+
     (checkpoint / "training.pt").write_bytes(pickle.dumps({"iteration": 2, "optimiser": Code()}))
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        read_checkpoint(checkpoint)
+    refused()
     torch.save({"iteration": 2, "optimiser": Code()}, checkpoint / "training.pt")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        read_checkpoint(checkpoint)
+    refused()
     assert not Path("code-of-a-pickle-ran").exists()
 
 

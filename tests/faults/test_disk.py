@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -48,6 +49,28 @@ def test_a_full_disk_stops_the_run_with_its_last_checkpoint_and_room_lets_it_go_
     status, _ = zygote.run("train", tmp_path / "log", config=whole.config, out=tmp_path / "run")
     assert status == 0, (tmp_path / "log").read_text()
     assert results(tmp_path / "run") == whole.results
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT], ids=["full", "quota"])
+def test_a_disk_that_answers_full_or_over_quota_stops_the_run_and_it_goes_on(number, whole, tmp_path, tally) -> None:
+    run, left, fsync = tmp_path / "run", 9, os.fsync  # beyond the first checkpoint
+
+    def answers(file: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(number, os.strerror(number))
+        fsync(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", answers)
+        with pytest.raises(TrainingError, match=rf"{os.strerror(number)}.*make room, and go on with --resume"):
+            train(config(), run, quiet=True)
+    assert not list(run.rglob("*.partial")), "what was begun takes no room"
+    assert len(list((run / "checkpoints").glob("step-*"))) == 1
+    train(config(), run, resume=True, quiet=True)
+    assert results(run) == whole.results
+    tally("full disks")
 
 
 @pytest.mark.thorough
