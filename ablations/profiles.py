@@ -202,7 +202,7 @@ PROFILES: dict[str, Profile] = {
             photograph_studies=("table4", "table5"),
             on_shapes=_standard_shapes,
             on_photographs=_standard_photographs,
-            minutes="at most 80 a call on two CPU cores, by --max-minutes 80; two or three calls on shapes",
+            minutes="at most 80 a call on two CPU cores, by --max-minutes 80; two calls on shapes",
             publish=True,
         ),
         Profile(
