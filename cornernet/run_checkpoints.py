@@ -107,7 +107,7 @@ def read_checkpoint(path: Path) -> RunCheckpoint:
     try:
         if match is None:
             raise ValueError("its name is not step-N")
-        contents = _contents(path)
+        contents = json.loads((path / CONTENTS).read_text(encoding="utf-8"))
         for name in (WEIGHTS, REST):
             if _digest(path / name) != contents["sha256"][name]:
                 raise ValueError(f"{name} is not what was written: the file is damaged")
@@ -121,12 +121,6 @@ def read_checkpoint(path: Path) -> RunCheckpoint:
         raise CheckpointError(
             f"the checkpoint {path} cannot be read: {error}; remove it to start again from the beginning"
         ) from error
-
-
-def _contents(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint says of itself."""
-    tree: dict[str, Any] = json.loads((path / CONTENTS).read_text(encoding="utf-8"))
-    return tree
 
 
 def _digest(path: Path) -> str:

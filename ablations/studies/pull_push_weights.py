@@ -7,13 +7,17 @@ from ablations.study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 
-PAPER = "0.1 (the paper)"
-OTHERS = ("1", "0", "0, paired at any distance")
-
 
 def _variant(name: str, weight: float, *more: tuple[str, object]) -> Variant:
     return Variant(name=name, edits=(("model.head.pull_weight", weight), ("model.head.push_weight", weight), *more))
 
+
+BASE = _variant("0.1 (the paper)", 0.1)
+OTHERS = (
+    _variant("1", 1.0),
+    _variant("0", 0.0),
+    _variant("0, paired at any distance", 0.0, ("testing.embedding_threshold", ANY)),
+)
 
 # The paper's section 4.1 sets both to 0.1, and says that 1 or more performs poorly.
 STUDY = Study(
@@ -26,12 +30,7 @@ STUDY = Study(
     ),
     table=None,
     exploratory=True,
-    variants=(
-        _variant(PAPER, 0.1),
-        _variant("1", 1.0),
-        _variant("0", 0.0),
-        _variant("0, paired at any distance", 0.0, ("testing.embedding_threshold", ANY)),
-    ),
-    contrasts=tuple(Contrast(variant=other, base=PAPER) for other in OTHERS),
+    variants=(BASE, *OTHERS),
+    contrasts=tuple(Contrast(variant=other.name, base=BASE.name) for other in OTHERS),
     metrics=("AP", "AP50", "AP75", "APs", "APm", "APl"),
 )
