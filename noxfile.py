@@ -106,7 +106,7 @@ def property(session: nox.Session) -> None:
 def mutation(session: nox.Session) -> None:
     """Change one thing at a time in what computes numbers, and see whether a fast test notices (docs/reliability.md).
 
-    Names of mutants, such as 'ablations.statistics.*', take these alone; a run that was interrupted goes on. What is
+    Names of mutants, such as 'ablations.statistics.intervals.*', take these alone; a run that was interrupted goes on. What is
     changed and which tests look stands in pyproject.toml; `mutmut show NAME` prints a mutant.
     """
     install(session, "tests", "mutation")

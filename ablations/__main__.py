@@ -17,22 +17,22 @@ import torch
 import tyro
 from tabulate import tabulate
 
-from ablations.executors import Executor, LocalExecutor
+from ablations.running.executors import Executor, LocalExecutor
 from ablations.pictures import find_pair, make_pictures
-from ablations.planner import Fingerprints, Job, grouped, in_order, plan
+from ablations.running.planner import Fingerprints, Job, grouped, in_order, plan
 from ablations.profiles import PROFILES, Profile, find_profile
-from ablations.ray_executor import on_ray
-from ablations.records import load, publish, publish_failure
+from ablations.running.ray_executor import on_ray
+from ablations.records.records import load, publish, publish_failure
 from ablations.reporting import study_table
 from ablations.reporting.folder import render, write_files
 from ablations.reporting.placed import placed_pictures
-from ablations.reporting.published import Report, command, published_report
+from ablations.records.published import Report, command, published_report
 from ablations.reporting.tables import Context
-from ablations.runner import Outcome, run_jobs
-from ablations.store import Store, StoreError
+from ablations.running.runner import Outcome, run_jobs
+from ablations.running.store import Store, StoreError
 from ablations.studies import STUDIES, find_study
-from ablations.study import Study
-from ablations.timing import CALIBRATION_SECONDS, Estimate, calibrate, estimate, minutes, speeds_of_store
+from ablations.studies.study import Study
+from ablations.running.estimates import CALIBRATION_SECONDS, Estimate, calibrate, estimate, minutes, speeds_of_store
 from cornernet.config import Config, ConfigError, SourceConfig
 from cornernet.data import (
     DataError,
@@ -42,7 +42,7 @@ from cornernet.data import (
     shared_images,
     shared_images_warning,
 )
-from cornernet.training import resolve_device
+from cornernet.training.loop import resolve_device
 
 __all__ = ["main"]
 

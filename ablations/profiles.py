@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cornernet.config import CocoSource, Config, ConfigError, HourglassConfig, ShapesSource
-from cornernet.recipes import hourglass_104, small, tiny
+from cornernet.config.recipes import hourglass_104, small, tiny
 
 __all__ = ["PROFILES", "Profile", "find_profile"]
 

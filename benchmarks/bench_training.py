@@ -23,7 +23,7 @@ from cornernet import Config, build_detector, recipe
 from cornernet.config import CocoSource, ShapesSource
 from cornernet.data import open_dataset
 from cornernet.data.loader import training_loader
-from cornernet.timing import training_step
+from cornernet.training.timing import training_step
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMOKE = profile_name() == "smoke"

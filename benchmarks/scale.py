@@ -137,7 +137,7 @@ def _dataset(folder: Path) -> Any:
 
 def _config(folder: Path, iterations: int, workers: int = 2) -> Any:
     from cornernet.config import CocoSource
-    from cornernet.recipes import tiny
+    from cornernet.config.recipes import tiny
 
     config = tiny().with_("data.source", CocoSource(root=str(folder))).with_("model.num_classes", 80)
     return replace(config, training=replace(config.training, iterations=iterations, workers=workers, batch_size=4))
@@ -167,7 +167,7 @@ def stage_load(folder: Path, size: Size) -> dict[str, float]:
 def stage_first_batch(folder: Path, size: Size) -> dict[str, float]:
     """From the start of the process, imports included, to the first batch of two loader processes."""
     from cornernet.data.loader import training_loader
-    from cornernet.detector import build_detector
+    from cornernet.model.detector import build_detector
 
     config = _config(folder, size.steps)
     build_detector(config)
@@ -248,7 +248,7 @@ def stage_evaluation(folder: Path, size: Size) -> dict[str, float]:
     import numpy as np
 
     from cornernet.data.dataset import AnnotationTable, DetectionDataset, ImageTable
-    from cornernet.evaluation import coco_evaluation
+    from cornernet.evaluation.evaluate import coco_evaluation
 
     del folder
     rng = np.random.default_rng(1)
@@ -345,7 +345,7 @@ def _flags(size: Size) -> list[str]:
 def _code() -> str:
     """Return a hash of the code that is measured: figures of other code are measured again."""
     digest = hashlib.sha256()
-    for path in sorted([Path(__file__), *(ROOT / "cornernet/data").glob("*.py"), ROOT / "cornernet/evaluation.py"]):
+    for path in sorted([Path(__file__), *(ROOT / "cornernet/data").glob("*.py"), ROOT / "cornernet/evaluation/evaluate.py"]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -1,14 +1,14 @@
 """CornerNet: a reference detector whose parts swap, from photograph to boxes."""
 
-from cornernet.checkpoints import load_detector, save_detector
+from cornernet.weights.checkpoints import load_detector, save_detector
 from cornernet.config import Config, ConfigError
-from cornernet.detections import Detections
-from cornernet.detector import Detector, build_detector
-from cornernet.fast import optimised
-from cornernet.heads import Candidates
-from cornernet.heads.corner import Corners, Predictions
-from cornernet.postprocess import detect
-from cornernet.recipes import RECIPES, recipe
+from cornernet.inference.detections import Detections
+from cornernet.model.detector import Detector, build_detector
+from cornernet.model.fast import optimised
+from cornernet.model.heads import Candidates
+from cornernet.model.heads.corner import Corners, Predictions
+from cornernet.inference.detect import detect
+from cornernet.config.recipes import RECIPES, recipe
 
 __all__ = [
     "RECIPES",

@@ -14,10 +14,10 @@ import kernels
 from cornernet import load_detector
 from cornernet.config import CornerHeadConfig, ShapesSource
 from cornernet.data.shapes import Picture, draw_picture
-from cornernet.drawing import draw_boxes, draw_heatmaps, sheet
-from cornernet.heads.corner.targets import TargetBuilder
-from cornernet.inspection import inspect
-from cornernet.showing import write_image
+from cornernet.drawing.boxes import draw_boxes, draw_heatmaps, sheet
+from cornernet.model.heads.corner.targets import TargetBuilder
+from cornernet.visualization.inspection import inspect
+from cornernet.visualization.sheets import write_image
 
 SIZE = 127
 SOURCE = ShapesSource(image_size=(SIZE, SIZE), max_objects=1, object_size=(0.45, 0.6), seed=3)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cornernet.evaluation import Evaluation
-from cornernet.run_metrics import read_metrics
+from cornernet.evaluation.evaluate import Evaluation
+from cornernet.training.metrics import read_metrics
 
 __all__ = ["MAX_POINTS", "curves", "loss_curve"]
 

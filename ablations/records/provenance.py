@@ -31,7 +31,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 def revision() -> str:
     """Return the commit of the code, with ``+changes`` where files differ from it, or ``unknown`` outside git."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(root), *arguments]

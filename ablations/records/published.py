@@ -1,7 +1,7 @@
 """From committed records to what is reported of them: which record is the run of which row, from the files alone.
 
 A record's key covers everything that decides its result, the data's fingerprint included. The keys that a profile's
-studies ask for are derived as a run derives them (:mod:`ablations.planner`), with the fingerprints that the records
+studies ask for are derived as a run derives them (:mod:`ablations.running.planner`), with the fingerprints that the records
 themselves name: no data is opened, and no machine looked at.
 """
 
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablations.planner import Fingerprints, Job, plan
+from ablations.running.planner import Fingerprints, Job, plan
 from ablations.profiles import Profile, find_profile
-from ablations.records import load, load_failures
+from ablations.records.records import load, load_failures
 from ablations.reporting.tables import Context, Records, StudyTable, study_table
-from ablations.resampling import Resamples
-from ablations.statistics import Measurement
+from ablations.statistics.resampling import Resamples
+from ablations.statistics.intervals import Measurement
 from ablations.studies import STUDIES, find_study
-from ablations.study import Study
+from ablations.studies.study import Study
 from cornernet.config import CocoSource, Config, ConfigError, ShapesSource, SourceConfig
 from cornernet.data import open_dataset
 from kernels import registry

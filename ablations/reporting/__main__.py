@@ -18,7 +18,7 @@ from ablations.reporting.folder import render, stale, write_files
 from ablations.reporting.index import index_markdown
 from ablations.reporting.kernels_report import kernel_files, read_benchmarks
 from ablations.reporting.placed import placed_pictures
-from ablations.reporting.published import published_report
+from ablations.records.published import published_report
 from ablations.reporting.speed_report import SUITES, read_speeds, speed_files
 
 __all__ = ["main", "render_all"]

@@ -22,10 +22,10 @@ from ablations.reporting.made_with import RUNS_HEADER, made_with, provenance_row
 from ablations.reporting.overview import Overview, overview
 from ablations.reporting.page import index_page
 from ablations.reporting.placed import PlacedPicture
-from ablations.reporting.published import Report
+from ablations.records.published import Report
 from ablations.reporting.tables import StudyTable
 from ablations.reporting.verdicts import claims_frame
-from ablations.statistics import CONFIDENCE
+from ablations.statistics.intervals import CONFIDENCE
 from cornernet.files import atomic_write, remove_unfinished
 
 __all__ = ["GENERATED", "render", "stale", "write_files"]

@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias
 
 import pandas as pd
 
-from cornernet import html
-from cornernet.html import Cell
+from cornernet.drawing import html
+from cornernet.drawing.html import Cell
 
 __all__ = ["Cell", "Grid", "Row", "latex_escape", "markdown_escape"]
 

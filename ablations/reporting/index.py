@@ -7,12 +7,12 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from ablations.claims import LEVEL, JudgedClaim
+from ablations.statistics.claims import LEVEL, JudgedClaim
 from ablations.reporting.cells import estimate_cell
 from ablations.reporting.grid import markdown_escape
 from ablations.reporting.kernels_report import KernelReport
 from ablations.reporting.overview import overview
-from ablations.reporting.published import Report
+from ablations.records.published import Report
 from ablations.reporting.speed_report import SpeedReport
 from ablations.studies import STUDIES
 

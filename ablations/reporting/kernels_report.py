@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from ablations.reporting.figures.style import Drawing, drawing, legend, look, subplots
 from ablations.reporting.grid import Grid, Row, markdown_escape
 from ablations.reporting.made_with import measured_with
-from cornernet.html import Cell, details, escape, figure, inline_svg, page
+from cornernet.drawing.html import Cell, details, escape, figure, inline_svg, page
 
 __all__ = ["KernelReport", "kernel_files", "read_benchmarks"]
 

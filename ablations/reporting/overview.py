@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ablations.claims import LEVEL, JudgedClaim, judge_primary
+from ablations.statistics.claims import LEVEL, JudgedClaim, judge_primary
 from ablations.reporting.grid import Cell, Grid, Row
 from ablations.reporting.verdicts import HEADER, decided, verdict_cells
 

@@ -12,10 +12,10 @@ from ablations.reporting.figures import Drawing
 from ablations.reporting.made_with import RUNS_HEADER, provenance_rows, runs_rows
 from ablations.reporting.overview import Overview
 from ablations.reporting.placed import PlacedPicture
-from ablations.reporting.published import Report
+from ablations.records.published import Report
 from ablations.reporting.tables import StudyTable
 from ablations.reporting.verdicts import claims_grid, claims_reading, decided
-from cornernet.html import Cell, details, escape, figure, inline_svg, page, picture, table
+from cornernet.drawing.html import Cell, details, escape, figure, inline_svg, page, picture, table
 
 __all__ = ["index_page"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ablations.reporting.grid import Grid, Row, markdown_escape
 from ablations.reporting.made_with import measured_with
-from cornernet.html import Cell, escape, page
+from cornernet.drawing.html import Cell, escape, page
 
 __all__ = ["SUITES", "SpeedReport", "read_speeds", "speed_files"]
 

@@ -8,10 +8,10 @@ from typing import get_args
 
 import pandas as pd
 
-from ablations.claims import LEVEL, Chain, Estimate, JudgedClaim, Verdict
+from ablations.statistics.claims import LEVEL, Chain, Estimate, JudgedClaim, Verdict
 from ablations.reporting.cells import estimate_cell, p_cell, points
 from ablations.reporting.grid import Cell, Grid, Row
-from ablations.statistics import CONFIDENCE, POWER
+from ablations.statistics.intervals import CONFIDENCE, POWER
 
 __all__ = ["HEADER", "claims_frame", "claims_grid", "claims_markdown", "claims_reading", "decided", "verdict_cells"]
 

@@ -19,13 +19,13 @@ from typing import Any, Literal, TypeAlias
 import cv2
 import torch
 
-from ablations.planner import Job
-from ablations.store import Store
+from ablations.running.planner import Job
+from ablations.running.store import Store
 from cornernet.config import Config, SourceConfig
 from cornernet.data import DetectionDataset
-from cornernet.detector import build_detector
-from cornernet.evaluation import detect_all
-from cornernet.training import resolve_device, train
+from cornernet.model.detector import build_detector
+from cornernet.evaluation.evaluate import detect_all
+from cornernet.training.loop import resolve_device, train
 
 __all__ = ["CALIBRATION_SECONDS", "Estimate", "Speeds", "calibrate", "estimate", "speeds_of_store"]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablations.study import Study
+from ablations.studies.study import Study
 from cornernet.config import Config, SourceConfig, TestingConfig
 
 __all__ = ["EVALUATION_REVISION", "TRAINING_REVISION", "Fingerprints", "Job", "grouped", "in_order", "plan"]

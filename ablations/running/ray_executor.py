@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from ablations.executors import Run, start_worker
-from ablations.planner import Job
-from ablations.store import Store
+from ablations.running.executors import Run, start_worker
+from ablations.running.planner import Job
+from ablations.running.store import Store
 from cornernet.config import CocoSource, ConfigError
 
 __all__ = ["RETRIES", "RayExecutor", "on_ray"]
@@ -58,7 +58,7 @@ def on_ray(address: str | None, workers: int | None, gpus: int) -> Iterator[RayE
 
 
 class RayExecutor:
-    """Starts runs as Ray tasks (see ``ablations.executors``)."""
+    """Starts runs as Ray tasks (see ``ablations.running.executors``)."""
 
     def __init__(self, ray: Any, workers: int | None, gpus: int) -> None:
         self.ray, self.workers, self.gpus = ray, workers, gpus
@@ -88,7 +88,7 @@ class RayExecutor:
 
 
 class RayRun:
-    """A Ray task as a process (``ablations.executors.Run``)."""
+    """A Ray task as a process (``ablations.running.executors.Run``)."""
 
     def __init__(self, ray: Any, task: Any, log: Path) -> None:
         self.ray, self.task, self.log = ray, task, log

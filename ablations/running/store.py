@@ -2,7 +2,7 @@
 
 ::
 
-    STORE/trainings/KEY/        as cornernet.training writes it, and .lock, held while a process works on it
+    STORE/trainings/KEY/        as cornernet.training.loop writes it, and .lock, held while a process works on it
     STORE/evaluations/KEY.json  the record: config, provenance, metrics
     STORE/failures/KEY.json     why an evaluation, or its training, failed; gone once it succeeds
     STORE/logs/KEY.log          what the processes said that made a training and its evaluations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ablations.planner import Job
+from ablations.running.planner import Job
 from cornernet.files import atomic_write
 
 __all__ = ["Failure", "Store", "StoreError"]
@@ -51,7 +51,7 @@ class Failure:
 
 
 class Store:
-    """A folder of runs. Keys come from ``ablations.planner``.
+    """A folder of runs. Keys come from ``ablations.running.planner``.
 
     ``published`` are records from elsewhere by evaluation key, that count as finished where the folder has none.
     """

@@ -1,4 +1,4 @@
-"""The process of one training and its evaluations: ``python -m ablations.worker STORE``.
+"""The process of one training and its evaluations: ``python -m ablations.running.worker STORE``.
 
 The configurations of the evaluations come as a JSON list in a file on standard input. Under torchrun every process
 reads them, so that the file is read from its beginning whoever read it before.
@@ -11,8 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-from ablations.runner import run_group
-from ablations.store import Store
+from ablations.running.runner import run_group
+from ablations.running.store import Store
 from cornernet.config import Config
 
 if __name__ == "__main__":
@@ -21,5 +21,5 @@ if __name__ == "__main__":
     try:
         sys.exit(run_group(Store(Path(sys.argv[1])), configs))
     except KeyboardInterrupt as stop:
-        print(f"ablations.worker: {stop or 'stopped'}", file=sys.stderr)
+        print(f"ablations.running.worker: {stop or 'stopped'}", file=sys.stderr)
         sys.exit(130)

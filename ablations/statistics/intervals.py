@@ -7,7 +7,7 @@ uncertain, and they do not shrink together:
   differences, measures it; with few seeds it is itself poorly known, hence Student's t;
 * *images*: another draw of images would have moved the difference of every seed at once, since all seeds are
   evaluated on the same ones. No number of seeds shows that. ``s_img``, the standard deviation of the seed-mean
-  difference over resamples of the images with the seeds fixed (:mod:`ablations.resampling`), measures it.
+  difference over resamples of the images with the seeds fixed (:mod:`ablations.statistics.resampling`), measures it.
 
 The level of a single arm is uncertain in the same two ways, and has the same interval with its own two spreads; what
 all arms share does not cancel in it, so it is wider than that of a difference.
@@ -42,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-from ablations.resampling import Resamples
+from ablations.statistics.resampling import Resamples
 
 __all__ = [
     "CONFIDENCE",

@@ -39,8 +39,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cornernet.corner_evaluation import CORNER_METRICS, KINDS, QUADRANTS, CornerMatches
-from cornernet.evaluation import METRICS
+from cornernet.evaluation.corners import CORNER_METRICS, KINDS, QUADRANTS, CornerMatches
+from cornernet.evaluation.evaluate import METRICS
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
@@ -298,7 +298,7 @@ def metrics_under(
 ) -> dict[str, NDArray[np.float64]]:
     """Return each metric under each row of ``weights`` [B, images] as float64 [B], NaN where there is none.
 
-    ``metrics`` are names of :data:`cornernet.evaluation.METRICS`. As in pycocotools, a class without objects in a
+    ``metrics`` are names of :data:`cornernet.evaluation.evaluate.METRICS`. As in pycocotools, a class without objects in a
     resample does not enter that resample's mean over classes, and a metric that no class has is NaN. A row of ones
     gives pycocotools' numbers. Raises ``ValueError`` for an unknown metric, and for weights that are negative or not
     one an image.

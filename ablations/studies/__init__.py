@@ -23,7 +23,7 @@ from ablations.studies import (
     table6_error_types,
     table7_test_time,
 )
-from ablations.study import Study
+from ablations.studies.study import Study
 
 __all__ = ["STUDIES", "find_study"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ablations.study import Contrast, Study, Variant
+from ablations.studies.study import Contrast, Study, Variant
 from cornernet.config import Config, CornerHeadConfig, HourglassConfig
 
 __all__ = ["STUDY"]

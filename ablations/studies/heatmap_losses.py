@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ablations.study import Contrast, Study, Variant
-from cornernet.heads.corner.heatmap_losses import HEATMAP_LOSSES
+from ablations.studies.study import Contrast, Study, Variant
+from cornernet.model.heads.corner.heatmap_losses import HEATMAP_LOSSES
 
 __all__ = ["STUDY"]
 

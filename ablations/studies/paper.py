@@ -36,7 +36,7 @@ class PaperTable:
 @functools.cache
 def paper_table(number: int) -> PaperTable:
     """Return table ``number`` of the paper, 1 to 7."""
-    text = importlib.resources.files("ablations").joinpath("paper_tables.json").read_text(encoding="utf-8")
+    text = importlib.resources.files(__package__).joinpath("paper_tables.json").read_text(encoding="utf-8")
     table: dict[str, Any] = json.loads(text)["tables"][str(number)]
     metrics = tuple(table["metrics"])
     rows = {name: dict(zip(metrics, values, strict=True)) for name, values in table["rows"].items()}

@@ -10,7 +10,7 @@ gives the same detections is held by a test on a small one.
 
 from __future__ import annotations
 
-from ablations.study import Contrast, Study, Variant
+from ablations.studies.study import Contrast, Study, Variant
 from kernels.registry import ROWS
 
 __all__ = ["STUDY"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ablations.studies.embeddings import ANY
-from ablations.study import Contrast, Study, Variant
+from ablations.studies.study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 

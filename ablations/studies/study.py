@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 import torch
 
-from ablations.claims import Claim
-from ablations.paper import paper_table
+from ablations.statistics.claims import Claim
+from ablations.studies.paper import paper_table
 from cornernet.config import Config, ShapesSource
-from cornernet.training import resolve_device
+from cornernet.training.loop import resolve_device
 from kernels import registry
 
 __all__ = ["Contrast", "Edit", "Study", "Variant", "edited"]

@@ -6,8 +6,8 @@ bottom-right quadrant over little of it. The trainings are those of table 1.
 
 from __future__ import annotations
 
-from ablations.claims import Chain, Effect, Equivalence, Sign
-from ablations.study import Contrast, Study, Variant
+from ablations.statistics.claims import Chain, Effect, Equivalence, Sign
+from ablations.studies.study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 

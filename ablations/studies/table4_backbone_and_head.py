@@ -2,7 +2,7 @@
 
 The arms differ in what their names say alone; data, augmentation, training and testing are the same. Anchors too are
 tested with the mirror image and suppressed by gaussian soft-NMS, which suits them a little better than RetinaNet's hard
-suppression (``cornernet.recipes`` says what was tried).
+suppression (``cornernet.config.recipes`` says what was tried).
 
 * Anchors are read from every map of the hourglass's way up, from stride 4 on, where RetinaNet's begin at stride 8: on
   small pictures its smallest anchor would be larger than many objects. The subnets are as wide as the backbone's finest
@@ -15,9 +15,9 @@ suppression (``cornernet.recipes`` says what was tried).
 
 from __future__ import annotations
 
-from ablations.study import Contrast, Study, Variant
+from ablations.studies.study import Contrast, Study, Variant
 from cornernet.config import AnchorHeadConfig, Config, HourglassConfig, ResNetFPNConfig
-from cornernet.recipes import fpn_101
+from cornernet.config.recipes import fpn_101
 
 __all__ = ["ANCHORS", "BASE_EDITS", "CORNERS", "STUDY", "anchor_edits"]
 

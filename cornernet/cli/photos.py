@@ -13,8 +13,8 @@ from typing import Any, TextIO
 
 from cornernet.config import ConfigError
 from cornernet.data import DataError
-from cornernet.data.importing import IMAGE_SUFFIXES, image_files, require_names
-from cornernet.detections import Detections
+from cornernet.data.formats.importing import IMAGE_SUFFIXES, image_files, require_names
+from cornernet.inference.detections import Detections
 from cornernet.files import nearest
 
 __all__ = ["Photo", "coco_tree", "csv_table", "find_photos", "json_list"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cornernet.config import CocoSource, Config, Size
 from cornernet.data.dataset import DetectionDataset
-from cornernet.recipes import recipe
+from cornernet.config.recipes import recipe
 
 __all__ = ["Machine", "Suggestion", "machine", "suggest"]
 

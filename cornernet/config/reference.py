@@ -1,4 +1,4 @@
-"""docs/configuration.md, the reference of every field, from the dataclasses: ``python -m cornernet.reference``."""
+"""docs/configuration.md, the reference of every field, from the dataclasses: ``python -m cornernet.config.reference``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any
 from cornernet import config as module
 from cornernet.config import Config
 from cornernet.files import atomic_write
-from cornernet.recipes import RECIPES, recipe
+from cornernet.config.recipes import RECIPES, recipe
 
 __all__ = ["reference"]
 
 HEAD = """# Configuration reference
 
-Written by `python -m cornernet.reference` from `cornernet/config.py`; a test holds that it is current. Every field is a
+Written by `python -m cornernet.config.reference` from `cornernet/config/whole.py`; a test holds that it is current. Every field is a
 flag of `cornernet train`, `evaluate` and `detect`, `--training.iterations 900`, and an edit in Python,
 `config.with_("training.iterations", 900)`. Defaults are those of the paper; recipes change them, as the last section
 lists.
@@ -124,7 +124,7 @@ def _field_texts() -> dict[tuple[str, str], str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page, or with ``--check`` say whether it is current."""
-    parser = argparse.ArgumentParser(prog="python -m cornernet.reference", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m cornernet.config.reference", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/configuration.md"))
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 where the page is stale")
     arguments = parser.parse_args(argv)
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if arguments.out.is_file() and arguments.out.read_text(encoding="utf-8") == page:
         return 0
-    print(f"{arguments.out} is stale; run python -m cornernet.reference", file=sys.stderr)
+    print(f"{arguments.out} is stale; run python -m cornernet.config.reference", file=sys.stderr)
     return 1
 
 

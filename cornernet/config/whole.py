@@ -1,6 +1,6 @@
 """Configuration: frozen dataclasses in four parts, ``model``, ``data``, ``training``, ``testing``.
 
-Everything that changes a result is a field here and nowhere else. A recipe (``cornernet.recipes``) is a
+Everything that changes a result is a field here and nowhere else. A recipe (``cornernet.config.recipes``) is a
 function that returns a full :class:`Config`; a variant of a study is an edit by path::
 
     config.with_("model.head.pooling", "none")
@@ -69,7 +69,7 @@ def _require_implementation(name: str, field: str) -> None:
 
 def _require_heatmap_loss(name: str, field: str) -> None:
     # here and not above: heads import this module
-    from cornernet.heads.corner.heatmap_losses import HEATMAP_LOSSES
+    from cornernet.model.heads.corner.heatmap_losses import HEATMAP_LOSSES
 
     _require_known(name, tuple(HEATMAP_LOSSES), field)
 
@@ -180,7 +180,7 @@ class CornerHeadConfig:
     """Radius of penalty_reduction 'object': the authors' formula since 2018, or the one before their fix, which gives
     larger radii than min_iou allows."""
     heatmap_loss: str = "focal"
-    """Loss of the heatmaps, a name from cornernet.heads.corner.heatmap_losses; 'focal' is the paper's."""
+    """Loss of the heatmaps, a name from cornernet.model.heads.corner.heatmap_losses; 'focal' is the paper's."""
     focal_alpha: float = 2.0
     """Exponent on the distance of the prediction from its target (paper equation 1)."""
     focal_beta: float = 4.0
@@ -351,7 +351,7 @@ class ShapesSource:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoSource:
-    """A folder in COCO format: annotations/*.json and the images (cornernet.data.coco)."""
+    """A folder in COCO format: annotations/*.json and the images (cornernet.data.formats.coco)."""
 
     kind: Literal["coco"] = "coco"
     root: str = ""
@@ -529,7 +529,7 @@ class TestingConfig:
     max_detections: int = 100
     """Boxes reported for a photograph, over all classes."""
     authors_compatible: bool = False
-    """Reproduce the two defects of the authors' test path (see cornernet.postprocess)."""
+    """Reproduce the two defects of the authors' test path (see cornernet.inference.detect)."""
     substitute: tuple[Literal["heatmaps", "offsets", "embeddings"], ...] = ()
     """Outputs replaced by the ground truth (paper section 4.5.4, table 6). Needs the truth: evaluation alone has it."""
     corner_metrics: bool = False

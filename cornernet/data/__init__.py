@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from cornernet.config import CocoSource, ShapesSource
-from cornernet.data.coco import open_coco
+from cornernet.data.formats.coco import open_coco
 from cornernet.data.dataset import (
     DataError,
     DetectionDataset,

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cornernet.postprocess import CornersInView
+from cornernet.inference.detect import CornersInView
 
 __all__ = ["CORNER_METRICS", "CornerMatches", "corner_counts", "corner_metrics", "match_corners"]
 

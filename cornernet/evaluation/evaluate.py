@@ -1,6 +1,6 @@
 """COCO evaluation of detections: average precision and recall over a data set (paper section 4.2).
 
-``testing.corner_metrics`` adds those of corners by themselves (``cornernet.corner_evaluation``) and
+``testing.corner_metrics`` adds those of corners by themselves (``cornernet.evaluation.corners``) and
 ``testing.error_types`` what each type of error costs; with ``testing.substitute`` the ground truth stands in for
 outputs of the network (table 6).
 """
@@ -23,16 +23,16 @@ import numpy.typing as npt
 from tabulate import tabulate
 
 from cornernet.config import Config
-from cornernet.corner_evaluation import CornerMatches, corner_metrics, match_corners
+from cornernet.evaluation.corners import CornerMatches, corner_metrics, match_corners
 from cornernet.data.images import DataError
-from cornernet.detector import Detector
-from cornernet.memory import step_memory
-from cornernet.postprocess import Examined, Inputs, Truth, examine, inputs_of, testing_mode
-from cornernet.timing import step_latency
+from cornernet.model.detector import Detector
+from cornernet.training.memory import step_memory
+from cornernet.inference.detect import Examined, Inputs, Truth, examine, inputs_of, testing_mode
+from cornernet.training.timing import step_latency
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
-    from cornernet.detections import Detections
+    from cornernet.inference.detections import Detections
 
 __all__ = [
     "ERROR_TYPES",
@@ -65,8 +65,8 @@ class Evaluation:
     ``testing.corner_metrics`` and ``testing.error_types`` ask for them; ``per_class`` AP, AP50 and AP75 by class name;
     ``results`` the detections in COCO's result format. ``latency`` is the median time of the test path, from a
     photograph in memory to its boxes, in milliseconds; ``step_latency`` that of a training step, where
-    ``testing.measure_step`` asks for it (``cornernet.timing``), and ``step_memory`` the MiB that it takes
-    (``cornernet.memory``); ``corner_matches`` what the corner metrics are computed from. ``ap_by_iou`` is AP at each of
+    ``testing.measure_step`` asks for it (``cornernet.training.timing``), and ``step_memory`` the MiB that it takes
+    (``cornernet.training.memory``); ``corner_matches`` what the corner metrics are computed from. ``ap_by_iou`` is AP at each of
     COCO's ten thresholds, 0.5 to 0.95; ``precision`` the precision at the recalls 0, 0.01 to 1, mean over classes, by
     threshold in percent (50 and 75).
     """

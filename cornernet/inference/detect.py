@@ -32,9 +32,9 @@ from torch import Tensor
 from cornernet.config import Config, ConfigError, DataConfig, Size, TestingConfig
 from cornernet.data.images import read_image
 from cornernet.data.transforms import crop_window, fit_image, normalise, to_float
-from cornernet.detections import Detections
-from cornernet.detector import Detector
-from cornernet.heads import Candidates
+from cornernet.inference.detections import Detections
+from cornernet.model.detector import Detector
+from cornernet.model.heads import Candidates
 
 __all__ = [
     "CornersInView",
@@ -387,7 +387,7 @@ def suppress(
 
 def _suppress_together(rows: Rows, labels: NDArray[np.int64], testing: TestingConfig) -> Detections | None:
     """Return what is reported, all classes at once, to the bit as one by one; None where that would not be faster."""
-    from cornernet.suppression import pick_all
+    from cornernet.inference.suppression_compiled import pick_all
 
     if not len(rows):
         return None

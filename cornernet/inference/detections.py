@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cornernet.data.images import DataError, read_image
-from cornernet.drawing import draw_boxes
+from cornernet.drawing.boxes import draw_boxes
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cornernet.config import Config, CornerHeadConfig, DataConfig, ModelConfig
-from cornernet.detector import build_detector
+from cornernet.model.detector import build_detector
 
 __all__ = ["Costs", "costs"]
 

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cornernet.backbones.hourglass import ConvBlock, ResidualBlock
+from cornernet.model.backbones.hourglass import ConvBlock, ResidualBlock
 from cornernet.config import ConfigError
-from cornernet.detector import Detector
+from cornernet.model.detector import Detector
 
 __all__ = ["TOLERANCE", "optimised"]
 

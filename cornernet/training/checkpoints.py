@@ -26,7 +26,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from cornernet.checkpoints import CheckpointError
+from cornernet.weights.checkpoints import CheckpointError
 from cornernet.files import sync
 
 __all__ = ["RunCheckpoint", "newest", "read_checkpoint", "tidy", "write_checkpoint"]

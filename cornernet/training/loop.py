@@ -4,7 +4,7 @@ A run is a folder::
 
     config.json            the resolved configuration
     metrics.jsonl          a line every training.log_every iterations, and one for each evaluation
-    checkpoints/step-N/    the newest checkpoint (cornernet.run_checkpoints)
+    checkpoints/step-N/    the newest checkpoint (cornernet.training.checkpoints)
     model.safetensors      the finished weights with their configuration; written last but one
     evaluation.json        metrics on val; a run is finished when this is there
     looks/step-N.png       at every evaluation: what is found in the same four images of val
@@ -43,7 +43,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cornernet.checkpoints import CheckpointError, save_detector
+from cornernet.weights.checkpoints import CheckpointError, save_detector
 from cornernet.config import Config, ConfigError, TrainingConfig
 from cornernet.data import (
     DataError,
@@ -54,14 +54,14 @@ from cornernet.data import (
     shared_images_warning,
 )
 from cornernet.data.loader import Batch, training_loader
-from cornernet.data.seen import write_seen
-from cornernet.detector import Detector, build_detector
-from cornernet.evaluation import Evaluation, evaluate
+from cornernet.data.leakage import write_seen
+from cornernet.model.detector import Detector, build_detector
+from cornernet.evaluation.evaluate import Evaluation, evaluate
 from cornernet.files import atomic_write, remove_unfinished, sync
 from cornernet.progress import Progress
-from cornernet.run_checkpoints import newest, read_checkpoint, tidy, write_checkpoint
-from cornernet.run_metrics import read_metrics
-from cornernet.showing import early_look, write_image
+from cornernet.training.checkpoints import newest, read_checkpoint, tidy, write_checkpoint
+from cornernet.training.metrics import read_metrics
+from cornernet.visualization.sheets import early_look, write_image
 
 __all__ = ["Interrupted", "TrainingError", "learning_rate", "resolve_device", "train"]
 

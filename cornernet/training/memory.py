@@ -8,8 +8,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from cornernet.config import Config
-from cornernet.detector import Detector
-from cornernet.timing import step_latency
+from cornernet.model.detector import Detector
+from cornernet.training.timing import step_latency
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
@@ -21,7 +21,7 @@ def step_memory(detector: Detector, dataset: DetectionDataset, config: Config) -
     """Return the most memory that tensors take at a time in a training step, in MiB (2^20 bytes).
 
     That is weights, gradients, Adam's moments, a batch, and what is kept for the way back, of a copy of ``detector``
-    that takes the steps of :func:`cornernet.timing.step_latency`. What a library takes beside tensors, and the program
+    that takes the steps of :func:`cornernet.training.timing.step_latency`. What a library takes beside tensors, and the program
     itself, are not in it. Counted by torch's profiler on a CPU, by its allocator on a GPU.
     """
     device = next(detector.parameters()).device

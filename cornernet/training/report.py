@@ -1,6 +1,6 @@
 """The page of one training run, ``cornernet report RUN``: curves, AP, classes, best and worst images. One file.
 
-It is made from what a run's folder holds (``cornernet.training``) and, for the images, from its weights and its data;
+It is made from what a run's folder holds (``cornernet.training.loop``) and, for the images, from its weights and its data;
 where the data is not to be had any more, the page says so and has the rest.
 """
 
@@ -17,16 +17,16 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cornernet.checkpoints import load_detector
+from cornernet.weights.checkpoints import load_detector
 from cornernet.config import Config
 from cornernet.data import DataError, open_dataset
-from cornernet.detector import Detector
-from cornernet.drawing import draw_boxes
-from cornernet.evaluation import detect_all
-from cornernet.figures import plain, rendered, styled, subplots
-from cornernet.html import Cell, details, escape, figure, inline_svg, page, picture, table
-from cornernet.pictures import image_f1
-from cornernet.run_metrics import read_metrics
+from cornernet.model.detector import Detector
+from cornernet.drawing.boxes import draw_boxes
+from cornernet.evaluation.evaluate import detect_all
+from cornernet.drawing.figures import plain, rendered, styled, subplots
+from cornernet.drawing.html import Cell, details, escape, figure, inline_svg, page, picture, table
+from cornernet.evaluation.image_scores import image_f1
+from cornernet.training.metrics import read_metrics
 
 __all__ = ["SCORE", "run_page"]
 

@@ -2,7 +2,7 @@
 
 ``cornernet detect --demo`` runs it, and ``--weights starter`` names it everywhere. It is made again by::
 
-    python -m cornernet.starter --out runs/starter
+    python -m cornernet.training.starter --out runs/starter
 
 on one thread, a few minutes, resumable. It knows three drawn shapes and nothing of photographs: a demonstration, and
 no start for training. Its weights are stored in half precision, and computed with in single precision as any others.
@@ -21,12 +21,12 @@ import safetensors
 import safetensors.torch
 import torch
 
-from cornernet.checkpoints import STARTER
+from cornernet.weights.checkpoints import STARTER
 from cornernet.config import Config
 from cornernet.data.shapes import SHAPES_VERSION
 from cornernet.files import atomic_write
-from cornernet.recipes import recipe
-from cornernet.training import train
+from cornernet.config.recipes import recipe
+from cornernet.training.loop import train
 
 __all__ = ["RECIPE", "halve", "made_from", "starter_config"]
 
@@ -74,7 +74,7 @@ def halve(source: Path, target: Path, made: dict[str, object]) -> None:
 
 def _revision() -> str:
     """The commit that this is run from, with ``+changes`` where files differ from it; unknown outside git."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     command = ["git", "-C", str(root), "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -85,7 +85,7 @@ def _revision() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the starter model and write its weights."""
-    parser = argparse.ArgumentParser(prog="python -m cornernet.starter", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m cornernet.training.starter", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/starter"), help="the run's folder; goes on with it")
     parser.add_argument("--weights", type=Path, help="file to write; default: starter.safetensors in --out")
     arguments = parser.parse_args(argv)
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if evaluation is None:
         return 0
     made: dict[str, object] = {
-        "command": "python -m cornernet.starter",
+        "command": "python -m cornernet.training.starter",
         "recipe": RECIPE,
         "edits": EDITS,
         "seed": EDITS["training.seed"],

@@ -2,7 +2,7 @@
 
 Ours is one ``.safetensors`` file: the weights, and in its header the configuration and the classes, so that a file
 is all that testing needs. The others' are pickled state dicts; they are read without executing pickled code, and what
-goes with their weights (``cornernet.foreign``) becomes part of the configuration. docs/checkpoints.md says what is
+goes with their weights (``cornernet.weights.foreign``) becomes part of the configuration. docs/checkpoints.md says what is
 supported.
 """
 
@@ -24,15 +24,15 @@ import torch
 from torch import Tensor
 
 from cornernet.config import Config
-from cornernet.detector import Detector, build_detector
+from cornernet.model.detector import Detector, build_detector
 from cornernet.files import atomic_write, nearest
-from cornernet.foreign import FORMATS, Format, inferred_config, recognised
+from cornernet.weights.foreign import FORMATS, Format, inferred_config, recognised
 
 __all__ = ["CheckpointError", "foreign_state", "from_authors_key", "load_detector", "save_detector", "save_foreign"]
 
 FORMAT = "cornernet-lab/1"
 STARTER = Path(__file__).with_name("starter.safetensors")
-"""The weights that ship with the package, which ``starter`` names (``cornernet.starter``)."""
+"""The weights that ship with the package, which ``starter`` names (``cornernet.training.starter``)."""
 PICKLED = (".pkl", ".pth", ".pt", ".bin")
 
 
@@ -251,7 +251,7 @@ def _state_dict(content: Any, origin: str) -> dict[str, Tensor]:
 
 
 def foreign_state(detector: Detector, format_name: str) -> OrderedDict[str, Tensor]:
-    """Return a detector's weights under the names of ``format_name``, a row of ``cornernet.foreign.FORMATS``.
+    """Return a detector's weights under the names of ``format_name``, a row of ``cornernet.weights.foreign.FORMATS``.
 
     Names have the prefix of the project's released files. The tensors are copies on the CPU. Raises
     :class:`CheckpointError` where the project has no such network.

@@ -12,7 +12,7 @@ import torch
 from cornernet import Config, load_detector, recipe
 from cornernet.config import HourglassConfig
 from cornernet.data import open_dataset
-from cornernet.evaluation import evaluate
+from cornernet.evaluation.evaluate import evaluate
 
 
 def config(**edits: object) -> Config:

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cornernet import load_detector
-from cornernet.checkpoints import CheckpointError
+from cornernet.weights.checkpoints import CheckpointError
 from cornernet.config import CocoSource
 from cornernet.data import DataError
-from cornernet.run_checkpoints import newest, read_checkpoint, write_checkpoint
-from cornernet.training import train
+from cornernet.training.checkpoints import newest, read_checkpoint, write_checkpoint
+from cornernet.training.loop import train
 from tests.faults.conftest import rounds
 from tests.faults.runs import config
 from tests.unit.data.folders import annotation, coco_folder, tree, write_json

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ablations.__main__ import main
-from cornernet.training import TrainingError, train
+from cornernet.training.loop import TrainingError, train
 from tests.faults.conftest import rounds
 from tests.faults.runs import config, results
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cornernet.training import Interrupted, train
+from cornernet.training.loop import Interrupted, train
 from tests.faults.conftest import Running, rounds
 from tests.faults.runs import config, results
 
@@ -190,15 +190,15 @@ def test_ctrl_c_outside_the_loop_says_how_to_go_on(tmp_path, monkeypatch) -> Non
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cornernet.training.open_dataset", stopped)
+        patch.setattr("cornernet.training.loop.open_dataset", stopped)
         with pytest.raises(Interrupted, match="stopped before the run began: the same command begins it"):
             train(short, tmp_path / "run", quiet=True)
     with monkeypatch.context() as patch:
-        patch.setattr("cornernet.training.build_detector", stopped)
+        patch.setattr("cornernet.training.loop.build_detector", stopped)
         with pytest.raises(Interrupted, match=r"stopped before the first checkpoint in .*: begin again with --resume"):
             train(short, tmp_path / "run", quiet=True)
     with monkeypatch.context() as patch:
-        patch.setattr("cornernet.training.evaluate", stopped)
+        patch.setattr("cornernet.training.loop.evaluate", stopped)
         with pytest.raises(Interrupted, match="has the checkpoint of iteration 1: go on with --resume"):
             train(short, tmp_path / "run", resume=True, quiet=True)
     assert train(short, tmp_path / "run", resume=True, quiet=True) is not None

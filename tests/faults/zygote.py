@@ -24,19 +24,19 @@ import torch._dynamo  # noqa: F401 - torch imports it with the first optimiser, 
 
 import ablations.__main__ as ablations_command
 import kernels.cpu_kernels  # noqa: F401 - with the first pooling
-from ablations.planner import Job
+from ablations.running.planner import Job
 from ablations.reporting.folder import write_files
-from ablations.runner import run_group
-from ablations.store import Store
+from ablations.running.runner import run_group
+from ablations.running.store import Store
 from cornernet import Config
 from cornernet.cli import main as cornernet_command
-from cornernet.training import train
+from cornernet.training.loop import train
 
 FILE_OPERATIONS = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.chmod", "shutil.rmtree")
 
 
 class Fork:
-    """A forked worker, as ``ablations.executors.Run`` has it."""
+    """A forked worker, as ``ablations.running.executors.Run`` has it."""
 
     def __init__(self, number: int) -> None:
         self.pid, self.returncode = number, None

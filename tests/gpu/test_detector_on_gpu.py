@@ -9,8 +9,8 @@ import torch
 
 from cornernet import build_detector, load_detector, recipe
 from cornernet.data import open_dataset
-from cornernet.evaluation import evaluate
-from cornernet.training import train
+from cornernet.evaluation.evaluate import evaluate
+from cornernet.training.loop import train
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,7 +10,7 @@ import torch
 
 from cornernet import Corners, Predictions
 from cornernet.config import TestingConfig
-from cornernet.heads.corner.decode import decode
+from cornernet.model.heads.corner.decode import decode
 from tests.parity import recipe
 from tests.parity.goldens import load
 from tests.parity.rows import assert_same_rows

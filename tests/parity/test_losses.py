@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cornernet import Corners, Predictions
 from cornernet.config import CornerHeadConfig
-from cornernet.heads.corner.losses import corner_losses
-from cornernet.heads.corner.targets import CornerTargets
+from cornernet.model.heads.corner.losses import corner_losses
+from cornernet.model.heads.corner.targets import CornerTargets
 from tests.parity.goldens import load
 
 GOLDEN = load("loss.npz")

@@ -12,7 +12,7 @@ import torch
 
 from cornernet.config import AugmentationConfig, CornerHeadConfig, DataConfig
 from cornernet.data.transforms import augment
-from cornernet.heads.corner.targets import CornerTargets, TargetBuilder, draw_gaussian, gaussian_radius
+from cornernet.model.heads.corner.targets import CornerTargets, TargetBuilder, draw_gaussian, gaussian_radius
 from tests.parity import recipe
 from tests.parity.goldens import load
 

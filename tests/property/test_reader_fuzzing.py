@@ -25,22 +25,22 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ablations.records import load
+from ablations.records.records import load
 from ablations.reporting.made_with import made_with, runs_rows
-from ablations.reporting.published import published_report
-from ablations.store import Store, StoreError
+from ablations.records.published import published_report
+from ablations.running.store import Store, StoreError
 from cornernet import recipe
-from cornernet.checkpoints import CheckpointError, load_detector, save_detector
+from cornernet.weights.checkpoints import CheckpointError, load_detector, save_detector
 from cornernet.config import CocoSource, Config, ConfigError
 from cornernet.data import DataError, DetectionDataset, open_dataset
-from cornernet.data.check import check_folder
+from cornernet.data.formats.check import check_folder
 from cornernet.data.images import MOST_PIXELS, read_image
-from cornernet.data.importing import write_import
-from cornernet.data.split import divide, write_division
-from cornernet.data.voc import read_voc
-from cornernet.data.yolo import read_names, read_yolo
-from cornernet.detector import build_detector
-from cornernet.run_report import run_page
+from cornernet.data.formats.importing import write_import
+from cornernet.data.formats.split import divide, write_division
+from cornernet.data.formats.voc import read_voc
+from cornernet.data.formats.yolo import read_names, read_yolo
+from cornernet.model.detector import build_detector
+from cornernet.training.report import run_page
 from tests.unit.data.folders import picture, tree, write_images
 from tests.unit.published_runs import publish_runs
 

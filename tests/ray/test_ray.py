@@ -15,11 +15,11 @@ import pytest
 from safetensors.torch import load_file
 
 from ablations.__main__ import main
-from ablations.planner import Fingerprints, Job, make_job
+from ablations.running.planner import Fingerprints, Job, make_job
 from ablations.profiles import PROFILES
-from ablations.ray_executor import RayExecutor, on_ray
-from ablations.runner import run_jobs
-from ablations.store import Store
+from ablations.running.ray_executor import RayExecutor, on_ray
+from ablations.running.runner import run_jobs
+from ablations.running.store import Store
 from cornernet import Config
 from cornernet.data import open_dataset
 
@@ -115,7 +115,7 @@ def _processes_on(store: Store) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if {"ablations.worker", str(store.root)} <= set(process.cmdline()):
+            if {"ablations.running.worker", str(store.root)} <= set(process.cmdline()):
                 found.append(process)
     return found
 

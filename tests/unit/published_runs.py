@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ablations.planner import Fingerprints, plan
+from ablations.running.planner import Fingerprints, plan
 from ablations.profiles import find_profile
-from ablations.records import publish
-from ablations.resampling import Resamples
+from ablations.records.records import publish
+from ablations.statistics.resampling import Resamples
 from ablations.studies import find_study
 from cornernet.config import CocoSource
-from cornernet.evaluation import METRICS
+from cornernet.evaluation.evaluate import METRICS
 
 EVIL = "<script>alert(1)</script>"
 EVIL_TEX = r"\input{secret}$x_1$ & 50%"

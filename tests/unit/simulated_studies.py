@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.resampling import RESAMPLES, image_weights
-from ablations.statistics import PairedDifference
+from ablations.statistics.resampling import RESAMPLES, image_weights
+from ablations.statistics.intervals import PairedDifference
 
 IMAGES = 100
 

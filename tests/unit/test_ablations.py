@@ -16,20 +16,20 @@ import psutil
 import pytest
 
 from ablations.__main__ import main
-from ablations.paper import paper_table
-from ablations.planner import Fingerprints, make_job, plan
+from ablations.studies.paper import paper_table
+from ablations.running.planner import Fingerprints, make_job, plan
 from ablations.profiles import PROFILES
 from ablations.reporting import study_table
 from ablations.reporting.tables import Context
-from ablations.statistics import paired_differences, summarise
+from ablations.statistics.intervals import paired_differences, summarise
 from ablations.studies import STUDIES
-from ablations.study import Contrast, Study, Variant
+from ablations.studies.study import Contrast, Study, Variant
 from cornernet import Config, ConfigError, recipe
 from cornernet.config import CocoSource, ShapesSource, SourceConfig, TestingConfig
-from cornernet.corner_evaluation import CORNER_METRICS
-from cornernet.evaluation import ERROR_TYPES, METRICS
-from cornernet.heads.corner.targets import TargetBuilder
-from cornernet.training import train
+from cornernet.evaluation.corners import CORNER_METRICS
+from cornernet.evaluation.evaluate import ERROR_TYPES, METRICS
+from cornernet.model.heads.corner.targets import TargetBuilder
+from cornernet.training.loop import train
 
 DATA = Fingerprints("train", "val")
 STUDY = STUDIES["table1"]

@@ -18,13 +18,13 @@ from cornernet import Config, ConfigError, build_detector, load_detector, recipe
 from cornernet.cli import main
 from cornernet.config import AnchorHeadConfig, HourglassConfig
 from cornernet.data import open_dataset
-from cornernet.evaluation import evaluate
-from cornernet.heads.anchor import AnchorPredictions
-from cornernet.heads.anchor.anchors import anchor_boxes, anchor_shapes, decode, encode
-from cornernet.heads.anchor.losses import anchor_losses, box_loss, focal_loss
-from cornernet.heads.anchor.targets import IGNORED, NEGATIVE, AnchorTargets, TargetBuilder, assign
-from cornernet.postprocess import detect, lay, place, restore, suppress
-from cornernet.training import train
+from cornernet.evaluation.evaluate import evaluate
+from cornernet.model.heads.anchor import AnchorPredictions
+from cornernet.model.heads.anchor.anchors import anchor_boxes, anchor_shapes, decode, encode
+from cornernet.model.heads.anchor.losses import anchor_losses, box_loss, focal_loss
+from cornernet.model.heads.anchor.targets import IGNORED, NEGATIVE, AnchorTargets, TargetBuilder, assign
+from cornernet.inference.detect import detect, lay, place, restore, suppress
+from cornernet.training.loop import train
 
 PLAIN = AnchorHeadConfig(octave_scales=1, ratios=(1.0,))
 SIZE = (63, 95)

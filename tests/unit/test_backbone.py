@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from cornernet import build_detector, recipe
-from cornernet.backbones import build_backbone
-from cornernet.backbones.hourglass import ResidualBlock
+from cornernet.model.backbones import build_backbone
+from cornernet.model.backbones.hourglass import ResidualBlock
 from cornernet.config import HourglassConfig
 
 SMALL = HourglassConfig(stacks=2, stem_channels=4, channels=(4, 6, 8), blocks=(1, 2, 1))
@@ -92,7 +92,7 @@ def test_a_narrow_block_with_a_stride_leaves_the_heap_whole_when_it_is_trained()
     # with torch's own convolution this process dies: its gradient writes past a workspace
     program = """
 import torch
-from cornernet.backbones.hourglass import ResidualBlock
+from cornernet.model.backbones.hourglass import ResidualBlock
 block = ResidualBlock(8, 16, stride=2).to(memory_format=torch.channels_last)
 for _ in range(12):
     block(torch.randn(4, 8, 96, 96).to(memory_format=torch.channels_last)).sum().backward()

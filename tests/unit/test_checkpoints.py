@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cornernet import build_detector, load_detector, recipe, save_detector
-from cornernet.checkpoints import CheckpointError, foreign_state, from_authors_key, save_foreign
+from cornernet.weights.checkpoints import CheckpointError, foreign_state, from_authors_key, save_foreign
 from cornernet.config import HourglassConfig
-from cornernet.foreign import FORMATS
+from cornernet.weights.foreign import FORMATS
 
 
 @pytest.fixture

@@ -236,7 +236,7 @@ def test_out_of_memory_names_three_flags_that_help(error, flags, here, capsys, m
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("cornernet.cli.train", fail)
+    monkeypatch.setattr("cornernet.cli.dispatch.train", fail)
     assert main(["train", *SHORT]) == 2
     said = capsys.readouterr().err
     assert all(f"--{part}" in said or f".{part}" in said for part in flags)
@@ -244,7 +244,7 @@ def test_out_of_memory_names_three_flags_that_help(error, flags, here, capsys, m
     given = re.findall(r"--[\w.-]+(?: (?:\d+|bfloat16))*", said)
     assert len(given) == 5  # smaller inputs take two
     assert main(["train", *SHORT, *" ".join(given).split(), "--dry-run"]) == 0
-    monkeypatch.setattr("cornernet.cli.train", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("cornernet.cli.dispatch.train", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["train", *SHORT])
 
@@ -254,7 +254,7 @@ def test_out_of_memory_in_testing_names_flags_of_testing(command, here, weights,
     def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(f"cornernet.cli.{command}", fail)
+    monkeypatch.setattr(f"cornernet.cli.dispatch.{command}", fail)
     argv = [command, *([str(photo)] if command == "detect" else SMALL_DATA), "--weights", str(weights)]
     assert main(argv) == 2
     said = capsys.readouterr().err

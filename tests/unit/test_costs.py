@@ -8,10 +8,10 @@ from torch import nn
 
 from cornernet import RECIPES, Config, build_detector, recipe
 from cornernet.config import HourglassConfig
-from cornernet.costs import costs
+from cornernet.model.costs import costs
 from cornernet.data import open_dataset
-from cornernet.evaluation import evaluate
-from cornernet.memory import step_memory
+from cornernet.evaluation.evaluate import evaluate
+from cornernet.training.memory import step_memory
 
 CASES = {
     "tiny": recipe("tiny"),

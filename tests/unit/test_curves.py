@@ -8,11 +8,11 @@ import time
 import pytest
 import torch
 
-from ablations.curves import MAX_POINTS, curves, loss_curve
+from ablations.records.curves import MAX_POINTS, curves, loss_curve
 from cornernet import build_detector, recipe
 from cornernet.data import open_dataset
-from cornernet.evaluation import coco_evaluation
-from cornernet.timing import STAGES, stage_latency, step_stages
+from cornernet.evaluation.evaluate import coco_evaluation
+from cornernet.training.timing import STAGES, stage_latency, step_stages
 
 
 @pytest.fixture(scope="module")

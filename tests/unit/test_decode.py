@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cornernet import Corners, Predictions
 from cornernet.config import TestingConfig
-from cornernet.heads.corner.decode import corners, decode
+from cornernet.model.heads.corner.decode import corners, decode
 
 CLASSES, SIZE = 2, (4, 6)
 

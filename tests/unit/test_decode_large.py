@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from cornernet import Candidates, Corners, Predictions
 from cornernet.config import TestingConfig
-from cornernet.heads.corner.decode import decode, decode_padded
-from cornernet.heads.corner.decode_cpu import decode_large, serves
+from cornernet.model.heads.corner.decode import decode, decode_padded
+from cornernet.model.heads.corner.decode_cpu import decode_large, serves
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 

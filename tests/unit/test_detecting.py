@@ -16,8 +16,8 @@ from cornernet import Detections, build_detector, load_detector, recipe, save_de
 from cornernet.cli import main
 from cornernet.config import CocoSource, ConfigError
 from cornernet.data import DataError, open_dataset
-from cornernet.detecting import find_photos
-from cornernet.inspection import inspect
+from cornernet.cli.photos import find_photos
+from cornernet.visualization.inspection import inspect
 from tests.unit.data.folders import write_images
 
 
@@ -131,8 +131,8 @@ def test_pairs_are_the_boxes_of_the_unmirrored_test_path_and_lone_corners_are_in
 
 
 def test_the_starter_model_is_small_says_how_it_was_made_and_fits_its_recipe() -> None:
-    from cornernet.checkpoints import STARTER
-    from cornernet.starter import made_from, starter_config
+    from cornernet.weights.checkpoints import STARTER
+    from cornernet.training.starter import made_from, starter_config
 
     made = made_from()
     assert STARTER.stat().st_size < 1_000_000
@@ -175,7 +175,7 @@ def test_supervision_that_is_not_installed_is_named_with_its_extra(monkeypatch) 
 
 
 def test_the_command_that_makes_the_starter_model_trains_halves_and_records(tmp_path, monkeypatch, capsys) -> None:
-    from cornernet import starter
+    from cornernet.training import starter
 
     few = {"data.source.train_images": 4, "data.source.val_images": 2, "training.iterations": 2}
     monkeypatch.setattr(starter, "EDITS", {**starter.EDITS, **few})

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from ablations.planner import Fingerprints, make_job
+from ablations.running.planner import Fingerprints, make_job
 from ablations.profiles import find_profile
 from ablations.studies import find_study
 from cornernet import build_detector, recipe
 from cornernet.config import CocoSource
 from cornernet.data import DetectionDataset, open_dataset
-from cornernet.evaluation import ERROR_TYPES, METRICS, coco_evaluation, error_types, evaluate
+from cornernet.evaluation.evaluate import ERROR_TYPES, METRICS, coco_evaluation, error_types, evaluate
 from tests.unit.data.folders import annotation, coco_folder, tree
 
 MAIN_TYPES = ERROR_TYPES[:6]

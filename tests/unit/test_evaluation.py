@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cornernet import build_detector, recipe
 from cornernet.config import CocoSource, ShapesSource
 from cornernet.data import DataError, DetectionDataset, open_dataset
-from cornernet.evaluation import METRICS, coco_evaluation, evaluate
+from cornernet.evaluation.evaluate import METRICS, coco_evaluation, evaluate
 from tests.unit.data.folders import coco_folder
 
 

@@ -12,7 +12,7 @@ import torch
 
 from cornernet import ConfigError, build_detector, recipe
 from cornernet.config import HourglassConfig
-from cornernet.export import DECODED, RAW, ExportError, export_detector, why_unavailable
+from cornernet.weights.export import DECODED, RAW, ExportError, export_detector, why_unavailable
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
 
@@ -107,7 +107,7 @@ def test_packages_load_in_a_process_that_imports_only_torch(format_name, detecto
 def test_a_program_that_differs_is_not_written(detector, tmp_path, monkeypatch) -> None:
     needs("onnx")
     thorough_only()
-    monkeypatch.setattr("cornernet.export._PadAndMaximum._scan", lambda self, x, direction: x)
+    monkeypatch.setattr("cornernet.weights.export._PadAndMaximum._scan", lambda self, x, direction: x)
     with pytest.raises(ExportError, match="differs by"):
         export_detector(detector, tmp_path / "model.onnx", "onnx", largest=127)
     assert list(tmp_path.iterdir()) == []

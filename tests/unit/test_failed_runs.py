@@ -12,13 +12,13 @@ import pytest
 import ablations.reporting
 from ablations.__main__ import main
 from ablations.profiles import PROFILES
-from ablations.records import load_failures, publish, publish_failure
+from ablations.records.records import load_failures, publish, publish_failure
 from ablations.reporting.folder import render
 from ablations.reporting.made_with import runs_rows
-from ablations.reporting.published import Report, published_report
+from ablations.records.published import Report, published_report
 from ablations.reporting.tables import Context, study_table
 from ablations.studies import STUDIES
-from ablations.study import Contrast, Study, Variant
+from ablations.studies.study import Contrast, Study, Variant
 from tests.unit.published_runs import publish_runs
 from tests.unit.test_ablations import record
 

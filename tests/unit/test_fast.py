@@ -14,9 +14,9 @@ import cornernet
 from cornernet import ConfigError, build_detector, optimised, recipe
 from cornernet.config import CocoSource, HourglassConfig
 from cornernet.data import open_dataset
-from cornernet.evaluation import evaluate
-from cornernet.fast import TOLERANCE
-from cornernet.training import train
+from cornernet.evaluation.evaluate import evaluate
+from cornernet.model.fast import TOLERANCE
+from cornernet.training.loop import train
 
 BCCD = Path(__file__).parents[3] / "shared" / "data" / "bccd"
 

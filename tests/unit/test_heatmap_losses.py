@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cornernet import ConfigError, build_detector, recipe
 from cornernet.config import CornerHeadConfig
-from cornernet.heads.corner.heatmap_losses import HEATMAP_LOSSES
-from cornernet.heads.corner.losses import heatmap_loss
+from cornernet.model.heads.corner.heatmap_losses import HEATMAP_LOSSES
+from cornernet.model.heads.corner.losses import heatmap_loss
 
 ROWS = pytest.mark.parametrize("name", HEATMAP_LOSSES)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from ablations.planner import Fingerprints, Job, make_job
+from ablations.running.planner import Fingerprints, Job, make_job
 from cornernet import Config, ConfigError, load_detector, recipe
 from cornernet import config as module
 from cornernet.config import (
@@ -26,7 +26,7 @@ from cornernet.config import (
     ShapesSource,
 )
 from cornernet.data import open_dataset
-from cornernet.training import train
+from cornernet.training.loop import train
 from tests.unit.data.folders import annotation, coco_folder, tree
 
 BACKBONES = {

@@ -35,8 +35,8 @@ def test_imports_run_one_way(package: str) -> None:
 
 
 def test_every_backbone_and_head_file_has_a_row() -> None:
-    from cornernet.backbones import BACKBONES
-    from cornernet.heads import HEADS
+    from cornernet.model.backbones import BACKBONES
+    from cornernet.model.heads import HEADS
 
     backbones = {f.stem for f in (ROOT / "cornernet/backbones").glob("*.py")} - {"__init__"}
     heads = {f.name for f in (ROOT / "cornernet/heads").iterdir() if f.is_dir()} - {"__pycache__"}
@@ -45,9 +45,9 @@ def test_every_backbone_and_head_file_has_a_row() -> None:
 
 
 def test_every_heatmap_loss_file_has_a_row() -> None:
-    from cornernet.heads.corner.heatmap_losses import HEATMAP_LOSSES
+    from cornernet.model.heads.corner.heatmap_losses import HEATMAP_LOSSES
 
-    files = {f.stem for f in (ROOT / "cornernet/heads/corner/heatmap_losses").glob("*.py")} - {"__init__"}
+    files = {f.stem for f in (ROOT / "cornernet/model/heads/corner/heatmap_losses").glob("*.py")} - {"__init__"}
     assert files == set(HEATMAP_LOSSES)
 
 

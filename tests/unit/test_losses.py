@@ -9,8 +9,8 @@ import torch
 
 from cornernet import build_detector, recipe
 from cornernet.config import CornerHeadConfig
-from cornernet.heads.corner.losses import gather, heatmap_loss, offset_loss, pull_and_push_loss
-from cornernet.heads.corner.targets import TargetBuilder
+from cornernet.model.heads.corner.losses import gather, heatmap_loss, offset_loss, pull_and_push_loss
+from cornernet.model.heads.corner.targets import TargetBuilder
 
 SIZE = (63, 63)
 FOCAL = CornerHeadConfig()

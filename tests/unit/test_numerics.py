@@ -19,12 +19,12 @@ from torch import Tensor
 from cornernet import Config, build_detector, recipe
 from cornernet.data import open_dataset
 from cornernet.data.loader import BatchSampler
-from cornernet.heads.anchor.outputs import AnchorPredictions
-from cornernet.heads.corner.head import CornerHead
-from cornernet.heads.corner.heatmap_losses import HEATMAP_LOSSES
-from cornernet.heads.corner.outputs import Corners, Predictions
-from cornernet.run_checkpoints import newest, read_checkpoint
-from cornernet.training import TrainingError, train
+from cornernet.model.heads.anchor.outputs import AnchorPredictions
+from cornernet.model.heads.corner.head import CornerHead
+from cornernet.model.heads.corner.heatmap_losses import HEATMAP_LOSSES
+from cornernet.model.heads.corner.outputs import Corners, Predictions
+from cornernet.training.checkpoints import newest, read_checkpoint
+from cornernet.training.loop import TrainingError, train
 
 ROOT = Path(__file__).parents[2]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -190,7 +190,7 @@ def test_statistics_that_are_not_finite_never_replace_a_checkpoint(tmp_path) -> 
             (detector,) = (each for each in found if each.training)
             next(value for name, value in detector.named_buffers() if name.endswith("running_mean")).fill_(torch.inf)
 
-    import cornernet.training as training
+    import cornernet.training.loop as training
 
     found: list[torch.nn.Module] = []
     whole = training.build_detector
@@ -217,8 +217,8 @@ def test_of_two_processes_the_images_of_the_one_whose_loss_broke_are_named(tmp_p
     script.write_text(
         "import os, sys\n"
         "from cornernet import Config\n"
-        "from cornernet.heads.corner.head import CornerHead\n"
-        "from cornernet.training import train\n"
+        "from cornernet.model.heads.corner.head import CornerHead\n"
+        "from cornernet.training.loop import train\n"
         "from tests.unit.test_numerics import broken_at, no_pull\n"
         "if os.environ['RANK'] == '1':\n"
         "    CornerHead.loss = broken_at(3, no_pull)\n"

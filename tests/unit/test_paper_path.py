@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cornernet import build_detector, load_detector, recipe
-from cornernet.checkpoints import foreign_state
+from cornernet.weights.checkpoints import foreign_state
 from cornernet.cli import main
 from cornernet.config import HourglassConfig
 from tests.parity import recipe as golden_recipe

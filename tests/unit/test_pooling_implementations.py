@@ -9,15 +9,15 @@ import pytest
 import torch
 
 import kernels
-from ablations.planner import Fingerprints, make_job
+from ablations.running.planner import Fingerprints, make_job
 from ablations.profiles import find_profile
 from ablations.studies import find_study
-from ablations.study import Study, Variant
+from ablations.studies.study import Study, Variant
 from cornernet import Config, ConfigError, Detector, build_detector, detect, load_detector, recipe
 from cornernet.data import DetectionDataset, open_dataset
-from cornernet.evaluation import Evaluation, evaluate
-from cornernet.timing import step_latency
-from cornernet.training import train
+from cornernet.evaluation.evaluate import Evaluation, evaluate
+from cornernet.training.timing import step_latency
+from cornernet.training.loop import train
 from kernels.registry import ROWS
 from tests.emulation import fast_interpreter
 

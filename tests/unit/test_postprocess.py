@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cornernet import Candidates, Config, build_detector, recipe
 from cornernet.config import DataConfig, TestingConfig
 from cornernet.data.images import DataError
-from cornernet.postprocess import decode, detect, network, place, prepare, restore, soft_nms, suppress
+from cornernet.inference.detect import decode, detect, network, place, prepare, restore, soft_nms, suppress
 
 Rows = npt.NDArray[np.float32]
 Method = Literal["hard", "linear", "gaussian"]

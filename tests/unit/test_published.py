@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ablations.planner import Fingerprints, make_job
-from ablations.records import load
+from ablations.running.planner import Fingerprints, make_job
+from ablations.records.records import load
 from cornernet import Config
 
 RECORDS = sorted(path for path in (Path(__file__).parents[2] / "reports/records").glob("*") if path.is_dir())

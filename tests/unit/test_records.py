@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablations.records import FIELDS, MAX_BYTES, RecordError, load, publish, published, records_folder
-from ablations.resampling import RESAMPLED_METRICS, RESAMPLES, Resamples
+from ablations.records.records import FIELDS, MAX_BYTES, RecordError, load, publish, published, records_folder
+from ablations.statistics.resampling import RESAMPLED_METRICS, RESAMPLES, Resamples
 from cornernet import recipe
 
 METRICS = RESAMPLED_METRICS

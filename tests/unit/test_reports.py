@@ -23,7 +23,7 @@ from ablations.reporting.figures.latency import pareto
 from ablations.reporting.figures.style import look
 from ablations.reporting.folder import stale, write_files
 from ablations.reporting.grid import Cell, Grid, Row, latex_escape, markdown_escape
-from ablations.reporting.published import published_report
+from ablations.records.published import published_report
 from ablations.studies import STUDIES
 from tests.browser import browser
 from tests.unit.published_runs import EVIL, publish_runs

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.resampling import (
+from ablations.statistics.resampling import (
     RESAMPLED_METRICS,
     RESAMPLES,
     WEIGHTS_VERSION,
@@ -26,11 +26,11 @@ from ablations.resampling import (
 )
 from cornernet import Corners
 from cornernet.config import ShapesSource
-from cornernet.corner_evaluation import CORNER_METRICS, match_corners
+from cornernet.evaluation.corners import CORNER_METRICS, match_corners
 from cornernet.data import open_dataset
-from cornernet.evaluation import METRICS, coco_evaluation
-from cornernet.heads.candidates import CornerPoints
-from cornernet.postprocess import CornersInView
+from cornernet.evaluation.evaluate import METRICS, coco_evaluation
+from cornernet.model.heads.candidates import CornerPoints
+from cornernet.inference.detect import CornersInView
 
 EXACT = {"rtol": 0, "atol": 1e-9, "equal_nan": True}
 BANDS = (300.0, 900.0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cornernet import ConfigError, build_detector, recipe
-from cornernet.backbones import build_backbone
+from cornernet.model.backbones import build_backbone
 from cornernet.config import ResNetFPNConfig, ShapesSource
 from cornernet.data import open_dataset
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cornernet import build_detector, recipe
-from cornernet.checkpoints import save_detector
+from cornernet.weights.checkpoints import save_detector
 from cornernet.cli import main
 from cornernet.config import CocoSource, Config
 from cornernet.data import open_dataset

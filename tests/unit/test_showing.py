@@ -10,8 +10,8 @@ import torch
 from cornernet import build_detector, recipe
 from cornernet.cli import main
 from cornernet.data import open_dataset
-from cornernet.drawing import BOTTOM_RIGHT_COLOUR, TOP_LEFT_COLOUR, draw_pairs, sheet
-from cornernet.showing import early_look, fixed_images
+from cornernet.drawing.boxes import BOTTOM_RIGHT_COLOUR, TOP_LEFT_COLOUR, draw_pairs, sheet
+from cornernet.visualization.sheets import early_look, fixed_images
 from tests.unit.data.folders import coco_folder
 
 

@@ -13,9 +13,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ablations.claims import Effect, Sign, judge
-from ablations.resampling import Resamples
-from ablations.statistics import (
+from ablations.statistics.claims import Effect, Sign, judge
+from ablations.statistics.resampling import Resamples
+from ablations.statistics.intervals import (
     Measurement,
     PairedDifference,
     Summary,

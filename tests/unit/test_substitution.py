@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from cornernet import Candidates, Config, ConfigError, Corners, Predictions, build_detector, detect, recipe
 from cornernet.config import CornerHeadConfig, DataConfig, ShapesSource, TestingConfig
 from cornernet.data import open_dataset
-from cornernet.evaluation import evaluate
-from cornernet.heads.corner.decode import corners, decode
-from cornernet.heads.corner.substitute import substitute
-from cornernet.heads.corner.targets import TargetBuilder
-from cornernet.postprocess import Truth, examine, lay, prepare, restore
+from cornernet.evaluation.evaluate import evaluate
+from cornernet.model.heads.corner.decode import corners, decode
+from cornernet.model.heads.corner.substitute import substitute
+from cornernet.model.heads.corner.targets import TargetBuilder
+from cornernet.inference.detect import Truth, examine, lay, prepare, restore
 
 ALL = ("heatmaps", "offsets", "embeddings")
 

@@ -11,7 +11,7 @@ import pytest
 from cornernet import recipe
 from cornernet.config import CocoSource
 from cornernet.data.dataset import AnnotationTable, DetectionDataset, ImageTable
-from cornernet.suggest import Machine, Suggestion, suggest
+from cornernet.cli.suggest import Machine, Suggestion, suggest
 
 
 def dataset(count: int, size: tuple[int, int], side: float) -> DetectionDataset:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ablations.planner import Fingerprints, make_job
+from ablations.running.planner import Fingerprints, make_job
 from cornernet import Config, ConfigError, Corners, Detector, Predictions, build_detector, recipe
 from cornernet.config import LATER_FIELDS, CornerHeadConfig, HourglassConfig, TestingConfig
-from cornernet.heads.corner.decode import corners, decode
-from cornernet.heads.corner.losses import corner_losses
+from cornernet.model.heads.corner.decode import corners, decode
+from cornernet.model.heads.corner.losses import corner_losses
 
 SIZE = (31, 31)
 TWO = HourglassConfig(stacks=2, stem_channels=4, channels=(8, 8), blocks=(1, 1))

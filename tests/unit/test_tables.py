@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablations.claims import Chain, Claim, Effect, Equivalence, Interaction, Sign, effects_of
-from ablations.records import load, publish
+from ablations.statistics.claims import Chain, Claim, Effect, Equivalence, Interaction, Sign, effects_of
+from ablations.records.records import load, publish
 from ablations.reporting import Context, StudyTable, overview, study_table
 from ablations.reporting.folder import render, write_files
-from ablations.reporting.published import Report
-from ablations.resampling import Resamples
-from ablations.statistics import detectable_difference, half_width
+from ablations.records.published import Report
+from ablations.statistics.resampling import Resamples
+from ablations.statistics.intervals import detectable_difference, half_width
 from ablations.studies import STUDIES
-from ablations.study import Contrast, Study, Variant
+from ablations.studies.study import Contrast, Study, Variant
 from cornernet import recipe
-from cornernet.costs import costs
+from cornernet.model.costs import costs
 
 RESAMPLES = 40
 METRICS = ("AP", "APs", "APl")

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablations.planner import Fingerprints, make_job, plan
+from ablations.running.planner import Fingerprints, make_job, plan
 from ablations.reporting import study_table
 from ablations.reporting.folder import render, write_files
-from ablations.reporting.published import Report
+from ablations.records.published import Report
 from ablations.reporting.tables import Context
-from ablations.resampling import RESAMPLED_METRICS, Resamples
+from ablations.statistics.resampling import RESAMPLED_METRICS, Resamples
 from ablations.studies import STUDIES
-from ablations.study import Study
+from ablations.studies.study import Study
 from cornernet import Config, recipe
 from cornernet.config import AnchorHeadConfig, CocoSource
-from cornernet.costs import costs
-from cornernet.training import differences
+from cornernet.model.costs import costs
+from cornernet.training.loop import differences
 
 BASES = [recipe("tiny"), recipe("small").with_("data.source", CocoSource(root="photographs"))]
 BOTH = [STUDIES["table4"], STUDIES["table5"]]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cornernet.config import CornerHeadConfig
-from cornernet.heads.corner.targets import TargetBuilder, gaussian_radius, original_radius
+from cornernet.model.heads.corner.targets import TargetBuilder, gaussian_radius, original_radius
 
 
 def build(boxes, labels, *, classes=2, size=(63, 95), **config):

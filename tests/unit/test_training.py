@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from cornernet import Config, ConfigError, build_detector, load_detector, recipe
-from cornernet.checkpoints import CheckpointError
+from cornernet.weights.checkpoints import CheckpointError
 from cornernet.config import CocoSource
 from cornernet.data import DataError
-from cornernet.training import Interrupted, TrainingError, learning_rate, resolve_device, train
+from cornernet.training.loop import Interrupted, TrainingError, learning_rate, resolve_device, train
 from tests.unit.data.folders import coco_folder
 
 
@@ -338,7 +338,7 @@ def test_two_processes_train_as_one_that_accumulates(tmp_path) -> None:
     script.write_text(
         "import sys\n"
         "from cornernet import Config\n"
-        "from cornernet.training import train\n"
+        "from cornernet.training.loop import train\n"
         "train(Config.load(sys.argv[1]), sys.argv[2], quiet=True, final_evaluation=False)\n"
     )
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ablations.reporting.figures.style import Drawing, drawing, look, numbered, plain, subplots
 from ablations.reporting.tables import Records, StudyTable
-from ablations.statistics import CONFIDENCE
+from ablations.statistics.intervals import CONFIDENCE
 
 __all__ = ["draw"]
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ablations.reporting.tables import Records, StudyTable
 from ablations.studies import STUDIES
-from cornernet.figures import plain, rendered, styled, subplots
+from cornernet.drawing.figures import plain, rendered, styled, subplots
 
 __all__ = [
     "Drawing",

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from cornernet.data.coco import annotation_files, find_annotations, is_detection_file, read_annotations, split_of
+from cornernet.data.formats.coco import annotation_files, find_annotations, is_detection_file, read_annotations, split_of
 from cornernet.data.dataset import DetectionDataset, Dropped
 from cornernet.data.images import DataError
 

@@ -26,7 +26,7 @@ from xml.parsers import expat
 
 from cornernet.data.dataset import Dropped
 from cornernet.data.images import DataError, read_image
-from cornernet.data.importing import (
+from cornernet.data.formats.importing import (
     IMAGE_SUFFIXES,
     ImportedBox,
     ImportedFolder,

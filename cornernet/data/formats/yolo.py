@@ -19,7 +19,7 @@ import yaml
 
 from cornernet.data.dataset import Dropped
 from cornernet.data.images import DataError, read_image
-from cornernet.data.importing import (
+from cornernet.data.formats.importing import (
     ImportedBox,
     ImportedFolder,
     ImportedImage,

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from cornernet.backbones.hourglass import Hourglass
-from cornernet.backbones.resnet_fpn import ResNetFPN
+from cornernet.model.backbones.hourglass import Hourglass
+from cornernet.model.backbones.resnet_fpn import ResNetFPN
 
 __all__ = ["BACKBONES", "Backbone", "build_backbone"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cornernet.backbones.hourglass import ConvBlock, ResidualBlock, conv1x1_bn
+from cornernet.model.backbones.hourglass import ConvBlock, ResidualBlock, conv1x1_bn
 from cornernet.config import ResNetFPNConfig
 
 __all__ = ["Bottleneck", "FeaturePyramid", "ResNetFPN"]
@@ -54,7 +54,7 @@ class FeaturePyramid(nn.Module):
 
 
 class ResNetFPN(nn.Module):
-    """Stem, residual stages and pyramid as a backbone of one stack (see ``cornernet.backbones``)."""
+    """Stem, residual stages and pyramid as a backbone of one stack (see ``cornernet.model.backbones``)."""
 
     def __init__(self, config: ResNetFPNConfig) -> None:
         super().__init__()

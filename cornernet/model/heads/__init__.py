@@ -29,9 +29,9 @@ from typing import Any
 from torch import nn
 
 from cornernet.config import ModelConfig
-from cornernet.heads.anchor.head import AnchorHead
-from cornernet.heads.candidates import Candidates, CornerPoints
-from cornernet.heads.corner.head import CornerHead
+from cornernet.model.heads.anchor.head import AnchorHead
+from cornernet.model.heads.candidates import Candidates, CornerPoints
+from cornernet.model.heads.corner.head import CornerHead
 
 __all__ = ["HEADS", "Candidates", "CornerPoints", "build_head"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from cornernet.config import CocoSource
 from cornernet.data import DetectionDataset, open_dataset
-from cornernet.data.annotation_file import is_detection_file
+from cornernet.data.formats.annotation_file import is_detection_file
 from tests.unit.data.folders import annotation, coco_folder, tree, write_json
 
 
@@ -20,8 +20,8 @@ from tests.unit.data.folders import annotation, coco_folder, tree, write_json
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder whose annotations are cached whatever their size and however new."""
     monkeypatch.setenv("CORNERNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("cornernet.data.annotation_file.CACHED_FROM", 0)
-    monkeypatch.setattr("cornernet.data.annotation_file._SETTLED", -1.0)
+    monkeypatch.setattr("cornernet.data.formats.annotation_file.CACHED_FROM", 0)
+    monkeypatch.setattr("cornernet.data.formats.annotation_file._SETTLED", -1.0)
     odd = {"id": 60, "image_id": [7], "category_id": 1, "bbox": [1, 1, 5, 5]}
     bad = annotation(61, 7, 1, [1, 1, float("nan"), 5])
     unnamed = {"id": 8, "file_name": "\ud800", "height": 40, "width": 60}
@@ -54,7 +54,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("the annotations were decoded")
 
-    monkeypatch.setattr("cornernet.data.annotation_file._read", fail)
+    monkeypatch.setattr("cornernet.data.formats.annotation_file._read", fail)
 
 
 def test_what_comes_from_the_cache_is_what_was_read(root: Path, request: pytest.FixtureRequest) -> None:
@@ -160,7 +160,7 @@ def test_where_no_cache_can_be_written_annotations_are_read_all_the_same(root: P
 
 
 def test_a_file_that_changed_a_moment_ago_is_not_cached(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cornernet.data.annotation_file._SETTLED", 60.0)
+    monkeypatch.setattr("cornernet.data.formats.annotation_file._SETTLED", 60.0)
     opened(root)
     assert not list((root.parent / "cache").glob("*"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cornernet.data.check import check_folder
+from cornernet.data.formats.check import check_folder
 from tests.unit.data.folders import annotation, coco_folder, tree, write_images, write_json
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from cornernet.config import CocoSource, Config, ShapesSource
 from cornernet.data import DetectionDataset, open_dataset
 from cornernet.data.loader import Batch, BatchSampler, TrainingSet, training_loader
-from cornernet.recipes import tiny
+from cornernet.config.recipes import tiny
 from tests.unit.data.folders import coco_folder
 
 

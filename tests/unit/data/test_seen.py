@@ -9,7 +9,7 @@ import cv2
 from cornernet import recipe
 from cornernet.config import CocoSource, Config
 from cornernet.data import DetectionDataset, open_dataset
-from cornernet.data.seen import SEEN, seen_warning, write_seen
+from cornernet.data.leakage import SEEN, seen_warning, write_seen
 from tests.unit.data.folders import coco_folder, picture
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from cornernet.config import CocoSource
 from cornernet.data import DataError, open_dataset
-from cornernet.data.check import check_folder
+from cornernet.data.formats.check import check_folder
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cornernet.cli import main
 from cornernet.config import CocoSource
 from cornernet.data import open_dataset, shared_images
-from cornernet.data.split import deal, divide
+from cornernet.data.formats.split import deal, divide
 from tests.unit.data.folders import annotation, coco_folder, picture, tree, write_json
 
 

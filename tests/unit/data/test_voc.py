@@ -11,8 +11,8 @@ import pytest
 from cornernet.cli import main
 from cornernet.config import CocoSource
 from cornernet.data import DataError, open_dataset
-from cornernet.data.importing import write_import
-from cornernet.data.voc import read_voc
+from cornernet.data.formats.importing import write_import
+from cornernet.data.formats.voc import read_voc
 from tests.unit.data.folders import write_images
 
 
@@ -147,7 +147,7 @@ def test_what_is_not_voc_is_refused_by_file_and_field(text, message, tmp_path, c
 
 
 def test_a_file_too_large_for_annotations_is_refused_unread(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("cornernet.data.voc.LARGEST_FILE", 100)
+    monkeypatch.setattr("cornernet.data.formats.voc.LARGEST_FILE", 100)
     with pytest.raises(DataError, match="is it another file"):
         read_voc(voc(tmp_path, a=xml(thing(), thing())))
 

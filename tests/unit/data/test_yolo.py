@@ -9,7 +9,7 @@ import pytest
 from cornernet.cli import main
 from cornernet.config import CocoSource
 from cornernet.data import DataError, open_dataset
-from cornernet.data.yolo import read_names, read_yolo
+from cornernet.data.formats.yolo import read_names, read_yolo
 from tests.unit.data.folders import write_images
 
 NAMES = "names:\n  0: cell\n  1: rod  # thin\n"

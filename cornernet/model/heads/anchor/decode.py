@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from cornernet.config import AnchorHeadConfig, TestingConfig
-from cornernet.heads.anchor import anchors
-from cornernet.heads.anchor.outputs import AnchorPredictions, by_anchor
-from cornernet.heads.candidates import Candidates
+from cornernet.model.heads.anchor import anchors
+from cornernet.model.heads.anchor.outputs import AnchorPredictions, by_anchor
+from cornernet.model.heads.candidates import Candidates
 
 __all__ = ["decode"]
 

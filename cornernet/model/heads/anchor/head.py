@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cornernet.backbones.hourglass import ConvBlock
+from cornernet.model.backbones.hourglass import ConvBlock
 from cornernet.config import AnchorHeadConfig, ConfigError, TestingConfig
-from cornernet.heads.anchor.anchors import FINEST_STRIDE, anchor_shapes
-from cornernet.heads.anchor.decode import decode
-from cornernet.heads.anchor.losses import anchor_losses
-from cornernet.heads.anchor.outputs import AnchorPredictions
-from cornernet.heads.anchor.targets import AnchorTargets, TargetBuilder
-from cornernet.heads.candidates import Candidates
+from cornernet.model.heads.anchor.anchors import FINEST_STRIDE, anchor_shapes
+from cornernet.model.heads.anchor.decode import decode
+from cornernet.model.heads.anchor.losses import anchor_losses
+from cornernet.model.heads.anchor.outputs import AnchorPredictions
+from cornernet.model.heads.anchor.targets import AnchorTargets, TargetBuilder
+from cornernet.model.heads.candidates import Candidates
 
 __all__ = ["AnchorBranch", "AnchorHead", "AnchorPredictions"]
 
@@ -63,7 +63,7 @@ class AnchorBranch(nn.Module):
 
 
 class AnchorHead(nn.Module):
-    """Classes and boxes of anchors at several resolutions of every stack (see ``cornernet.heads``)."""
+    """Classes and boxes of anchors at several resolutions of every stack (see ``cornernet.model.heads``)."""
 
     def __init__(self, config: AnchorHeadConfig, num_classes: int, backbone: Any) -> None:
         super().__init__()

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cornernet.config import AnchorHeadConfig
-from cornernet.heads.anchor.outputs import AnchorPredictions, by_anchor
-from cornernet.heads.anchor.targets import IGNORED, AnchorTargets
+from cornernet.model.heads.anchor.outputs import AnchorPredictions, by_anchor
+from cornernet.model.heads.anchor.targets import IGNORED, AnchorTargets
 
 __all__ = ["AnchorLosses", "anchor_losses", "box_loss", "focal_loss"]
 

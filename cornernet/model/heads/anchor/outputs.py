@@ -14,7 +14,7 @@ class AnchorPredictions(NamedTuple):
     """The raw outputs of one stack, a map for each level from fine to coarse, for A anchors a cell and K classes.
 
     ``logits`` [B, A * K, h, w], the classes of the first anchor first; ``codes`` [B, A * 4, h, w] likewise, each the
-    four numbers of :func:`cornernet.heads.anchor.anchors.encode`.
+    four numbers of :func:`cornernet.model.heads.anchor.anchors.encode`.
     """
 
     logits: tuple[Tensor, ...]

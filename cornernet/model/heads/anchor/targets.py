@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cornernet.config import AnchorHeadConfig
-from cornernet.heads.anchor.anchors import FINEST_STRIDE, anchor_boxes, encode, level_sizes
+from cornernet.model.heads.anchor.anchors import FINEST_STRIDE, anchor_boxes, encode, level_sizes
 
 __all__ = ["IGNORED", "NEGATIVE", "AnchorTargets", "TargetBuilder", "assign", "overlaps"]
 

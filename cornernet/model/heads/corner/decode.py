@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cornernet.config import TestingConfig
-from cornernet.heads.candidates import Candidates, CornerPoints
-from cornernet.heads.corner.outputs import Corners, Predictions
+from cornernet.model.heads.candidates import Candidates, CornerPoints
+from cornernet.model.heads.corner.outputs import Corners, Predictions
 
 __all__ = ["corners", "decode", "decode_padded", "embedding_distance"]
 
@@ -37,7 +37,7 @@ def decode(predictions: Predictions, testing: TestingConfig) -> list[Candidates]
     lies above or left of its top-left one. The score of a box is the mean of its corners' scores.
     """
     if predictions.heatmaps.top_left.device.type == "cpu" and predictions.heatmaps.top_left.numel() >= _LARGE:
-        from cornernet.heads.corner.decode_cpu import decode_large, serves  # compiled by numba: only where it pays
+        from cornernet.model.heads.corner.decode_cpu import decode_large, serves  # compiled by numba: only where it pays
 
         found = decode_large(predictions, testing) if serves(predictions, testing) else None
         if found is not None:

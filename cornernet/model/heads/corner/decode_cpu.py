@@ -24,7 +24,7 @@ from torch import Tensor
 
 from cornernet.compiled import compiled
 from cornernet.config import TestingConfig
-from cornernet.heads.candidates import Candidates
+from cornernet.model.heads.candidates import Candidates
 from kernels.cpu import on_threads, threads_to_use
 from kernels.cpu_kernels import float32_at, int32_at, int64_at, parameter, take_ticket
 

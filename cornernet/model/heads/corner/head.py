@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import kernels
-from cornernet.backbones.hourglass import ConvBlock, conv1x1_bn
+from cornernet.model.backbones.hourglass import ConvBlock, conv1x1_bn
 from cornernet.config import CornerHeadConfig, TestingConfig
-from cornernet.heads.candidates import Candidates, CornerPoints
-from cornernet.heads.corner.decode import corners, decode, decode_padded
-from cornernet.heads.corner.losses import corner_losses
-from cornernet.heads.corner.outputs import Corners, Predictions
-from cornernet.heads.corner.substitute import substitute
-from cornernet.heads.corner.targets import CornerTargets, TargetBuilder
+from cornernet.model.heads.candidates import Candidates, CornerPoints
+from cornernet.model.heads.corner.decode import corners, decode, decode_padded
+from cornernet.model.heads.corner.losses import corner_losses
+from cornernet.model.heads.corner.outputs import Corners, Predictions
+from cornernet.model.heads.corner.substitute import substitute
+from cornernet.model.heads.corner.targets import CornerTargets, TargetBuilder
 from kernels.api import Corner
 
 __all__ = ["CornerBranch", "CornerHead", "CornerPooling", "Corners", "Predictions"]
@@ -88,7 +88,7 @@ class CornerBranch(nn.Module):
 
 
 class CornerHead(nn.Module):
-    """Corner heatmaps, embeddings and offsets from every stack, and what they mean (see ``cornernet.heads``)."""
+    """Corner heatmaps, embeddings and offsets from every stack, and what they mean (see ``cornernet.model.heads``)."""
 
     def __init__(self, config: CornerHeadConfig, num_classes: int, backbone: Any) -> None:
         super().__init__()

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cornernet.config import CornerHeadConfig
-from cornernet.heads.corner.decode import embedding_distance
-from cornernet.heads.corner.heatmap_losses import HEATMAP_LOSSES
-from cornernet.heads.corner.outputs import Corners, Predictions
-from cornernet.heads.corner.targets import CornerTargets
+from cornernet.model.heads.corner.decode import embedding_distance
+from cornernet.model.heads.corner.heatmap_losses import HEATMAP_LOSSES
+from cornernet.model.heads.corner.outputs import Corners, Predictions
+from cornernet.model.heads.corner.targets import CornerTargets
 
 __all__ = ["CornerLosses", "corner_losses", "heatmap_loss", "offset_loss", "pull_and_push_loss"]
 

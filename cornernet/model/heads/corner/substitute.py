@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cornernet.config import TestingConfig
-from cornernet.heads.corner.outputs import Corners, Predictions
+from cornernet.model.heads.corner.outputs import Corners, Predictions
 
 __all__ = ["substitute"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cornernet.config import CornerHeadConfig
-from cornernet.heads.corner.outputs import Corners
+from cornernet.model.heads.corner.outputs import Corners
 
 __all__ = ["CornerTargets", "TargetBuilder", "draw_gaussian", "gaussian_radius", "original_radius"]
 

@@ -2,7 +2,7 @@
 
 A loss is a function of the logits [B, K, h, w], the targets of the same shape in 0..1 (exactly 1 at corners, gaussians
 around them) and the head's configuration. It returns the loss of each cell, in the logits' dtype, not negative and with
-finite gradients for any finite logits; ``cornernet.heads.corner.losses`` sums it up and divides by the number of
+finite gradients for any finite logits; ``cornernet.model.heads.corner.losses`` sums it up and divides by the number of
 corners. Testing reads a sigmoid of the logits, so that is what a loss must shape.
 """
 
@@ -14,7 +14,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from cornernet.config import CornerHeadConfig
-from cornernet.heads.corner.heatmap_losses import adaptive_wing, bce, focal, mse, quality_focal
+from cornernet.model.heads.corner.heatmap_losses import adaptive_wing, bce, focal, mse, quality_focal
 
 __all__ = ["HEATMAP_LOSSES", "HeatmapLoss"]
 

@@ -1,0 +1,1 @@
+"""Records of evaluations, and the published results that are derived from them."""

@@ -1,0 +1,1 @@
+"""Planning and running trainings and evaluations, here or on a Ray cluster."""

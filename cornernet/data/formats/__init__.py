@@ -1,0 +1,1 @@
+"""Annotation formats: reading, importing, checking and splitting."""

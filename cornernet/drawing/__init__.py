@@ -1,0 +1,1 @@
+"""Drawing boxes, curves and pages. Knows nothing of detectors."""

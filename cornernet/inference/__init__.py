@@ -1,0 +1,1 @@
+"""From images to boxes: placing inputs, running the network, decoding, suppression, detections."""

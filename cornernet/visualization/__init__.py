@@ -1,0 +1,1 @@
+"""Pictures of what a detector saw and found, and of what training sees."""
