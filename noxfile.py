@@ -87,7 +87,7 @@ def ablate(session: nox.Session) -> None:
 def report(session: nox.Session) -> None:
     """Write reports/ again from the committed records and benchmarks; ``-- --check`` fails where it is stale."""
     install(session)
-    session.run("python", "-m", "ablations.reporting", *session.posargs)
+    session.run("python", "-m", "cornernet.ablations.reporting", *session.posargs)
 
 
 @nox.session(default=False)
@@ -106,8 +106,8 @@ def property(session: nox.Session) -> None:
 def mutation(session: nox.Session) -> None:
     """Change one thing at a time in what computes numbers, and see whether a fast test notices (docs/reliability.md).
 
-    Names of mutants, such as 'ablations.statistics.intervals.*', take these alone; a run that was interrupted goes on. What is
-    changed and which tests look stands in pyproject.toml; `mutmut show NAME` prints a mutant.
+    Names of mutants, such as 'cornernet.ablations.statistics.intervals.*', take these alone; a run that was interrupted
+    goes on. What is changed and which tests look stands in pyproject.toml; `mutmut show NAME` prints a mutant.
     """
     install(session, "tests", "mutation")
     session.env["OMP_NUM_THREADS"] = "1"
@@ -133,7 +133,7 @@ def faults(session: nox.Session) -> None:
 def aot(session: nox.Session) -> None:
     """Compile the Triton and CUDA kernels for sm_80, sm_90 and sm_100; registers and spills; a spill fails."""
     install(session)
-    session.run("python", "-m", "kernels.aot", *session.posargs)
+    session.run("python", "-m", "cornernet.kernels.aot", *session.posargs)
 
 
 @nox.session(default=False)

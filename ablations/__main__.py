@@ -17,22 +17,6 @@ import torch
 import tyro
 from tabulate import tabulate
 
-from ablations.running.executors import Executor, LocalExecutor
-from ablations.pictures import find_pair, make_pictures
-from ablations.running.planner import Fingerprints, Job, grouped, in_order, plan
-from ablations.profiles import PROFILES, Profile, find_profile
-from ablations.running.ray_executor import on_ray
-from ablations.records.records import load, publish, publish_failure
-from ablations.reporting import study_table
-from ablations.reporting.folder import render, write_files
-from ablations.reporting.placed import placed_pictures
-from ablations.records.published import Report, command, published_report
-from ablations.reporting.tables import Context
-from ablations.running.runner import Outcome, run_jobs
-from ablations.running.store import Store, StoreError
-from ablations.studies import STUDIES, find_study
-from ablations.studies.study import Study
-from ablations.running.estimates import CALIBRATION_SECONDS, Estimate, calibrate, estimate, minutes, speeds_of_store
 from cornernet.config import Config, ConfigError, SourceConfig
 from cornernet.data import (
     DataError,
@@ -43,6 +27,23 @@ from cornernet.data import (
     shared_images_warning,
 )
 from cornernet.training.loop import resolve_device
+
+from .pictures import find_pair, make_pictures
+from .profiles import PROFILES, Profile, find_profile
+from .records.published import Report, command, published_report
+from .records.records import load, publish, publish_failure
+from .reporting import study_table
+from .reporting.folder import render, write_files
+from .reporting.placed import placed_pictures
+from .reporting.tables import Context
+from .running.estimates import CALIBRATION_SECONDS, Estimate, calibrate, estimate, minutes, speeds_of_store
+from .running.executors import Executor, LocalExecutor
+from .running.planner import Fingerprints, Job, grouped, in_order, plan
+from .running.ray_executor import on_ray
+from .running.runner import Outcome, run_jobs
+from .running.store import Store, StoreError
+from .studies import STUDIES, find_study
+from .studies.study import Study
 
 __all__ = ["main"]
 

@@ -18,20 +18,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.running.planner import Job
-from ablations.records.provenance import revision
-from ablations.reporting.placed import MANIFEST
-from ablations.running.store import Store, StoreError
-from cornernet.weights.checkpoints import load_detector
 from cornernet.config import Config
 from cornernet.data import DetectionDataset
-from cornernet.inference.detections import Detections
-from cornernet.model.detector import Detector
 from cornernet.drawing.boxes import draw_boxes
 from cornernet.evaluation.evaluate import detect_all
-from cornernet.files import atomic_write
 from cornernet.evaluation.image_scores import heatmap_picture, image_f1, ious
+from cornernet.files import atomic_write
+from cornernet.inference.detections import Detections
+from cornernet.model.detector import Detector
 from cornernet.training.loop import resolve_device
+from cornernet.weights.checkpoints import load_detector
+
+from .records.provenance import revision
+from .reporting.placed import MANIFEST
+from .running.planner import Job
+from .running.store import Store, StoreError
 
 __all__ = ["SCORE", "Failure", "Pair", "failure_of", "failures", "find_pair", "make_pictures", "quantiles"]
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-import kernels
 from benchmarks.measure import blank_row, measure, prepare, unmeasured
 from benchmarks.workloads import MODES, Workload, profile_name, workloads
-from kernels import registry
+from cornernet import kernels
+from cornernet.kernels import registry
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KEEPS_RECORDS = ("cpu",)

@@ -1,9 +1,9 @@
 """Inference by stage: ``pytest benchmarks/bench_inference.py --benchmark-json=inference.json``.
 
-The plain path against the fast one (``cornernet.model.fast``), interleaved in one process; the figures are in each row's
-``extra_info`` (``benchmarks.stages``). A run may be cut into slices, such as ``-k "network and small"``;
-``python -m benchmarks.results inference.json reports/benchmarks`` merges and publishes them. Weights are drawn: times
-do not depend on them, but for soft-NMS, which is timed on boxes of its own. BENCHMARK_PROFILE=smoke runs tiny sizes.
+The plain path against the fast one (``cornernet.model.fast``), interleaved in one process; the figures are in each
+row's ``extra_info`` (``benchmarks.stages``). A run may be cut into slices, such as ``-k "network and small"``; ``python
+-m benchmarks.results inference.json reports/benchmarks`` merges and publishes them. Weights are drawn: times do not
+depend on them, but for soft-NMS, which is timed on boxes of its own. BENCHMARK_PROFILE=smoke runs tiny sizes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from benchmarks.workloads import profile_name
 from cornernet import Candidates, Corners, Detector, Predictions, build_detector, optimised, recipe
 from cornernet.config import TestingConfig
 from cornernet.data.images import decode as decode_image
-from cornernet.model.heads.corner.targets import TargetBuilder
 from cornernet.inference.detect import decode, examine, inputs_of, network, suppress
+from cornernet.model.heads.corner.targets import TargetBuilder
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMOKE = profile_name() == "smoke"

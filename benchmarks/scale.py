@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+EVALUATION = ROOT / "cornernet/evaluation/evaluate.py"
 
 
 @dataclass(frozen=True)
@@ -345,7 +346,7 @@ def _flags(size: Size) -> list[str]:
 def _code() -> str:
     """Return a hash of the code that is measured: figures of other code are measured again."""
     digest = hashlib.sha256()
-    for path in sorted([Path(__file__), *(ROOT / "cornernet/data").glob("*.py"), ROOT / "cornernet/evaluation/evaluate.py"]):
+    for path in sorted([Path(__file__), *(ROOT / "cornernet/data").rglob("*.py"), EVALUATION]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

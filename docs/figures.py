@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import kernels
-from cornernet import load_detector
+from cornernet import kernels, load_detector
 from cornernet.config import CornerHeadConfig, ShapesSource
 from cornernet.data.shapes import Picture, draw_picture
 from cornernet.drawing.boxes import draw_boxes, draw_heatmaps, sheet

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import cuda_pool, triton_pool
-from kernels.contract import FLOATS
+from . import cuda_pool, triton_pool
+from .contract import FLOATS
 
 __all__ = ["ARCHITECTURES", "CASES", "Resources", "cuda_resources", "main", "triton_resources"]
 

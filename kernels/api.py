@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import registry
-from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, FLOATS, Corner, Direction
+from . import registry
+from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, FLOATS, Corner, Direction
 
 __all__ = ["Corner", "Direction", "corner_pool", "directional_max_pool", "implementations"]
 

@@ -27,8 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kernels import ops
-from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
+from . import ops
+from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
 
 __all__ = [
     "corner_backward",
@@ -63,7 +63,7 @@ _SHARED_FROM = 1 << 15
 def why_unavailable() -> str | None:
     """Return None where numba can be imported, or why not."""
     try:
-        import kernels.cpu_kernels  # noqa: F401
+        from . import cpu_kernels  # noqa: F401
     except ImportError as error:
         return f"it needs numba and llvmlite, which cannot be imported ({error}); pip install 'numba>=0.61'"
     return None
@@ -179,7 +179,7 @@ def band_starts(height: int, bands: int, replay_share: float) -> tuple[int, ...]
 @functools.cache
 def _function(mode: str, dtype: torch.dtype) -> int:
     """Return the address of the loops for ``dtype``."""
-    from kernels import cpu_kernels
+    from . import cpu_kernels
 
     address: int = cpu_kernels.entry(mode, str(dtype).removeprefix("torch.")).address
     return address

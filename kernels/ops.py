@@ -49,7 +49,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
+from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
 
 __all__ = ["LOADED_IN", "NAMESPACE", "Operators", "records_shape"]
 
@@ -60,9 +60,9 @@ LOADED_IN = os.getpid()
 
 # name of the row: its module, and the dispatch keys it is registered under. Triton's interpreter works on the CPU
 _MODULES = {
-    "cpu": ("kernels.cpu", ("CPU",)),
-    "triton": ("kernels.triton_pool", ("CUDA", "CPU")),
-    "cuda": ("kernels.cuda_pool", ("CUDA",)),
+    "cpu": (".cpu", ("CPU",)),
+    "triton": (".triton_pool", ("CUDA", "CPU")),
+    "cuda": (".cuda_pool", ("CUDA",)),
 }
 _KEEPS_RECORDS = ("cpu",)
 
@@ -71,7 +71,7 @@ _LIBRARY: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-
 
 @functools.cache
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(_MODULES[name][0])
+    return importlib.import_module(_MODULES[name][0], __package__)
 
 
 _OPERATORS: dict[tuple[str, str], Any] = {}

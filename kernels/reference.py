@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
+from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
 
 __all__ = ["corner_pool", "directional_max_pool", "selected_index", "why_unavailable"]
 

@@ -9,8 +9,8 @@ from types import ModuleType
 
 import torch
 
-from kernels import ops
-from kernels.contract import FLOATS
+from . import ops
+from .contract import FLOATS
 
 __all__ = ["AUTO_ORDER", "FLOATS", "ROWS", "Implementation", "UnavailableError", "choose", "row"]
 
@@ -40,7 +40,7 @@ class Implementation:
 
     def load(self) -> ModuleType:
         """Import the module that implements this row."""
-        return importlib.import_module(self.module)
+        return importlib.import_module(self.module, __package__)
 
     def functions(self) -> ModuleType | ops.Operators:
         """Return what holds the row's ``directional_max_pool`` and ``corner_pool``."""
@@ -51,7 +51,7 @@ class Implementation:
         try:
             module = self.load()
         except ImportError as error:
-            return f"{self.module} cannot be imported: {error}"
+            return f"{self.module.removeprefix('.')} cannot be imported: {error}"
         reason: str | None = module.why_unavailable()
         return reason
 
@@ -70,47 +70,47 @@ class Implementation:
 ROWS: tuple[Implementation, ...] = (
     Implementation(
         name="cuda",
-        module="kernels.cuda_pool",
+        module=".cuda_pool",
         operators=True,
         devices=("cuda",),
         note="CUDA C++ compiled at first use by NVRTC, fused forward and backward",
     ),
     Implementation(
         name="triton",
-        module="kernels.triton_pool",
+        module=".triton_pool",
         operators=True,
         devices=("cuda", "cpu"),
         note="Triton, fused forward and backward; on the CPU only its interpreter, for tests",
     ),
     Implementation(
         name="cpu",
-        module="kernels.cpu",
+        module=".cpu",
         operators=True,
         devices=("cpu",),
         note="one pass over memory by loops that numba compiles; as many threads as torch uses",
     ),
     Implementation(
         name="logstep",
-        module="kernels.logstep",
+        module=".logstep",
         devices=("any",),
         note="log2(n) steps of plain differentiable torch: exports without a custom operator",
     ),
     Implementation(
         name="eager",
-        module="kernels.eager",
+        module=".eager",
         devices=("any",),
         note="slices in a loop, plain differentiable torch, as the authors' code scans",
     ),
     Implementation(
         name="cummax",
-        module="kernels.cummax",
+        module=".cummax",
         devices=("any",),
         ties_to_first=False,
         note="flip, torch.cummax, flip, as mmcv: ties give the gradient to the last, so never picked by auto",
     ),
     Implementation(
         name="reference",
-        module="kernels.reference",
+        module=".reference",
         devices=("any",),
         note="the definition, brute force in Python: the oracle of the tests, never picked by auto",
     ),

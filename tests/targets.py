@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from kernels import registry
+from cornernet.kernels import registry
 
 
 @dataclass(frozen=True)

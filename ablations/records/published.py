@@ -1,8 +1,8 @@
 """From committed records to what is reported of them: which record is the run of which row, from the files alone.
 
 A record's key covers everything that decides its result, the data's fingerprint included. The keys that a profile's
-studies ask for are derived as a run derives them (:mod:`ablations.running.planner`), with the fingerprints that the records
-themselves name: no data is opened, and no machine looked at.
+studies ask for are derived as a run derives them (:mod:`ablations.running.planner`), with the fingerprints that the
+records themselves name: no data is opened, and no machine looked at.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablations.running.planner import Fingerprints, Job, plan
-from ablations.profiles import Profile, find_profile
-from ablations.records.records import load, load_failures
-from ablations.reporting.tables import Context, Records, StudyTable, study_table
-from ablations.statistics.resampling import Resamples
-from ablations.statistics.intervals import Measurement
-from ablations.studies import STUDIES, find_study
-from ablations.studies.study import Study
 from cornernet.config import CocoSource, Config, ConfigError, ShapesSource, SourceConfig
 from cornernet.data import open_dataset
-from kernels import registry
+from cornernet.kernels import registry
+
+from ..profiles import Profile, find_profile
+from ..reporting.tables import Context, Records, StudyTable, study_table
+from ..running.planner import Fingerprints, Job, plan
+from ..statistics.intervals import Measurement
+from ..statistics.resampling import Resamples
+from ..studies import STUDIES, find_study
+from ..studies.study import Study
+from .records import load, load_failures
 
 __all__ = ["Report", "command", "published_report"]
 

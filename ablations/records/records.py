@@ -2,8 +2,8 @@
 
 One file an evaluation, ``FOLDER/EVALUATION_KEY.json``, the folder one of :func:`records_folder`. A published record
 counts as a finished evaluation: a clone of the repository renders every table, and judges every claim, without
-training anything. The key covers all that decides a result (:mod:`ablations.running.planner`), so a file found under it is the
-result.
+training anything. The key covers all that decides a result (:mod:`ablations.running.planner`), so a file found under it
+is the result.
 """
 
 from __future__ import annotations

@@ -14,12 +14,12 @@ from typing import Annotated
 
 import tyro
 
-from ablations.reporting.folder import render, stale, write_files
-from ablations.reporting.index import index_markdown
-from ablations.reporting.kernels_report import kernel_files, read_benchmarks
-from ablations.reporting.placed import placed_pictures
-from ablations.records.published import published_report
-from ablations.reporting.speed_report import SUITES, read_speeds, speed_files
+from ..records.published import published_report
+from .folder import render, stale, write_files
+from .index import index_markdown
+from .kernels_report import kernel_files, read_benchmarks
+from .placed import placed_pictures
+from .speed_report import SUITES, read_speeds, speed_files
 
 __all__ = ["main", "render_all"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ablations.statistics.claims import Estimate
-from ablations.statistics.intervals import CONFIDENCE
+from ..statistics.claims import Estimate
+from ..statistics.intervals import CONFIDENCE
 
 __all__ = ["difference_cell", "estimate_cell", "level_cell", "p_cell", "points"]
 

@@ -16,17 +16,18 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from ablations.reporting.figures import Drawing, draw_all
-from ablations.reporting.grid import markdown_escape
-from ablations.reporting.made_with import RUNS_HEADER, made_with, provenance_rows, runs_rows
-from ablations.reporting.overview import Overview, overview
-from ablations.reporting.page import index_page
-from ablations.reporting.placed import PlacedPicture
-from ablations.records.published import Report
-from ablations.reporting.tables import StudyTable
-from ablations.reporting.verdicts import claims_frame
-from ablations.statistics.intervals import CONFIDENCE
 from cornernet.files import atomic_write, remove_unfinished
+
+from ..records.published import Report
+from ..statistics.intervals import CONFIDENCE
+from .figures import Drawing, draw_all
+from .grid import markdown_escape
+from .made_with import RUNS_HEADER, made_with, provenance_rows, runs_rows
+from .overview import Overview, overview
+from .page import index_page
+from .placed import PlacedPicture
+from .tables import StudyTable
+from .verdicts import claims_frame
 
 __all__ = ["GENERATED", "render", "stale", "write_files"]
 

@@ -7,14 +7,14 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from ablations.statistics.claims import LEVEL, JudgedClaim
-from ablations.reporting.cells import estimate_cell
-from ablations.reporting.grid import markdown_escape
-from ablations.reporting.kernels_report import KernelReport
-from ablations.reporting.overview import overview
-from ablations.records.published import Report
-from ablations.reporting.speed_report import SpeedReport
-from ablations.studies import STUDIES
+from ..records.published import Report
+from ..statistics.claims import LEVEL, JudgedClaim
+from ..studies import STUDIES
+from .cells import estimate_cell
+from .grid import markdown_escape
+from .kernels_report import KernelReport
+from .overview import overview
+from .speed_report import SpeedReport
 
 __all__ = ["EXPECTED", "index_markdown"]
 

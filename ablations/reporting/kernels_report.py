@@ -15,10 +15,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ablations.reporting.figures.style import Drawing, drawing, legend, look, subplots
-from ablations.reporting.grid import Grid, Row, markdown_escape
-from ablations.reporting.made_with import measured_with
 from cornernet.drawing.html import Cell, details, escape, figure, inline_svg, page
+
+from .figures.style import Drawing, drawing, legend, look, subplots
+from .grid import Grid, Row, markdown_escape
+from .made_with import measured_with
 
 __all__ = ["KernelReport", "kernel_files", "read_benchmarks"]
 

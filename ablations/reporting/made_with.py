@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ablations.records.published import Report
-from ablations.reporting.tables import FAILED, NOT_RECORDED, NOT_RUN
 from cornernet.drawing.html import Cell
+
+from ..records.published import Report
+from .tables import FAILED, NOT_RECORDED, NOT_RUN
 
 __all__ = ["made_with", "measured_with", "provenance_rows", "runs_rows"]
 

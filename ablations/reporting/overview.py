@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ablations.statistics.claims import LEVEL, JudgedClaim, judge_primary
-from ablations.reporting.grid import Cell, Grid, Row
-from ablations.reporting.verdicts import HEADER, decided, verdict_cells
+from ..statistics.claims import LEVEL, JudgedClaim, judge_primary
+from .grid import Cell, Grid, Row
+from .verdicts import HEADER, decided, verdict_cells
 
 if TYPE_CHECKING:
-    from ablations.reporting.tables import StudyTable
+    from .tables import StudyTable
 
 __all__ = ["Overview", "SharedTrainings", "overview"]
 

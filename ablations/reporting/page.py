@@ -7,15 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.reporting.cells import points
-from ablations.reporting.figures import Drawing
-from ablations.reporting.made_with import RUNS_HEADER, provenance_rows, runs_rows
-from ablations.reporting.overview import Overview
-from ablations.reporting.placed import PlacedPicture
-from ablations.records.published import Report
-from ablations.reporting.tables import StudyTable
-from ablations.reporting.verdicts import claims_grid, claims_reading, decided
 from cornernet.drawing.html import Cell, details, escape, figure, inline_svg, page, picture, table
+
+from ..records.published import Report
+from .cells import points
+from .figures import Drawing
+from .made_with import RUNS_HEADER, provenance_rows, runs_rows
+from .overview import Overview
+from .placed import PlacedPicture
+from .tables import StudyTable
+from .verdicts import claims_grid, claims_reading, decided
 
 __all__ = ["index_page"]
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablations.reporting.grid import Grid, Row, markdown_escape
-from ablations.reporting.made_with import measured_with
 from cornernet.drawing.html import Cell, escape, page
+
+from .grid import Grid, Row, markdown_escape
+from .made_with import measured_with
 
 __all__ = ["SUITES", "SpeedReport", "read_speeds", "speed_files"]
 

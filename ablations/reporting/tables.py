@@ -1,7 +1,7 @@
 """A study's table: our rows with their intervals, the paper's beside them, the paired differences, and the verdicts.
 
-Every interval is that of :mod:`ablations.statistics.intervals`, over seeds and images. Where a metric was not resampled in some
-run, its column has the spread over seeds alone, and the table says so.
+Every interval is that of :mod:`ablations.statistics.intervals`, over seeds and images. Where a metric was not resampled
+in some run, its column has the spread over seeds alone, and the table says so.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.statistics.claims import Effect, JudgedClaim, effects_of, judge
-from ablations.reporting.cells import difference_cell, level_cell, points
-from ablations.reporting.grid import Cell, Grid, Row, markdown_escape
-from ablations.reporting.verdicts import claims_grid, claims_markdown, claims_reading, decided
-from ablations.statistics.intervals import (
+from cornernet.config import Config
+from cornernet.model.costs import costs
+
+from ..statistics.claims import Effect, JudgedClaim, effects_of, judge
+from ..statistics.intervals import (
     CONFIDENCE,
     MIN_SEEDS_FOR_VERDICT,
     POWER,
@@ -30,9 +30,10 @@ from ablations.statistics.intervals import (
     paired_differences,
     summarise,
 )
-from ablations.studies.study import Contrast, Study
-from cornernet.config import Config
-from cornernet.model.costs import costs
+from ..studies.study import Contrast, Study
+from .cells import difference_cell, level_cell, points
+from .grid import Cell, Grid, Row, markdown_escape
+from .verdicts import claims_grid, claims_markdown, claims_reading, decided
 
 __all__ = ["FAILED", "NOT_MEASURED", "NOT_RECORDED", "NOT_RUN", "Context", "Records", "StudyTable", "study_table"]
 

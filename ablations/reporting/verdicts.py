@@ -8,10 +8,10 @@ from typing import get_args
 
 import pandas as pd
 
-from ablations.statistics.claims import LEVEL, Chain, Estimate, JudgedClaim, Verdict
-from ablations.reporting.cells import estimate_cell, p_cell, points
-from ablations.reporting.grid import Cell, Grid, Row
-from ablations.statistics.intervals import CONFIDENCE, POWER
+from ..statistics.claims import LEVEL, Chain, Estimate, JudgedClaim, Verdict
+from ..statistics.intervals import CONFIDENCE, POWER
+from .cells import estimate_cell, p_cell, points
+from .grid import Cell, Grid, Row
 
 __all__ = ["HEADER", "claims_frame", "claims_grid", "claims_markdown", "claims_reading", "decided", "verdict_cells"]
 

@@ -19,13 +19,14 @@ from typing import Any, Literal, TypeAlias
 import cv2
 import torch
 
-from ablations.running.planner import Job
-from ablations.running.store import Store
 from cornernet.config import Config, SourceConfig
 from cornernet.data import DetectionDataset
-from cornernet.model.detector import build_detector
 from cornernet.evaluation.evaluate import detect_all
+from cornernet.model.detector import build_detector
 from cornernet.training.loop import resolve_device, train
+
+from .planner import Job
+from .store import Store
 
 __all__ = ["CALIBRATION_SECONDS", "Estimate", "Speeds", "calibrate", "estimate", "speeds_of_store"]
 

@@ -1,4 +1,4 @@
-"""Where the processes of runs are started: on this machine, or (``ablations.running.ray_executor``) on a Ray cluster."""
+"""Where runs are started: on this machine, or (``ablations.running.ray_executor``) on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Protocol
 
-from ablations.running.planner import Job
-from ablations.running.store import Store
+from .planner import Job
+from .store import Store
 
 __all__ = ["Executor", "LocalExecutor", "Run", "start_worker"]
 
@@ -91,7 +91,7 @@ def start_worker(
         configs.write(json.dumps([job.config.to_dict() for job in group]).encode())
         configs.flush()
         return subprocess.Popen(
-            [*command, "ablations.running.worker", str(store.root.resolve())],
+            [*command, "cornernet.ablations.running.worker", str(store.root.resolve())],
             stdin=configs,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablations.studies.study import Study
 from cornernet.config import Config, SourceConfig, TestingConfig
+
+from ..studies.study import Study
 
 __all__ = ["EVALUATION_REVISION", "TRAINING_REVISION", "Fingerprints", "Job", "grouped", "in_order", "plan"]
 

@@ -17,10 +17,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from ablations.running.executors import Run, start_worker
-from ablations.running.planner import Job
-from ablations.running.store import Store
 from cornernet.config import CocoSource, ConfigError
+
+from .executors import Run, start_worker
+from .planner import Job
+from .store import Store
 
 __all__ = ["RETRIES", "RayExecutor", "on_ray"]
 

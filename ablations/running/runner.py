@@ -21,21 +21,22 @@ from typing import IO, Any
 import cv2
 import torch
 
-from ablations.records.curves import curves
-from ablations.running.executors import Executor, LocalExecutor, Run
-from ablations.running.planner import Fingerprints, Job, grouped, make_job
-from ablations.records.provenance import provenance
-from ablations.statistics.resampling import Resamples, bootstrap, corner_bootstrap
-from ablations.running.store import Failure, Store
-from cornernet.weights.checkpoints import load_detector
 from cornernet.config import Config
-from cornernet.evaluation.corners import corner_counts
 from cornernet.data import DetectionDataset, open_dataset
-from cornernet.model.detector import Detector
+from cornernet.evaluation.corners import corner_counts
 from cornernet.evaluation.evaluate import Evaluation, evaluate
+from cornernet.model.detector import Detector
 from cornernet.progress import Progress
-from cornernet.training.timing import stage_latency, step_stages
 from cornernet.training.loop import finite, resolve_device, train
+from cornernet.training.timing import stage_latency, step_stages
+from cornernet.weights.checkpoints import load_detector
+
+from ..records.curves import curves
+from ..records.provenance import provenance
+from ..statistics.resampling import Resamples, bootstrap, corner_bootstrap
+from .executors import Executor, LocalExecutor, Run
+from .planner import Fingerprints, Job, grouped, make_job
+from .store import Failure, Store
 
 __all__ = ["Outcome", "run_group", "run_jobs"]
 

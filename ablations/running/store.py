@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ablations.running.planner import Job
 from cornernet.files import atomic_write
+
+from .planner import Job
 
 __all__ = ["Failure", "Store", "StoreError"]
 

@@ -11,9 +11,10 @@ import os
 import sys
 from pathlib import Path
 
-from ablations.running.runner import run_group
-from ablations.running.store import Store
 from cornernet.config import Config
+
+from .runner import run_group
+from .store import Store
 
 if __name__ == "__main__":
     text = os.pread(sys.stdin.fileno(), os.fstat(sys.stdin.fileno()).st_size, 0)

@@ -38,7 +38,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from ablations.statistics.intervals import CONFIDENCE, MIN_SEEDS_FOR_VERDICT, PairedDifference, holm
+from .intervals import CONFIDENCE, MIN_SEEDS_FOR_VERDICT, PairedDifference, holm
 
 __all__ = [
     "LEVEL",
@@ -227,9 +227,10 @@ def effects_of(claim: Claim) -> tuple[Effect, ...]:
 def judge(claims: Sequence[Claim], differences: Mapping[Effect, PairedDifference]) -> list[JudgedClaim]:
     """Judge a table's claims together, in the order given.
 
-    ``differences`` holds each effect the claims speak of, in points (:func:`ablations.statistics.intervals.paired_difference`);
-    one that was declared the other way round is turned. The Holm family is all of ``claims``, those with too few seeds
-    included. Raises ``ValueError`` for claims of one name and for an effect that is not there.
+    ``differences`` holds each effect the claims speak of, in points
+    (:func:`ablations.statistics.intervals.paired_difference`); one that was declared the other way round is turned. The
+    Holm family is all of ``claims``, those with too few seeds included. Raises ``ValueError`` for claims of one name
+    and for an effect that is not there.
     """
     names = [claim.name for claim in claims]
     if len(set(names)) != len(names):

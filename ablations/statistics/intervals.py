@@ -42,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-from ablations.statistics.resampling import Resamples
+from .resampling import Resamples
 
 __all__ = [
     "CONFIDENCE",

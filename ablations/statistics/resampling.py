@@ -298,8 +298,8 @@ def metrics_under(
 ) -> dict[str, NDArray[np.float64]]:
     """Return each metric under each row of ``weights`` [B, images] as float64 [B], NaN where there is none.
 
-    ``metrics`` are names of :data:`cornernet.evaluation.evaluate.METRICS`. As in pycocotools, a class without objects in a
-    resample does not enter that resample's mean over classes, and a metric that no class has is NaN. A row of ones
+    ``metrics`` are names of :data:`cornernet.evaluation.evaluate.METRICS`. As in pycocotools, a class without objects
+    in a resample does not enter that resample's mean over classes, and a metric that no class has is NaN. A row of ones
     gives pycocotools' numbers. Raises ``ValueError`` for an unknown metric, and for weights that are negative or not
     one an image.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from ablations.studies import (
+from . import (
     backbone_size,
     embeddings,
     feedback,
@@ -23,7 +23,7 @@ from ablations.studies import (
     table6_error_types,
     table7_test_time,
 )
-from ablations.studies.study import Study
+from .study import Study
 
 __all__ = ["STUDIES", "find_study"]
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from ablations.studies.study import Contrast, Study, Variant
 from cornernet.config import Config, CornerHeadConfig, HourglassConfig
+
+from .study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 

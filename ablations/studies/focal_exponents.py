@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablations.studies.study import Contrast, Study, Variant
+from .study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 

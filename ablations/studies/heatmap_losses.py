@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ablations.studies.study import Contrast, Study, Variant
 from cornernet.model.heads.corner.heatmap_losses import HEATMAP_LOSSES
+
+from .study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 

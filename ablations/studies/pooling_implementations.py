@@ -10,8 +10,9 @@ gives the same detections is held by a test on a small one.
 
 from __future__ import annotations
 
-from ablations.studies.study import Contrast, Study, Variant
-from kernels.registry import ROWS
+from cornernet.kernels.registry import ROWS
+
+from .study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 

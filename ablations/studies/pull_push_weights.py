@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ablations.studies.embeddings import ANY
-from ablations.studies.study import Contrast, Study, Variant
+from .embeddings import ANY
+from .study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 

@@ -8,11 +8,12 @@ from typing import Any, TypeAlias
 
 import torch
 
-from ablations.statistics.claims import Claim
-from ablations.studies.paper import paper_table
 from cornernet.config import Config, ShapesSource
+from cornernet.kernels import registry
 from cornernet.training.loop import resolve_device
-from kernels import registry
+
+from ..statistics.claims import Claim
+from .paper import paper_table
 
 __all__ = ["Contrast", "Edit", "Study", "Variant", "edited"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ablations.statistics.claims import Chain, Effect, Interaction, Sign
-from ablations.studies.study import Contrast, Study, Variant
+from ..statistics.claims import Chain, Effect, Interaction, Sign
+from .study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 

@@ -7,8 +7,8 @@ heatmaps of that size; on photographs the sizes are the profile's.
 
 from __future__ import annotations
 
-from ablations.statistics.claims import Chain, Effect, Interaction, Sign
-from ablations.studies.study import Contrast, Study, Variant
+from ..statistics.claims import Chain, Effect, Interaction, Sign
+from .study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 

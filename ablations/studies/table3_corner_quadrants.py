@@ -6,8 +6,8 @@ bottom-right quadrant over little of it. The trainings are those of table 1.
 
 from __future__ import annotations
 
-from ablations.statistics.claims import Chain, Effect, Equivalence, Sign
-from ablations.studies.study import Contrast, Study, Variant
+from ..statistics.claims import Chain, Effect, Equivalence, Sign
+from .study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 

@@ -15,9 +15,10 @@ suppression (``cornernet.config.recipes`` says what was tried).
 
 from __future__ import annotations
 
-from ablations.studies.study import Contrast, Study, Variant
 from cornernet.config import AnchorHeadConfig, Config, HourglassConfig, ResNetFPNConfig
 from cornernet.config.recipes import fpn_101
+
+from .study import Contrast, Study, Variant
 
 __all__ = ["ANCHORS", "BASE_EDITS", "CORNERS", "STUDY", "anchor_edits"]
 

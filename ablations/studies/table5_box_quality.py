@@ -6,8 +6,8 @@ stand in a block of their own; what is compared here are the two heads of table 
 
 from __future__ import annotations
 
-from ablations.studies.table4_backbone_and_head import ANCHORS, BASE_EDITS, CORNERS, anchor_edits
-from ablations.studies.study import Contrast, Study, Variant
+from .study import Contrast, Study, Variant
+from .table4_backbone_and_head import ANCHORS, BASE_EDITS, CORNERS, anchor_edits
 
 __all__ = ["STUDY"]
 

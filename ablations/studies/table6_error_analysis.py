@@ -5,8 +5,8 @@ The trainings are those of table 1 with corner pooling.
 
 from __future__ import annotations
 
-from ablations.statistics.claims import Effect, Interaction, Sign
-from ablations.studies.study import Contrast, Study, Variant
+from ..statistics.claims import Effect, Interaction, Sign
+from .study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 

@@ -6,8 +6,9 @@ rise if one type of error were mended. The trainings are those of table 1.
 
 from __future__ import annotations
 
-from ablations.studies.study import Contrast, Study, Variant
 from cornernet.evaluation.evaluate import ERROR_TYPES
+
+from .study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 

@@ -6,8 +6,8 @@ pooling.
 
 from __future__ import annotations
 
-from ablations.statistics.claims import Effect, Sign
-from ablations.studies.study import Contrast, Study, Variant
+from ..statistics.claims import Effect, Sign
+from .study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 

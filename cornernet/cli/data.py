@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from cornernet.config import CocoSource, ConfigError
+from cornernet.config.recipes import RECIPES, recipe
 from cornernet.data import DataError, open_dataset
 from cornernet.data.formats.importing import ImportedFolder, write_import
 from cornernet.data.formats.split import divide, write_division
 from cornernet.data.formats.voc import BoxConvention, Treatment, read_voc
 from cornernet.data.formats.yolo import read_yolo
 from cornernet.files import nearest
-from cornernet.config.recipes import RECIPES, recipe
 from cornernet.visualization.sheets import fixed_images, show_data, write_image
 
 __all__ = ["ARGUMENTS", "COMMANDS"]

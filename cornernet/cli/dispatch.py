@@ -23,29 +23,29 @@ import tyro
 from numpy.typing import NDArray
 
 from cornernet.cli import data as cli_data
-from cornernet.weights.checkpoints import PICKLED, CheckpointError, load_detector, save_detector, save_foreign
+from cornernet.cli.photos import Photo, coco_tree, csv_table, find_photos, json_list
+from cornernet.cli.suggest import Suggestion, machine, suggest
 from cornernet.config import CocoSource, Config, ConfigError
+from cornernet.config.recipes import RECIPES, recipe
 from cornernet.data import DataError, open_dataset
 from cornernet.data.formats.check import check_folder
 from cornernet.data.images import read_image
 from cornernet.data.leakage import seen_warning
-from cornernet.cli.photos import Photo, coco_tree, csv_table, find_photos, json_list
-from cornernet.inference.detections import Detections
-from cornernet.model.detector import Detector, build_detector
 from cornernet.drawing.boxes import sheet
 from cornernet.evaluation.evaluate import Backend, evaluate
-from cornernet.weights.export import ExportError, ExportFormat, export_detector
-from cornernet.model.fast import optimised
 from cornernet.files import atomic_write
-from cornernet.visualization.inspection import inspect
 from cornernet.inference.detect import detect
+from cornernet.inference.detections import Detections
+from cornernet.kernels import UnavailableError
+from cornernet.model.detector import Detector, build_detector
+from cornernet.model.fast import optimised
 from cornernet.progress import Progress
-from cornernet.config.recipes import RECIPES, recipe
-from cornernet.visualization.sheets import write_image
-from cornernet.cli.suggest import Suggestion, machine, suggest
-from cornernet.training.tensorboard import TensorBoardLog
 from cornernet.training.loop import Interrupted, TrainingError, resolve_device, train
-from kernels import UnavailableError
+from cornernet.training.tensorboard import TensorBoardLog
+from cornernet.visualization.inspection import inspect
+from cornernet.visualization.sheets import write_image
+from cornernet.weights.checkpoints import PICKLED, CheckpointError, load_detector, save_detector, save_foreign
+from cornernet.weights.export import ExportError, ExportFormat, export_detector
 
 __all__ = ["main"]
 
@@ -103,7 +103,7 @@ class EvaluateArguments:
     backend: Backend = "pycocotools"
     """hotcoco gives the same numbers faster."""
     fast: bool = False
-    """Fold batch norm and read pictures ahead: the same boxes, but for rounding, in less time (cornernet.model.fast)."""
+    """Fold batch norm and read pictures ahead: the same boxes, up to rounding, in less time (cornernet.model.fast)."""
     save_results: Path | None = None
     """Write the detections to this file in COCO's result format."""
     dry_run: bool = False

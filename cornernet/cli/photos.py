@@ -14,8 +14,8 @@ from typing import Any, TextIO
 from cornernet.config import ConfigError
 from cornernet.data import DataError
 from cornernet.data.formats.importing import IMAGE_SUFFIXES, image_files, require_names
-from cornernet.inference.detections import Detections
 from cornernet.files import nearest
+from cornernet.inference.detections import Detections
 
 __all__ = ["Photo", "coco_tree", "csv_table", "find_photos", "json_list"]
 

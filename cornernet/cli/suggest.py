@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from cornernet.config import CocoSource, Config, Size
-from cornernet.data.dataset import DetectionDataset
 from cornernet.config.recipes import recipe
+from cornernet.data.dataset import DetectionDataset
 
 __all__ = ["Machine", "Suggestion", "machine", "suggest"]
 

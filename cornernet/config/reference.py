@@ -1,4 +1,4 @@
-"""docs/configuration.md, the reference of every field, from the dataclasses: ``python -m cornernet.config.reference``."""
+"""Writes docs/configuration.md, every field, from the dataclasses: ``python -m cornernet.config.reference``."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cornernet import config as module
+from cornernet.config import whole as module
 from cornernet.config import Config
-from cornernet.files import atomic_write
 from cornernet.config.recipes import RECIPES, recipe
+from cornernet.files import atomic_write
 
 __all__ = ["reference"]
 
 HEAD = """# Configuration reference
 
-Written by `python -m cornernet.config.reference` from `cornernet/config/whole.py`; a test holds that it is current. Every field is a
-flag of `cornernet train`, `evaluate` and `detect`, `--training.iterations 900`, and an edit in Python,
+Written by `python -m cornernet.config.reference` from `cornernet/config/whole.py`; a test holds that it is current.
+Every field is a flag of `cornernet train`, `evaluate` and `detect`, `--training.iterations 900`, and an edit in Python,
 `config.with_("training.iterations", 900)`. Defaults are those of the paper; recipes change them, as the last section
 lists.
 """

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
 
-from kernels.registry import ROWS
+from cornernet.kernels.registry import ROWS
 
 LARGEST_FILE = 2**20
 """Bytes of a configuration file; ours have five thousand."""

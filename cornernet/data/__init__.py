@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from cornernet.config import CocoSource, ShapesSource
-from cornernet.data.formats.coco import open_coco
 from cornernet.data.dataset import (
     DataError,
     DetectionDataset,
@@ -15,6 +14,7 @@ from cornernet.data.dataset import (
     shared_images,
     shared_images_warning,
 )
+from cornernet.data.formats.coco import open_coco
 from cornernet.data.shapes import open_shapes
 
 __all__ = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cornernet.config import CocoSource, Config
-from cornernet.data.formats.coco import open_coco
 from cornernet.data.dataset import DetectionDataset, content_digests, shared_images
+from cornernet.data.formats.coco import open_coco
 from cornernet.data.images import DataError
 from cornernet.files import atomic_write
 

@@ -23,11 +23,11 @@ import numpy.typing as npt
 from tabulate import tabulate
 
 from cornernet.config import Config
-from cornernet.evaluation.corners import CornerMatches, corner_metrics, match_corners
 from cornernet.data.images import DataError
+from cornernet.evaluation.corners import CornerMatches, corner_metrics, match_corners
+from cornernet.inference.detect import Examined, Inputs, Truth, examine, inputs_of, testing_mode
 from cornernet.model.detector import Detector
 from cornernet.training.memory import step_memory
-from cornernet.inference.detect import Examined, Inputs, Truth, examine, inputs_of, testing_mode
 from cornernet.training.timing import step_latency
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ class Evaluation:
     ``results`` the detections in COCO's result format. ``latency`` is the median time of the test path, from a
     photograph in memory to its boxes, in milliseconds; ``step_latency`` that of a training step, where
     ``testing.measure_step`` asks for it (``cornernet.training.timing``), and ``step_memory`` the MiB that it takes
-    (``cornernet.training.memory``); ``corner_matches`` what the corner metrics are computed from. ``ap_by_iou`` is AP at each of
-    COCO's ten thresholds, 0.5 to 0.95; ``precision`` the precision at the recalls 0, 0.01 to 1, mean over classes, by
-    threshold in percent (50 and 75).
+    (``cornernet.training.memory``); ``corner_matches`` what the corner metrics are computed from. ``ap_by_iou`` is AP
+    at each of COCO's ten thresholds, 0.5 to 0.95; ``precision`` the precision at the recalls 0, 0.01 to 1, mean over
+    classes, by threshold in percent (50 and 75).
     """
 
     metrics: dict[str, float]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cornernet.model.backbones import build_backbone
 from cornernet.config import Config, ConfigError, TestingConfig
+from cornernet.model.backbones import build_backbone
 from cornernet.model.heads import Candidates, build_head
 
 __all__ = ["Detector", "build_detector"]

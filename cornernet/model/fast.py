@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cornernet.model.backbones.hourglass import ConvBlock, ResidualBlock
 from cornernet.config import ConfigError
+from cornernet.model.backbones.hourglass import ConvBlock, ResidualBlock
 from cornernet.model.detector import Detector
 
 __all__ = ["TOLERANCE", "optimised"]

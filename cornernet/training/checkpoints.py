@@ -26,8 +26,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from cornernet.weights.checkpoints import CheckpointError
 from cornernet.files import sync
+from cornernet.weights.checkpoints import CheckpointError
 
 __all__ = ["RunCheckpoint", "newest", "read_checkpoint", "tidy", "write_checkpoint"]
 

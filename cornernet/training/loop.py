@@ -43,7 +43,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cornernet.weights.checkpoints import CheckpointError, save_detector
 from cornernet.config import Config, ConfigError, TrainingConfig
 from cornernet.data import (
     DataError,
@@ -53,15 +52,16 @@ from cornernet.data import (
     shared_images,
     shared_images_warning,
 )
-from cornernet.data.loader import Batch, training_loader
 from cornernet.data.leakage import write_seen
-from cornernet.model.detector import Detector, build_detector
+from cornernet.data.loader import Batch, training_loader
 from cornernet.evaluation.evaluate import Evaluation, evaluate
 from cornernet.files import atomic_write, remove_unfinished, sync
+from cornernet.model.detector import Detector, build_detector
 from cornernet.progress import Progress
 from cornernet.training.checkpoints import newest, read_checkpoint, tidy, write_checkpoint
 from cornernet.training.metrics import read_metrics
 from cornernet.visualization.sheets import early_look, write_image
+from cornernet.weights.checkpoints import CheckpointError, save_detector
 
 __all__ = ["Interrupted", "TrainingError", "learning_rate", "resolve_device", "train"]
 

@@ -21,8 +21,8 @@ def step_memory(detector: Detector, dataset: DetectionDataset, config: Config) -
     """Return the most memory that tensors take at a time in a training step, in MiB (2^20 bytes).
 
     That is weights, gradients, Adam's moments, a batch, and what is kept for the way back, of a copy of ``detector``
-    that takes the steps of :func:`cornernet.training.timing.step_latency`. What a library takes beside tensors, and the program
-    itself, are not in it. Counted by torch's profiler on a CPU, by its allocator on a GPU.
+    that takes the steps of :func:`cornernet.training.timing.step_latency`. What a library takes beside tensors, and the
+    program itself, are not in it. Counted by torch's profiler on a CPU, by its allocator on a GPU.
     """
     device = next(detector.parameters()).device
     if device.type == "cuda":

@@ -1,7 +1,7 @@
 """The page of one training run, ``cornernet report RUN``: curves, AP, classes, best and worst images. One file.
 
-It is made from what a run's folder holds (``cornernet.training.loop``) and, for the images, from its weights and its data;
-where the data is not to be had any more, the page says so and has the rest.
+It is made from what a run's folder holds (``cornernet.training.loop``) and, for the images, from its weights and its
+data; where the data is not to be had any more, the page says so and has the rest.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cornernet.weights.checkpoints import load_detector
 from cornernet.config import Config
 from cornernet.data import DataError, open_dataset
-from cornernet.model.detector import Detector
 from cornernet.drawing.boxes import draw_boxes
-from cornernet.evaluation.evaluate import detect_all
 from cornernet.drawing.figures import plain, rendered, styled, subplots
 from cornernet.drawing.html import Cell, details, escape, figure, inline_svg, page, picture, table
+from cornernet.evaluation.evaluate import detect_all
 from cornernet.evaluation.image_scores import image_f1
+from cornernet.model.detector import Detector
 from cornernet.training.metrics import read_metrics
+from cornernet.weights.checkpoints import load_detector
 
 __all__ = ["SCORE", "run_page"]
 

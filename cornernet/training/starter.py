@@ -21,12 +21,12 @@ import safetensors
 import safetensors.torch
 import torch
 
-from cornernet.weights.checkpoints import STARTER
 from cornernet.config import Config
+from cornernet.config.recipes import recipe
 from cornernet.data.shapes import SHAPES_VERSION
 from cornernet.files import atomic_write
-from cornernet.config.recipes import recipe
 from cornernet.training.loop import train
+from cornernet.weights.checkpoints import STARTER
 
 __all__ = ["RECIPE", "halve", "made_from", "starter_config"]
 

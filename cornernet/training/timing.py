@@ -17,9 +17,9 @@ from cornernet.config import Config
 from cornernet.data.images import DataError
 from cornernet.data.loader import Batch, TrainingSet, collate
 from cornernet.data.transforms import fit_image
+from cornernet.inference.detect import decode, network, prepare, restore, suppress, testing_mode
 from cornernet.model.detector import Detector
 from cornernet.model.heads.corner.head import CornerPooling
-from cornernet.inference.detect import decode, network, prepare, restore, suppress, testing_mode
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset

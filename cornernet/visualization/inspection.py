@@ -11,11 +11,11 @@ from torch import Tensor
 
 from cornernet.config import Config, ConfigError
 from cornernet.data.transforms import fit_image
+from cornernet.drawing.boxes import draw_heatmaps, draw_pairs, enlargement
+from cornernet.inference.detect import Placement, decode, network, prepare, restore, suppress, testing_mode
 from cornernet.inference.detections import Detections
 from cornernet.model.detector import Detector
-from cornernet.drawing.boxes import draw_heatmaps, draw_pairs, enlargement
 from cornernet.model.heads import Candidates
-from cornernet.inference.detect import Placement, decode, network, prepare, restore, suppress, testing_mode
 
 __all__ = ["Inspection", "inspect"]
 

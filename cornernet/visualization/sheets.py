@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from cornernet.config import Config
 from cornernet.data import DetectionDataset
 from cornernet.data.loader import TrainingSet
-from cornernet.model.detector import Detector, build_detector
 from cornernet.drawing.boxes import draw_boxes, draw_heatmaps, sheet
 from cornernet.files import atomic_write
 from cornernet.inference.detect import detect
+from cornernet.model.detector import Detector, build_detector
 
 __all__ = ["early_look", "fixed_images", "show_data", "write_image"]
 

@@ -2,8 +2,8 @@
 
 Ours is one ``.safetensors`` file: the weights, and in its header the configuration and the classes, so that a file
 is all that testing needs. The others' are pickled state dicts; they are read without executing pickled code, and what
-goes with their weights (``cornernet.weights.foreign``) becomes part of the configuration. docs/checkpoints.md says what is
-supported.
+goes with their weights (``cornernet.weights.foreign``) becomes part of the configuration. docs/checkpoints.md says what
+is supported.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from cornernet.config import Config
-from cornernet.model.detector import Detector, build_detector
 from cornernet.files import atomic_write, nearest
+from cornernet.model.detector import Detector, build_detector
 from cornernet.weights.foreign import FORMATS, Format, inferred_config, recognised
 
 __all__ = ["CheckpointError", "foreign_state", "from_authors_key", "load_detector", "save_detector", "save_foreign"]

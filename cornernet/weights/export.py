@@ -33,10 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cornernet.config import ConfigError
-from cornernet.model.detector import Detector
 from cornernet.files import atomic_write
+from cornernet.kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, Corner
+from cornernet.model.detector import Detector
 from cornernet.model.heads.corner.head import CornerPooling
-from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, Corner
 
 __all__ = ["DECODED", "RAW", "ExportError", "ExportFormat", "export_detector", "why_unavailable"]
 

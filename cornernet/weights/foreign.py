@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from cornernet.config import Config, CornerHeadConfig, DataConfig, HourglassConfig, ModelConfig
-from cornernet.model.detector import build_detector
 from cornernet.config.recipes import hourglass_104
+from cornernet.model.detector import build_detector
 
 __all__ = ["FORMATS", "Format", "inferred_config", "recognised"]
 

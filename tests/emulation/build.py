@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kernels.cuda_pool import SOURCE, THREADS, Launch, Variant
+from cornernet.kernels.cuda_pool import SOURCE, THREADS, Launch, Variant
 
 HERE = Path(__file__).parent
 

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cornernet import load_detector
-from cornernet.weights.checkpoints import CheckpointError
 from cornernet.config import CocoSource
 from cornernet.data import DataError
 from cornernet.training.checkpoints import newest, read_checkpoint, write_checkpoint
 from cornernet.training.loop import train
+from cornernet.weights.checkpoints import CheckpointError
 from tests.faults.conftest import rounds
 from tests.faults.runs import config
 from tests.unit.data.folders import annotation, coco_folder, tree, write_json

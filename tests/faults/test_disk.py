@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ablations.__main__ import main
+from cornernet.ablations.__main__ import main
 from cornernet.training.loop import TrainingError, train
 from tests.faults.conftest import rounds
 from tests.faults.runs import config, results

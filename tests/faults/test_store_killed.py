@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from ablations.reporting.folder import stale, write_files
-from ablations.running.store import Store, StoreError
+from cornernet.ablations.reporting.folder import stale, write_files
+from cornernet.ablations.running.store import Store, StoreError
 from tests.faults.conftest import Zygote, rounds
 from tests.faults.test_training_killed import wait_for
 from tests.unit.test_plans import smoke_job

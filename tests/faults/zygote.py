@@ -22,13 +22,13 @@ from typing import IO, Any
 
 import torch._dynamo  # noqa: F401 - torch imports it with the first optimiser, which takes seconds
 
-import ablations.__main__ as ablations_command
-import kernels.cpu_kernels  # noqa: F401 - with the first pooling
-from ablations.running.planner import Job
-from ablations.reporting.folder import write_files
-from ablations.running.runner import run_group
-from ablations.running.store import Store
+import cornernet.ablations.__main__ as ablations_command
+import cornernet.kernels.cpu_kernels  # noqa: F401 - with the first pooling
 from cornernet import Config
+from cornernet.ablations.reporting.folder import write_files
+from cornernet.ablations.running.planner import Job
+from cornernet.ablations.running.runner import run_group
+from cornernet.ablations.running.store import Store
 from cornernet.cli import main as cornernet_command
 from cornernet.training.loop import train
 

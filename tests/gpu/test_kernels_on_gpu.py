@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import kernels
-from kernels import registry
-from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+from cornernet import kernels
+from cornernet.kernels import registry
+from cornernet.kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF
 
 pytestmark = [
     pytest.mark.gpu,

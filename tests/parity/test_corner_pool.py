@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-import kernels
-from kernels.contract import AXIS_AND_REVERSED
+from cornernet import kernels
+from cornernet.kernels.contract import AXIS_AND_REVERSED
 from tests.targets import targets
 from tests.tolerances import AUTHORS_GRADIENT_ATOL
 

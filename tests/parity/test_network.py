@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from cornernet import Corners, Detector, Predictions, load_detector
-from cornernet.weights.checkpoints import from_authors_key
 from cornernet.config import TestingConfig
 from cornernet.model.heads.corner.losses import gather
 from cornernet.model.heads.corner.targets import CornerTargets
+from cornernet.weights.checkpoints import from_authors_key
 from tests.parity import recipe
 from tests.parity.goldens import load, official_entries, official_state
 from tests.parity.rows import assert_same_rows

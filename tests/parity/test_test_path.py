@@ -13,8 +13,8 @@ import torch
 
 from cornernet import Candidates
 from cornernet.config import DataConfig, TestingConfig
-from cornernet.inference.detections import Detections
 from cornernet.inference.detect import Placement, prepare, restore, suppress
+from cornernet.inference.detections import Detections
 from tests.parity import recipe
 from tests.parity.goldens import load
 

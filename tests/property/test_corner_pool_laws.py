@@ -11,9 +11,9 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import kernels
-from kernels import reference
-from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+from cornernet import kernels
+from cornernet.kernels import reference
+from cornernet.kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF
 from tests.strategies import Case, cases, integer_gradient, laid_out, partner
 from tests.targets import Target, targets
 

@@ -25,22 +25,22 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ablations.records.records import load
-from ablations.reporting.made_with import made_with, runs_rows
-from ablations.records.published import published_report
-from ablations.running.store import Store, StoreError
 from cornernet import recipe
-from cornernet.weights.checkpoints import CheckpointError, load_detector, save_detector
+from cornernet.ablations.records.published import published_report
+from cornernet.ablations.records.records import load
+from cornernet.ablations.reporting.made_with import made_with, runs_rows
+from cornernet.ablations.running.store import Store, StoreError
 from cornernet.config import CocoSource, Config, ConfigError
 from cornernet.data import DataError, DetectionDataset, open_dataset
 from cornernet.data.formats.check import check_folder
-from cornernet.data.images import MOST_PIXELS, read_image
 from cornernet.data.formats.importing import write_import
 from cornernet.data.formats.split import divide, write_division
 from cornernet.data.formats.voc import read_voc
 from cornernet.data.formats.yolo import read_names, read_yolo
+from cornernet.data.images import MOST_PIXELS, read_image
 from cornernet.model.detector import build_detector
 from cornernet.training.report import run_page
+from cornernet.weights.checkpoints import CheckpointError, load_detector, save_detector
 from tests.unit.data.folders import picture, tree, write_images
 from tests.unit.published_runs import publish_runs
 

@@ -14,13 +14,13 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from ablations.__main__ import main
-from ablations.running.planner import Fingerprints, Job, make_job
-from ablations.profiles import PROFILES
-from ablations.running.ray_executor import RayExecutor, on_ray
-from ablations.running.runner import run_jobs
-from ablations.running.store import Store
 from cornernet import Config
+from cornernet.ablations.__main__ import main
+from cornernet.ablations.profiles import PROFILES
+from cornernet.ablations.running.planner import Fingerprints, Job, make_job
+from cornernet.ablations.running.ray_executor import RayExecutor, on_ray
+from cornernet.ablations.running.runner import run_jobs
+from cornernet.ablations.running.store import Store
 from cornernet.data import open_dataset
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'cornernet-lab[ray]', or nox -s ray")
@@ -115,7 +115,7 @@ def _processes_on(store: Store) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if {"ablations.running.worker", str(store.root)} <= set(process.cmdline()):
+            if {"cornernet.ablations.running.worker", str(store.root)} <= set(process.cmdline()):
                 found.append(process)
     return found
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ablations.running.planner import Fingerprints, plan
-from ablations.profiles import find_profile
-from ablations.records.records import publish
-from ablations.statistics.resampling import Resamples
-from ablations.studies import find_study
+from cornernet.ablations.profiles import find_profile
+from cornernet.ablations.records.records import publish
+from cornernet.ablations.running.planner import Fingerprints, plan
+from cornernet.ablations.statistics.resampling import Resamples
+from cornernet.ablations.studies import find_study
 from cornernet.config import CocoSource
 from cornernet.evaluation.evaluate import METRICS
 

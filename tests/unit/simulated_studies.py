@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.statistics.resampling import RESAMPLES, image_weights
-from ablations.statistics.intervals import PairedDifference
+from cornernet.ablations.statistics.intervals import PairedDifference
+from cornernet.ablations.statistics.resampling import RESAMPLES, image_weights
 
 IMAGES = 100
 

@@ -15,16 +15,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ablations.__main__ import main
-from ablations.studies.paper import paper_table
-from ablations.running.planner import Fingerprints, make_job, plan
-from ablations.profiles import PROFILES
-from ablations.reporting import study_table
-from ablations.reporting.tables import Context
-from ablations.statistics.intervals import paired_differences, summarise
-from ablations.studies import STUDIES
-from ablations.studies.study import Contrast, Study, Variant
 from cornernet import Config, ConfigError, recipe
+from cornernet.ablations.__main__ import main
+from cornernet.ablations.profiles import PROFILES
+from cornernet.ablations.reporting import study_table
+from cornernet.ablations.reporting.tables import Context
+from cornernet.ablations.running.planner import Fingerprints, make_job, plan
+from cornernet.ablations.statistics.intervals import paired_differences, summarise
+from cornernet.ablations.studies import STUDIES
+from cornernet.ablations.studies.paper import paper_table
+from cornernet.ablations.studies.study import Contrast, Study, Variant
 from cornernet.config import CocoSource, ShapesSource, SourceConfig, TestingConfig
 from cornernet.evaluation.corners import CORNER_METRICS
 from cornernet.evaluation.evaluate import ERROR_TYPES, METRICS

@@ -19,11 +19,11 @@ from cornernet.cli import main
 from cornernet.config import AnchorHeadConfig, HourglassConfig
 from cornernet.data import open_dataset
 from cornernet.evaluation.evaluate import evaluate
+from cornernet.inference.detect import detect, lay, place, restore, suppress
 from cornernet.model.heads.anchor import AnchorPredictions
 from cornernet.model.heads.anchor.anchors import anchor_boxes, anchor_shapes, decode, encode
 from cornernet.model.heads.anchor.losses import anchor_losses, box_loss, focal_loss
 from cornernet.model.heads.anchor.targets import IGNORED, NEGATIVE, AnchorTargets, TargetBuilder, assign
-from cornernet.inference.detect import detect, lay, place, restore, suppress
 from cornernet.training.loop import train
 
 PLAIN = AnchorHeadConfig(octave_scales=1, ratios=(1.0,))

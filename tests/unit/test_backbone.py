@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from cornernet import build_detector, recipe
+from cornernet.config import HourglassConfig
 from cornernet.model.backbones import build_backbone
 from cornernet.model.backbones.hourglass import ResidualBlock
-from cornernet.config import HourglassConfig
 
 SMALL = HourglassConfig(stacks=2, stem_channels=4, channels=(4, 6, 8), blocks=(1, 2, 1))
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cornernet import build_detector, load_detector, recipe, save_detector
-from cornernet.weights.checkpoints import CheckpointError, foreign_state, from_authors_key, save_foreign
 from cornernet.config import HourglassConfig
+from cornernet.weights.checkpoints import CheckpointError, foreign_state, from_authors_key, save_foreign
 from cornernet.weights.foreign import FORMATS
 
 

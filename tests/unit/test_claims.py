@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ablations.statistics.claims import (
+from cornernet.ablations.statistics.claims import (
     LEVEL,
     Chain,
     Claim,
@@ -25,8 +25,8 @@ from ablations.statistics.claims import (
     judge,
     judge_primary,
 )
-from ablations.statistics.intervals import PairedDifference
-from ablations.studies.study import Contrast, Study, Variant
+from cornernet.ablations.statistics.intervals import PairedDifference
+from cornernet.ablations.studies.study import Contrast, Study, Variant
 from tests.unit.simulated_studies import simulate
 
 A = Effect(variant="a", base="none")

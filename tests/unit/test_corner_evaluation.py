@@ -12,11 +12,11 @@ import torch
 
 from cornernet import Corners, build_detector, recipe
 from cornernet.config import ShapesSource, TestingConfig
-from cornernet.evaluation.corners import CORNER_METRICS, corner_counts, corner_metrics, match_corners
 from cornernet.data import open_dataset
+from cornernet.evaluation.corners import CORNER_METRICS, corner_counts, corner_metrics, match_corners
 from cornernet.evaluation.evaluate import METRICS, evaluate
-from cornernet.model.heads.candidates import CornerPoints
 from cornernet.inference.detect import CornersInView
+from cornernet.model.heads.candidates import CornerPoints
 
 TOP_LEFT, TL_QUADRANT, BR_QUADRANT = CORNER_METRICS[:3]
 # a photograph of 20 by 20 cells: the middle is at (10, 10)

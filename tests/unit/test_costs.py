@@ -8,9 +8,9 @@ from torch import nn
 
 from cornernet import RECIPES, Config, build_detector, recipe
 from cornernet.config import HourglassConfig
-from cornernet.model.costs import costs
 from cornernet.data import open_dataset
 from cornernet.evaluation.evaluate import evaluate
+from cornernet.model.costs import costs
 from cornernet.training.memory import step_memory
 
 CASES = {

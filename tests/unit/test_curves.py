@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
-from ablations.records.curves import MAX_POINTS, curves, loss_curve
 from cornernet import build_detector, recipe
+from cornernet.ablations.records.curves import MAX_POINTS, curves, loss_curve
 from cornernet.data import open_dataset
 from cornernet.evaluation.evaluate import coco_evaluation
 from cornernet.training.timing import STAGES, stage_latency, step_stages

@@ -14,9 +14,9 @@ import torch
 
 from cornernet import Detections, build_detector, load_detector, recipe, save_detector
 from cornernet.cli import main
+from cornernet.cli.photos import find_photos
 from cornernet.config import CocoSource, ConfigError
 from cornernet.data import DataError, open_dataset
-from cornernet.cli.photos import find_photos
 from cornernet.visualization.inspection import inspect
 from tests.unit.data.folders import write_images
 
@@ -131,8 +131,8 @@ def test_pairs_are_the_boxes_of_the_unmirrored_test_path_and_lone_corners_are_in
 
 
 def test_the_starter_model_is_small_says_how_it_was_made_and_fits_its_recipe() -> None:
-    from cornernet.weights.checkpoints import STARTER
     from cornernet.training.starter import made_from, starter_config
+    from cornernet.weights.checkpoints import STARTER
 
     made = made_from()
     assert STARTER.stat().st_size < 1_000_000

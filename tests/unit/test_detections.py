@@ -9,8 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from cornernet.drawing.boxes import (
+    BOTTOM_RIGHT_COLOUR,
+    PALETTE,
+    TOP_LEFT_COLOUR,
+    draw_boxes,
+    draw_heatmaps,
+    enlargement,
+)
 from cornernet.inference.detections import Detections
-from cornernet.drawing.boxes import BOTTOM_RIGHT_COLOUR, PALETTE, TOP_LEFT_COLOUR, draw_boxes, draw_heatmaps, enlargement
 
 CLASSES = ("cell", "platelet")
 

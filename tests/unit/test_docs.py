@@ -33,7 +33,7 @@ def test_the_configuration_reference_is_current(tmp_path) -> None:
     assert write_reference(["--check", "--out", str(page)]) == 1
     assert write_reference(["--out", str(page)]) == 0
     assert write_reference(["--check", "--out", str(page)]) == 0
-    assert (DOCS / "configuration.md").read_text(encoding="utf-8") == reference(), "run python -m cornernet.config.reference"
+    assert (DOCS / "configuration.md").read_text(encoding="utf-8") == reference(), "stale"
 
 
 def test_the_reference_has_every_field_with_a_text() -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from ablations.running.planner import Fingerprints, make_job
-from ablations.profiles import find_profile
-from ablations.studies import find_study
 from cornernet import build_detector, recipe
+from cornernet.ablations.profiles import find_profile
+from cornernet.ablations.running.planner import Fingerprints, make_job
+from cornernet.ablations.studies import find_study
 from cornernet.config import CocoSource
 from cornernet.data import DetectionDataset, open_dataset
 from cornernet.evaluation.evaluate import ERROR_TYPES, METRICS, coco_evaluation, error_types, evaluate

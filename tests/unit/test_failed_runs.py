@@ -9,16 +9,16 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-import ablations.reporting
-from ablations.__main__ import main
-from ablations.profiles import PROFILES
-from ablations.records.records import load_failures, publish, publish_failure
-from ablations.reporting.folder import render
-from ablations.reporting.made_with import runs_rows
-from ablations.records.published import Report, published_report
-from ablations.reporting.tables import Context, study_table
-from ablations.studies import STUDIES
-from ablations.studies.study import Contrast, Study, Variant
+from cornernet.ablations import reporting
+from cornernet.ablations.__main__ import main
+from cornernet.ablations.profiles import PROFILES
+from cornernet.ablations.records.published import Report, published_report
+from cornernet.ablations.records.records import load_failures, publish, publish_failure
+from cornernet.ablations.reporting.folder import render
+from cornernet.ablations.reporting.made_with import runs_rows
+from cornernet.ablations.reporting.tables import Context, study_table
+from cornernet.ablations.studies import STUDIES
+from cornernet.ablations.studies.study import Contrast, Study, Variant
 from tests.unit.published_runs import publish_runs
 from tests.unit.test_ablations import record
 
@@ -106,7 +106,7 @@ def test_a_report_with_failures_says_so_on_its_page_and_in_results_that_fit_the_
     files = render(published_report(folder))
     assert b"FAILED" in files["README.md"]
     results = json.loads(files["results.json"])
-    schema = json.loads((Path(ablations.reporting.__file__).parent / "results.schema.json").read_text())
+    schema = json.loads((Path(reporting.__file__).parent / "results.schema.json").read_text())
     jsonschema.Draft202012Validator(schema).validate(results)
     (table,) = (each for each in results["tables"] if each["study"] == "table1")
     assert [(each["variant"], each["seed"]) for each in table["failed"]] == [(WITH, seed)]

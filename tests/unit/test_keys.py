@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from ablations.running.planner import Fingerprints, Job, make_job
 from cornernet import Config, ConfigError, load_detector, recipe
 from cornernet import config as module
+from cornernet.ablations.running.planner import Fingerprints, Job, make_job
 from cornernet.config import (
     WITHOUT_EFFECT,
     AnchorHeadConfig,

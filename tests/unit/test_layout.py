@@ -52,7 +52,7 @@ def test_every_heatmap_loss_file_has_a_row() -> None:
 
 
 def test_every_study_file_has_a_row() -> None:
-    from ablations.studies import STUDIES
+    from cornernet.ablations.studies import STUDIES
 
     files = {f.stem for f in (ROOT / "ablations/studies").glob("*.py")} - {"__init__"}
     assert len(files) == len(STUDIES)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from cornernet import build_detector, load_detector, recipe
-from cornernet.weights.checkpoints import foreign_state
 from cornernet.cli import main
 from cornernet.config import HourglassConfig
+from cornernet.weights.checkpoints import foreign_state
 from tests.parity import recipe as golden_recipe
 from tests.parity.goldens import official_state
 from tests.unit.data.folders import coco_folder

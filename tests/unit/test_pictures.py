@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from ablations.pictures import failure_of, failures, find_pair, make_pictures, quantiles
-from ablations.running.planner import Fingerprints, plan
-from ablations.profiles import find_profile
-from ablations.reporting.placed import placed_pictures
-from ablations.running.store import Store, StoreError
-from ablations.studies import find_study
 from cornernet import Detections, build_detector
-from cornernet.weights.checkpoints import save_detector
+from cornernet.ablations.pictures import failure_of, failures, find_pair, make_pictures, quantiles
+from cornernet.ablations.profiles import find_profile
+from cornernet.ablations.reporting.placed import placed_pictures
+from cornernet.ablations.running.planner import Fingerprints, plan
+from cornernet.ablations.running.store import Store, StoreError
+from cornernet.ablations.studies import find_study
 from cornernet.data import open_dataset
 from cornernet.evaluation.image_scores import image_f1, ious
+from cornernet.weights.checkpoints import save_detector
 
 TRUTH = np.array([[0.0, 0, 40, 40], [60, 60, 100, 100], [200, 200, 240, 240]])
 SAME = np.array([0, 0, 1])

@@ -18,14 +18,14 @@ import psutil
 import pytest
 import torch
 
-from ablations.__main__ import main
-from ablations.running.planner import Fingerprints, grouped, in_order, make_job, plan
-from ablations.profiles import PROFILES
-from ablations.running.runner import run_jobs
-from ablations.running.store import Store, StoreError
-from ablations.studies import STUDIES
-from ablations.running.estimates import Speeds, speeds_of_store
 from cornernet import Config, recipe
+from cornernet.ablations.__main__ import main
+from cornernet.ablations.profiles import PROFILES
+from cornernet.ablations.running.estimates import Speeds, speeds_of_store
+from cornernet.ablations.running.planner import Fingerprints, grouped, in_order, make_job, plan
+from cornernet.ablations.running.runner import run_jobs
+from cornernet.ablations.running.store import Store, StoreError
+from cornernet.ablations.studies import STUDIES
 from cornernet.config import SourceConfig
 from cornernet.data import open_dataset
 from tests.unit.data.folders import coco_folder
@@ -206,7 +206,7 @@ def test_a_process_that_is_killed_is_a_failure_that_says_so(tmp_path, monkeypatc
 
     def start_and_kill(*args: Any, **kwargs: Any) -> Any:
         process = popen(*args, **kwargs)
-        if "ablations.running.worker" in args[0]:
+        if "cornernet.ablations.running.worker" in args[0]:
             seen.update(kwargs["env"])
             process.kill()
         return process

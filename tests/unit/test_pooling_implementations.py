@@ -8,17 +8,16 @@ import math
 import pytest
 import torch
 
-import kernels
-from ablations.running.planner import Fingerprints, make_job
-from ablations.profiles import find_profile
-from ablations.studies import find_study
-from ablations.studies.study import Study, Variant
-from cornernet import Config, ConfigError, Detector, build_detector, detect, load_detector, recipe
+from cornernet import Config, ConfigError, Detector, build_detector, detect, kernels, load_detector, recipe
+from cornernet.ablations.profiles import find_profile
+from cornernet.ablations.running.planner import Fingerprints, make_job
+from cornernet.ablations.studies import find_study
+from cornernet.ablations.studies.study import Study, Variant
 from cornernet.data import DetectionDataset, open_dataset
 from cornernet.evaluation.evaluate import Evaluation, evaluate
-from cornernet.training.timing import step_latency
+from cornernet.kernels.registry import ROWS
 from cornernet.training.loop import train
-from kernels.registry import ROWS
+from cornernet.training.timing import step_latency
 from tests.emulation import fast_interpreter
 
 AVAILABLE = [row.name for row in ROWS if row.why_not("cpu", torch.float32) is None]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ablations.running.planner import Fingerprints, make_job
-from ablations.records.records import load
 from cornernet import Config
+from cornernet.ablations.records.records import load
+from cornernet.ablations.running.planner import Fingerprints, make_job
 
 RECORDS = sorted(path for path in (Path(__file__).parents[2] / "reports/records").glob("*") if path.is_dir())
 

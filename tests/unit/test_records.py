@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablations.records.records import FIELDS, MAX_BYTES, RecordError, load, publish, published, records_folder
-from ablations.statistics.resampling import RESAMPLED_METRICS, RESAMPLES, Resamples
 from cornernet import recipe
+from cornernet.ablations.records.records import FIELDS, MAX_BYTES, RecordError, load, publish, published, records_folder
+from cornernet.ablations.statistics.resampling import RESAMPLED_METRICS, RESAMPLES, Resamples
 
 METRICS = RESAMPLED_METRICS
 

@@ -15,16 +15,16 @@ import jsonschema
 import numpy as np
 import pytest
 
-import ablations.reporting
-from ablations.profiles import find_profile
-from ablations.reporting.__main__ import main
-from ablations.reporting.figures import FIGURES
-from ablations.reporting.figures.latency import pareto
-from ablations.reporting.figures.style import look
-from ablations.reporting.folder import stale, write_files
-from ablations.reporting.grid import Cell, Grid, Row, latex_escape, markdown_escape
-from ablations.records.published import published_report
-from ablations.studies import STUDIES
+from cornernet.ablations import reporting
+from cornernet.ablations.profiles import find_profile
+from cornernet.ablations.records.published import published_report
+from cornernet.ablations.reporting.__main__ import main
+from cornernet.ablations.reporting.figures import FIGURES
+from cornernet.ablations.reporting.figures.latency import pareto
+from cornernet.ablations.reporting.figures.style import look
+from cornernet.ablations.reporting.folder import stale, write_files
+from cornernet.ablations.reporting.grid import Cell, Grid, Row, latex_escape, markdown_escape
+from cornernet.ablations.studies import STUDIES
 from tests.browser import browser
 from tests.unit.published_runs import EVIL, publish_runs
 
@@ -74,7 +74,7 @@ def test_a_folder_has_every_kind_of_file(reports) -> None:
 
 
 def test_results_are_as_the_schema_says_and_the_schema_refuses_others(reports) -> None:
-    schema = json.loads((Path(ablations.reporting.__file__).parent / "results.schema.json").read_text())
+    schema = json.loads((Path(reporting.__file__).parent / "results.schema.json").read_text())
     validator = jsonschema.Draft202012Validator(schema)
     results = json.loads((reports / NAME / "results.json").read_text())
     assert [error.message for error in validator.iter_errors(results)] == []

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.statistics.resampling import (
+from cornernet import Corners
+from cornernet.ablations.statistics.resampling import (
     RESAMPLED_METRICS,
     RESAMPLES,
     WEIGHTS_VERSION,
@@ -24,13 +25,12 @@ from ablations.statistics.resampling import (
     match,
     metrics_under,
 )
-from cornernet import Corners
 from cornernet.config import ShapesSource
-from cornernet.evaluation.corners import CORNER_METRICS, match_corners
 from cornernet.data import open_dataset
+from cornernet.evaluation.corners import CORNER_METRICS, match_corners
 from cornernet.evaluation.evaluate import METRICS, coco_evaluation
-from cornernet.model.heads.candidates import CornerPoints
 from cornernet.inference.detect import CornersInView
+from cornernet.model.heads.candidates import CornerPoints
 
 EXACT = {"rtol": 0, "atol": 1e-9, "equal_nan": True}
 BANDS = (300.0, 900.0)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cornernet import ConfigError, build_detector, recipe
-from cornernet.model.backbones import build_backbone
 from cornernet.config import ResNetFPNConfig, ShapesSource
 from cornernet.data import open_dataset
+from cornernet.model.backbones import build_backbone
 
 SMALL = ResNetFPNConfig(block="basic", stem_channels=4, channels=(4, 6, 8, 10), blocks=(1, 1, 2, 1), fpn_channels=5)
 NARROW = ResNetFPNConfig(stem_channels=4, channels=(8, 12, 16, 20), blocks=(1, 2, 1, 1), fpn_channels=6)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from cornernet import build_detector, recipe
-from cornernet.weights.checkpoints import save_detector
 from cornernet.cli import main
 from cornernet.config import CocoSource, Config
 from cornernet.data import open_dataset
+from cornernet.weights.checkpoints import save_detector
 
 EVIL = "<img src=x onerror=alert(1)>"
 

@@ -13,13 +13,13 @@ import html5lib
 import pytest
 import torch
 
-from ablations.reporting.folder import render
-from ablations.records.published import published_report
 from cornernet import Detections, build_detector, recipe
-from cornernet.weights.checkpoints import save_detector
+from cornernet.ablations.records.published import published_report
+from cornernet.ablations.reporting.folder import render
 from cornernet.cli import main
 from cornernet.config import CocoSource
 from cornernet.training.report import run_page
+from cornernet.weights.checkpoints import save_detector
 from tests.unit.data.folders import annotation, coco_folder, tree, write_images, write_json
 from tests.unit.data.test_catalogue import thing, xml
 from tests.unit.published_runs import publish_runs

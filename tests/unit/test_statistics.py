@@ -13,9 +13,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ablations.statistics.claims import Effect, Sign, judge
-from ablations.statistics.resampling import Resamples
-from ablations.statistics.intervals import (
+from cornernet.ablations.statistics.claims import Effect, Sign, judge
+from cornernet.ablations.statistics.intervals import (
     Measurement,
     PairedDifference,
     Summary,
@@ -28,6 +27,7 @@ from ablations.statistics.intervals import (
     paired_differences,
     summarise,
 )
+from cornernet.ablations.statistics.resampling import Resamples
 from tests.unit.simulated_studies import simulate
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"

@@ -15,10 +15,10 @@ from cornernet import Candidates, Config, ConfigError, Corners, Predictions, bui
 from cornernet.config import CornerHeadConfig, DataConfig, ShapesSource, TestingConfig
 from cornernet.data import open_dataset
 from cornernet.evaluation.evaluate import evaluate
+from cornernet.inference.detect import Truth, examine, lay, prepare, restore
 from cornernet.model.heads.corner.decode import corners, decode
 from cornernet.model.heads.corner.substitute import substitute
 from cornernet.model.heads.corner.targets import TargetBuilder
-from cornernet.inference.detect import Truth, examine, lay, prepare, restore
 
 ALL = ("heatmaps", "offsets", "embeddings")
 

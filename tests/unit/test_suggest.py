@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from cornernet import recipe
+from cornernet.cli.suggest import Machine, Suggestion, suggest
 from cornernet.config import CocoSource
 from cornernet.data.dataset import AnnotationTable, DetectionDataset, ImageTable
-from cornernet.cli.suggest import Machine, Suggestion, suggest
 
 
 def dataset(count: int, size: tuple[int, int], side: float) -> DetectionDataset:

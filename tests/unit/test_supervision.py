@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ablations.running.planner import Fingerprints, make_job
 from cornernet import Config, ConfigError, Corners, Detector, Predictions, build_detector, recipe
+from cornernet.ablations.running.planner import Fingerprints, make_job
 from cornernet.config import LATER_FIELDS, CornerHeadConfig, HourglassConfig, TestingConfig
 from cornernet.model.heads.corner.decode import corners, decode
 from cornernet.model.heads.corner.losses import corner_losses

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablations.statistics.claims import Chain, Claim, Effect, Equivalence, Interaction, Sign, effects_of
-from ablations.records.records import load, publish
-from ablations.reporting import Context, StudyTable, overview, study_table
-from ablations.reporting.folder import render, write_files
-from ablations.records.published import Report
-from ablations.statistics.resampling import Resamples
-from ablations.statistics.intervals import detectable_difference, half_width
-from ablations.studies import STUDIES
-from ablations.studies.study import Contrast, Study, Variant
 from cornernet import recipe
+from cornernet.ablations.records.published import Report
+from cornernet.ablations.records.records import load, publish
+from cornernet.ablations.reporting import Context, StudyTable, overview, study_table
+from cornernet.ablations.reporting.folder import render, write_files
+from cornernet.ablations.statistics.claims import Chain, Claim, Effect, Equivalence, Interaction, Sign, effects_of
+from cornernet.ablations.statistics.intervals import detectable_difference, half_width
+from cornernet.ablations.statistics.resampling import Resamples
+from cornernet.ablations.studies import STUDIES
+from cornernet.ablations.studies.study import Contrast, Study, Variant
 from cornernet.model.costs import costs
 
 RESAMPLES = 40

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablations.running.planner import Fingerprints, make_job, plan
-from ablations.reporting import study_table
-from ablations.reporting.folder import render, write_files
-from ablations.records.published import Report
-from ablations.reporting.tables import Context
-from ablations.statistics.resampling import RESAMPLED_METRICS, Resamples
-from ablations.studies import STUDIES
-from ablations.studies.study import Study
 from cornernet import Config, recipe
+from cornernet.ablations.records.published import Report
+from cornernet.ablations.reporting import study_table
+from cornernet.ablations.reporting.folder import render, write_files
+from cornernet.ablations.reporting.tables import Context
+from cornernet.ablations.running.planner import Fingerprints, make_job, plan
+from cornernet.ablations.statistics.resampling import RESAMPLED_METRICS, Resamples
+from cornernet.ablations.studies import STUDIES
+from cornernet.ablations.studies.study import Study
 from cornernet.config import AnchorHeadConfig, CocoSource
 from cornernet.model.costs import costs
 from cornernet.training.loop import differences

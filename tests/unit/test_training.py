@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from cornernet import Config, ConfigError, build_detector, load_detector, recipe
-from cornernet.weights.checkpoints import CheckpointError
 from cornernet.config import CocoSource
 from cornernet.data import DataError
 from cornernet.training.loop import Interrupted, TrainingError, learning_rate, resolve_device, train
+from cornernet.weights.checkpoints import CheckpointError
 from tests.unit.data.folders import coco_folder
 
 

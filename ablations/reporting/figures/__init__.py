@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ablations.reporting.figures import (
+from ..tables import Records, StudyTable
+from . import (
     iou,
     latency,
     precision_recall,
@@ -15,8 +16,7 @@ from ablations.reporting.figures import (
     steps,
     training,
 )
-from ablations.reporting.figures.style import Drawing
-from ablations.reporting.tables import Records, StudyTable
+from .style import Drawing
 
 __all__ = ["FIGURES", "Drawing", "draw_all"]
 

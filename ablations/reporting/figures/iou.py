@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ablations.reporting.figures.style import (
+from ..tables import Records, StudyTable
+from .style import (
     Drawing,
     drawing,
     in_words,
@@ -18,7 +19,6 @@ from ablations.reporting.figures.style import (
     runs_of,
     subplots,
 )
-from ablations.reporting.tables import Records, StudyTable
 
 __all__ = ["draw"]
 

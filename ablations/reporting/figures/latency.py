@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ablations.reporting.figures.style import Drawing, drawing, legend, look, numbered, plain, subplots
-from ablations.reporting.tables import Records, StudyTable
+from ..tables import Records, StudyTable
+from .style import Drawing, drawing, legend, look, numbered, plain, subplots
 
 __all__ = ["draw", "pareto"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ablations.reporting.figures.style import Drawing, drawing, legend, numbered, plot_groups, runs_of, subplots
-from ablations.reporting.tables import NOT_RECORDED, Records, StudyTable
+from ..tables import NOT_RECORDED, Records, StudyTable
+from .style import Drawing, drawing, legend, numbered, plot_groups, runs_of, subplots
 
 __all__ = ["draw"]
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ablations.reporting.figures.style import Drawing, drawing, look, numbered, plain, subplots
-from ablations.reporting.tables import Records, StudyTable
+from ..tables import Records, StudyTable
+from .style import Drawing, drawing, look, numbered, plain, subplots
 
 __all__ = ["draw"]
 

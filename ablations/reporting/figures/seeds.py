@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ablations.reporting.figures.style import Drawing, drawing, look, numbered, plain, subplots
-from ablations.reporting.tables import Records, StudyTable
-from ablations.statistics.intervals import CONFIDENCE
+from ...statistics.intervals import CONFIDENCE
+from ..tables import Records, StudyTable
+from .style import Drawing, drawing, look, numbered, plain, subplots
 
 __all__ = ["draw"]
 

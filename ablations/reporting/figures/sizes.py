@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ablations.reporting.figures.style import Drawing, drawing, in_words, legend, look, numbered, plain, subplots
-from ablations.reporting.tables import Records, StudyTable
+from ..tables import Records, StudyTable
+from .style import Drawing, drawing, in_words, legend, look, numbered, plain, subplots
 
 __all__ = ["draw"]
 

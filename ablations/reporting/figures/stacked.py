@@ -6,8 +6,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from ablations.reporting.figures.style import Drawing, drawing, in_words, plain, runs_of, subplots
-from ablations.reporting.tables import NOT_RECORDED, Records, StudyTable
+from ..tables import NOT_RECORDED, Records, StudyTable
+from .style import Drawing, drawing, in_words, plain, runs_of, subplots
 
 __all__ = ["stacked"]
 

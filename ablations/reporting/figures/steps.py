@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ablations.reporting.figures.stacked import stacked
-from ablations.reporting.figures.style import Drawing, numbered
-from ablations.reporting.tables import Records, StudyTable
+from ..tables import Records, StudyTable
+from .stacked import stacked
+from .style import Drawing, numbered
 
 __all__ = ["draw"]
 

@@ -12,9 +12,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ablations.reporting.tables import Records, StudyTable
-from ablations.studies import STUDIES
 from cornernet.drawing.figures import plain, rendered, styled, subplots
+
+from ...studies import STUDIES
+from ..tables import Records, StudyTable
 
 __all__ = [
     "Drawing",

@@ -17,8 +17,14 @@ from typing import Literal
 
 import numpy as np
 
-from cornernet.data.formats.coco import annotation_files, find_annotations, is_detection_file, read_annotations, split_of
 from cornernet.data.dataset import DetectionDataset, Dropped
+from cornernet.data.formats.coco import (
+    annotation_files,
+    find_annotations,
+    is_detection_file,
+    read_annotations,
+    split_of,
+)
 from cornernet.data.images import DataError
 
 __all__ = ["DataReport", "FileReport", "by_reason", "check_folder"]

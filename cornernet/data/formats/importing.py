@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cornernet.data.formats.check import by_reason
 from cornernet.data.dataset import Dropped
+from cornernet.data.formats.check import by_reason
 from cornernet.data.images import DataError
 from cornernet.files import atomic_write, nearest
 

@@ -25,7 +25,6 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from cornernet.data.dataset import Dropped
-from cornernet.data.images import DataError, read_image
 from cornernet.data.formats.importing import (
     IMAGE_SUFFIXES,
     ImportedBox,
@@ -36,6 +35,7 @@ from cornernet.data.formats.importing import (
     require_folder,
     split_of_folder,
 )
+from cornernet.data.images import DataError, read_image
 
 __all__ = ["DEEPEST", "LARGEST_FILE", "BoxConvention", "Treatment", "parse_xml", "read_voc"]
 

@@ -18,7 +18,6 @@ from typing import Any, Literal
 import yaml
 
 from cornernet.data.dataset import Dropped
-from cornernet.data.images import DataError, read_image
 from cornernet.data.formats.importing import (
     ImportedBox,
     ImportedFolder,
@@ -29,6 +28,7 @@ from cornernet.data.formats.importing import (
     require_folder,
     split_of_folder,
 )
+from cornernet.data.images import DataError, read_image
 from cornernet.files import nearest
 
 __all__ = ["DEEPEST", "LARGEST_FILE", "LARGEST_YAML", "read_names", "read_yolo"]

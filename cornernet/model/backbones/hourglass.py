@@ -107,7 +107,7 @@ class HourglassModule(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Stem and stacked hourglasses (see ``cornernet.model.backbones``); two stacks of five reductions: Hourglass-104."""
+    """Stem and stacked hourglasses (see ``cornernet.model.backbones``); Hourglass-104 is two of five reductions."""
 
     def __init__(self, config: HourglassConfig) -> None:
         super().__init__()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cornernet.model.backbones.hourglass import ConvBlock, ResidualBlock, conv1x1_bn
 from cornernet.config import ResNetFPNConfig
+from cornernet.model.backbones.hourglass import ConvBlock, ResidualBlock, conv1x1_bn
 
 __all__ = ["Bottleneck", "FeaturePyramid", "ResNetFPN"]
 

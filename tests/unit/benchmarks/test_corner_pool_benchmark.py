@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import kernels
 from benchmarks.measure import blank_row, measure
 from benchmarks.results import publish, read_rows
 from benchmarks.workloads import MODES, Workload
+from cornernet import kernels
 
 ROOT = Path(__file__).parents[3]
 TINY = Workload("tiny", (2, 3, 8, 9), "float32", "channels_last")

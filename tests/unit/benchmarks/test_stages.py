@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from ablations.reporting.__main__ import render_all
 from benchmarks.results import publish, read_rows
 from benchmarks.stages import blank, timed, with_memory, with_mm
+from cornernet.ablations.reporting.__main__ import render_all
 
 SMALL, LARGE = torch.ones(8, 8), torch.ones(400, 400)
 

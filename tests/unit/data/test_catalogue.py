@@ -19,10 +19,10 @@ import pytest
 
 from cornernet.config import CocoSource
 from cornernet.data import DataError, DetectionDataset, open_dataset
-from cornernet.data.images import read_image
 from cornernet.data.formats.importing import ImportedFolder
 from cornernet.data.formats.voc import read_voc
 from cornernet.data.formats.yolo import read_yolo
+from cornernet.data.images import read_image
 from tests.unit.data.folders import annotation, coco_folder, picture, tree, write_images
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -601,8 +601,8 @@ def test_what_is_no_file_is_refused_without_waiting_for_its_end(place, tmp_path:
 
 
 def test_a_crop_that_shows_thousands_of_objects_stops_training_with_the_image_named(tmp_path: Path) -> None:
-    from cornernet.data.loader import TrainingSet
     from cornernet.config.recipes import tiny
+    from cornernet.data.loader import TrainingSet
 
     many(9_000)(tmp_path)
     training = TrainingSet(open_dataset(CocoSource(root=str(tmp_path)), "train"), tiny().data, seed=0)

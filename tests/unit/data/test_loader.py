@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from cornernet.config import CocoSource, Config, ShapesSource
+from cornernet.config.recipes import tiny
 from cornernet.data import DetectionDataset, open_dataset
 from cornernet.data.loader import Batch, BatchSampler, TrainingSet, training_loader
-from cornernet.config.recipes import tiny
 from tests.unit.data.folders import coco_folder
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kernels import aot
-from kernels.aot import Resources
+from cornernet.kernels import aot
+from cornernet.kernels.aot import Resources
 
 ROOT = Path(aot.__file__).parents[1]
 
@@ -27,7 +27,7 @@ def run(*arguments: str, interpret: bool = False) -> subprocess.CompletedProcess
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     if interpret:
         environment["TRITON_INTERPRET"] = "1"
-    command = [sys.executable, "-m", "kernels.aot", *arguments]
+    command = [sys.executable, "-m", "cornernet.kernels.aot", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-import kernels
-from kernels import registry
+from cornernet import kernels
+from cornernet.kernels import registry
 
 X = torch.arange(24.0).view(1, 2, 3, 4)
 
@@ -114,6 +114,6 @@ print({row["name"]: row["reason"] for row in kernels.implementations()}["cpu"])
 
 
 def test_importing_kernels_loads_no_kernel():
-    unwanted = ("triton", "numba", "cuda.core", "torch._dynamo", "kernels.cpu")
+    unwanted = ("triton", "numba", "cuda.core", "torch._dynamo", "cornernet.kernels.cpu")
     code = f"import sys, kernels; print([module for module in {unwanted} if module in sys.modules])"
     assert run_python(code) == "[]"

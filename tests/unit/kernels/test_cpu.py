@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-import kernels
-from kernels import cpu
-from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, FLOATS
+from cornernet import kernels
+from cornernet.kernels import cpu
+from cornernet.kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, FLOATS
 from tests.targets import targets
 
 pytestmark = pytest.mark.skipif(
@@ -44,7 +44,7 @@ def equal(actual: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
 @pytest.fixture
 def several_threads(monkeypatch):
     """Share even small tensors among three threads, more than pieces divide evenly into."""
-    monkeypatch.setattr("kernels.cpu._SHARED_FROM", 1)
+    monkeypatch.setattr("cornernet.kernels.cpu._SHARED_FROM", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield

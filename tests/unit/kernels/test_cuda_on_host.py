@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import eager
-from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF
-from kernels.cuda_pool import ENTRIES, Kernels
+from cornernet.kernels import eager
+from cornernet.kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+from cornernet.kernels.cuda_pool import ENTRIES, Kernels
 from tests.emulation.build import Host, why_no_host
 from tests.strategies import shapes
 

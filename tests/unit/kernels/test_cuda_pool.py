@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernels import cuda_pool
-from kernels.cuda_pool import SHARED_BYTES, THREADS, Kernels, Launch, Variant, compile_cubin, load_cubin
+from cornernet.kernels import cuda_pool
+from cornernet.kernels.cuda_pool import SHARED_BYTES, THREADS, Kernels, Launch, Variant, compile_cubin, load_cubin
 
 HOPPER = 132  # multiprocessors of an H100
 

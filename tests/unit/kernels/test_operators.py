@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import kernels
+from cornernet import kernels
 from tests.targets import Target, targets
 
 every_target = pytest.mark.parametrize("target", targets("reference"))

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import eager, triton_pool
-from kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+from cornernet.kernels import eager, triton_pool
+from cornernet.kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF
 from tests.emulation import fast_interpreter
 
 ROOT = Path(triton_pool.__file__).parents[1]
@@ -110,7 +110,10 @@ def test_addresses_take_64_bits_where_elements_are_that_many_and_only_there():
         assert {plan.constants["WIDE"] for plan in plans} == {wide}
 
 
-SAY_WHY = "from kernels import triton_pool as t; print(t.why_unavailable(), '|', t.why_not('cpu', False), '|', {auto})"
+SAY_WHY = (
+    "from cornernet.kernels import triton_pool as t; "
+    "print(t.why_unavailable(), '|', t.why_not('cpu', False), '|', {auto})"
+)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

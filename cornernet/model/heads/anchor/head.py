@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cornernet.model.backbones.hourglass import ConvBlock
 from cornernet.config import AnchorHeadConfig, ConfigError, TestingConfig
+from cornernet.model.backbones.hourglass import ConvBlock
 from cornernet.model.heads.anchor.anchors import FINEST_STRIDE, anchor_shapes
 from cornernet.model.heads.anchor.decode import decode
 from cornernet.model.heads.anchor.losses import anchor_losses

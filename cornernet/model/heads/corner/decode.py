@@ -37,7 +37,10 @@ def decode(predictions: Predictions, testing: TestingConfig) -> list[Candidates]
     lies above or left of its top-left one. The score of a box is the mean of its corners' scores.
     """
     if predictions.heatmaps.top_left.device.type == "cpu" and predictions.heatmaps.top_left.numel() >= _LARGE:
-        from cornernet.model.heads.corner.decode_cpu import decode_large, serves  # compiled by numba: only where it pays
+        from cornernet.model.heads.corner.decode_cpu import (  # compiled by numba: only where it pays
+            decode_large,
+            serves,
+        )
 
         found = decode_large(predictions, testing) if serves(predictions, testing) else None
         if found is not None:

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from cornernet.compiled import compiled
 from cornernet.config import TestingConfig
+from cornernet.kernels.cpu import on_threads, threads_to_use
+from cornernet.kernels.cpu_kernels import float32_at, int32_at, int64_at, parameter, take_ticket
 from cornernet.model.heads.candidates import Candidates
-from kernels.cpu import on_threads, threads_to_use
-from kernels.cpu_kernels import float32_at, int32_at, int64_at, parameter, take_ticket
 
 __all__ = ["SMALLEST", "decode_large", "serves"]
 

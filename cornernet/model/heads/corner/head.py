@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import kernels
-from cornernet.model.backbones.hourglass import ConvBlock, conv1x1_bn
+from cornernet import kernels
 from cornernet.config import CornerHeadConfig, TestingConfig
+from cornernet.kernels.api import Corner
+from cornernet.model.backbones.hourglass import ConvBlock, conv1x1_bn
 from cornernet.model.heads.candidates import Candidates, CornerPoints
 from cornernet.model.heads.corner.decode import corners, decode, decode_padded
 from cornernet.model.heads.corner.losses import corner_losses
 from cornernet.model.heads.corner.outputs import Corners, Predictions
 from cornernet.model.heads.corner.substitute import substitute
 from cornernet.model.heads.corner.targets import CornerTargets, TargetBuilder
-from kernels.api import Corner
 
 __all__ = ["CornerBranch", "CornerHead", "CornerPooling", "Corners", "Predictions"]
 
