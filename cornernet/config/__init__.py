@@ -1,6 +1,9 @@
 """The configuration: frozen dataclasses, recipes, and the page that documents every field."""
 
 from cornernet.config.whole import (
+    LARGEST_FILE,
+    LATER_FIELDS,
+    WITHOUT_EFFECT,
     AnchorHeadConfig,
     AugmentationConfig,
     BackboneConfig,
@@ -21,6 +24,9 @@ from cornernet.config.whole import (
 )
 
 __all__ = [
+    "LARGEST_FILE",
+    "LATER_FIELDS",
+    "WITHOUT_EFFECT",
     "AnchorHeadConfig",
     "AugmentationConfig",
     "BackboneConfig",
