@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import nox
@@ -45,10 +46,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting with ruff."""
+    """Check style and formatting with ruff, and that imports run one way (the layers in pyproject.toml)."""
     install(session, "lint", project=None)
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
+    session.run("lint-imports", env={"PYTHONPATH": str(ROOT)})
 
 
 @nox.session
@@ -59,21 +61,70 @@ def types(session: nox.Session) -> None:
     session.run("mypy", *session.posargs)
 
 
-@nox.session
-def build(session: nox.Session) -> None:
-    """Build the wheel, install it, and run both programs away from the sources."""
+def build_wheel(session: nox.Session) -> Path:
+    """Build the wheel, check what it holds at top level, and return its path."""
     dist = Path(session.create_tmp()) / "dist"
-    for folder in (dist, ROOT / "build"):  # setuptools would build from what an earlier build left
+    for folder in (dist, ROOT / "build"):  # setuptools would build from the remains of an earlier build
         shutil.rmtree(folder, ignore_errors=True)
     session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(dist), str(ROOT))
     (wheel,) = dist.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        top = {name.partition("/")[0] for name in archive.namelist()}
+    packages = {name for name in top if not name.endswith(".dist-info")}
+    if packages != {"cornernet"}:
+        session.error(f"{wheel.name} must install cornernet and nothing else at top level; it has {sorted(packages)}")
+    return wheel
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel, install it, and run both programs away from the sources."""
+    wheel = build_wheel(session)
     session.install("-c", str(ROOT / "constraints.txt"), "--force-reinstall", "--no-deps", str(wheel))
     session.install("-c", str(ROOT / "constraints.txt"), str(wheel))
     with session.chdir(session.create_tmp()):
         for leftover in ("runs", "reports"):
             shutil.rmtree(leftover, ignore_errors=True)
         session.run("cornernet", "--help")
-        session.run("python", "-m", "ablations", "--profile", "smoke")
+        session.run("cornernet", "ablate", "--profile", "smoke")
+        session.run("python", "-m", "cornernet.ablations", "status", "--profile", "smoke")
+
+
+BOTH_IMPORTED = """
+import kernels as theirs
+from cornernet import kernels as ours
+
+assert "cornernet" not in theirs.__file__ and hasattr(theirs, "get_kernel"), theirs.__file__
+assert ours.__name__ == "cornernet.kernels" and "cornernet" in ours.__file__, ours.__file__
+print("kernels of Hugging Face:", theirs.__version__, "- ours:", len(ours.implementations()), "implementations")
+"""
+
+
+@nox.session(default=False)
+def wheel(session: nox.Session) -> None:
+    """Install the wheel and Hugging Face's ``kernels`` in both orders, import both, train; uninstall theirs, train.
+
+    Both packages once installed a folder ``kernels``, and whichever came last broke the other.
+    """
+    ours = str(build_wheel(session))
+    for order in ((ours, "kernels"), ("kernels", ours)):
+        folder = Path(session.create_tmp()) / ("ours-first" if order[0] == ours else "theirs-first")
+        shutil.rmtree(folder, ignore_errors=True)
+        session.run("python", "-m", "venv", str(folder / "venv"))
+        program = folder / "venv" / "bin"
+        for package in order:
+            session.run(
+                *(str(program / "python"), "-m", "pip", "install", "--quiet"),
+                *("-c", str(ROOT / "constraints.txt"), package),
+                external=True,
+            )
+        with session.chdir(folder):
+            session.run(str(program / "python"), "-c", BOTH_IMPORTED, external=True)
+            train = (str(program / "cornernet"), "train", "--recipe", "tiny", "--training.iterations", "8")
+            small = ("--data.source.train-images", "16", "--data.source.val-images", "4")
+            session.run(*train, *small, "--out", "with-theirs", external=True)
+            session.run(str(program / "python"), "-m", "pip", "uninstall", "--quiet", "--yes", "kernels", external=True)
+            session.run(*train, *small, "--out", "without-theirs", external=True)
 
 
 @nox.session(default=False)
