@@ -27,7 +27,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests marked ``thorough`` unless the profile is thorough or exhaustive."""
     if os.environ.get("HYPOTHESIS_PROFILE") not in ("thorough", "exhaustive"):
-        skip = pytest.mark.skip(reason="of the thorough run alone: HYPOTHESIS_PROFILE=thorough")
+        skip = pytest.mark.skip(reason="only in the thorough run: HYPOTHESIS_PROFILE=thorough")
         for item in items:
             if item.get_closest_marker("thorough"):
                 item.add_marker(skip)

@@ -37,7 +37,7 @@ def main() -> None:
         raise SystemExit("mutants/ holds no results: run `nox -s mutation` first")
     print(row("all", total))
     share = (total["noticed"] + total["ended"]) / every
-    print(f"\n{share:.1%} of what was tried was noticed by a test, or did not end")
+    print(f"\n{share:.1%} of the mutants tried were noticed by a test or did not end")
     print("\nnot noticed:", *survivors, sep="\n  ")
 
 
