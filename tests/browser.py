@@ -1,6 +1,6 @@
-"""A headless Chromium for tests of pages, driven through its own debugging pipe: no other package is needed.
+"""A headless Chromium for tests of pages, driven through its debugging pipe; no other package is needed.
 
-Chromium is looked for under its usual names; tests skip with the reason where none is installed.
+Chromium is searched for under its usual names. If none is installed, tests are skipped with this reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SECONDS = 60
 
 
 def chromium() -> str:
-    """Return the browser's path, or skip the test that asks."""
+    """Return the path of the browser, or skip the test."""
     for name in NAMES:
         found = shutil.which(name)
         if found:
@@ -33,7 +33,7 @@ def chromium() -> str:
 
 
 class Page:
-    """One page. Commands are those of the Chrome DevTools Protocol."""
+    """One page, controlled with commands of the Chrome DevTools Protocol."""
 
     def __init__(self, process: subprocess.Popen[bytes], send: int, receive: int) -> None:
         self.process, self._send, self._receive = process, send, receive
@@ -45,7 +45,7 @@ class Page:
             self(f"{domain}.enable")
 
     def __call__(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send a command and return its result; errors of the page that come meanwhile are noted."""
+        """Send a command and return its result. Errors that the page reports meanwhile go to ``problems``."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -80,7 +80,7 @@ class Page:
                 self.problems.append(f"asks the network for {url}")
 
     def open(self, path: Path, width: int, dark: bool = False) -> None:
-        """Load a file in a window of ``width`` pixels and wait until it is there."""
+        """Load a file in a window of ``width`` pixels and wait until it is complete."""
         mobile = width < 600
         self("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=mobile)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -98,7 +98,7 @@ class Page:
         return result["result"].get("value")
 
     def screenshot(self, path: Path) -> None:
-        """Write the whole page as PNG."""
+        """Write the whole page as a PNG file."""
         shot = self("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
@@ -110,12 +110,12 @@ class Page:
 
 @contextmanager
 def browser() -> Iterator[Page]:
-    """Start Chromium with an empty profile and give a page of it; skips where there is none."""
+    """Start Chromium with an empty profile and yield a page. Skips the test if Chromium is not installed."""
     path = chromium()
     ours, theirs = os.pipe(), os.pipe()
 
     def pipes() -> None:
-        # the protocol's descriptors are 3, which it reads, and 4; duplicated first: they may be among ours
+        # Chromium reads from descriptor 3 and writes to 4; ours are duplicated first, since they may have these numbers
         read, write = os.dup(ours[0]), os.dup(theirs[1])
         os.dup2(read, 3)
         os.dup2(write, 4)
