@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from cornernet.config import Config
+from cornernet.config import Config, HourglassConfig
 from cornernet.config.checks import value_at
 from cornernet.files import atomic_write, nearest
 from cornernet.model.detector import Detector, build_detector
@@ -116,7 +116,7 @@ def load_detector(
     if theirs is not None:
         state = _renamed(state, theirs, origin)
         config = config or theirs.with_conventions(inferred_config(state, start))
-        if not hasattr(config.model.backbone, "stacks"):
+        if not isinstance(config.model.backbone, HourglassConfig):
             raise CheckpointError(
                 f"{origin} holds {theirs.title}, an hourglass, and the configuration another backbone"
             )
