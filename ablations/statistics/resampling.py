@@ -31,14 +31,14 @@ import contextlib
 import hashlib
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from cornernet.compiled import compiled
 from cornernet.evaluation.corners import CORNER_METRICS, KINDS, QUADRANTS, CornerMatches
 from cornernet.evaluation.evaluate import METRICS
 
@@ -76,17 +76,6 @@ _BANDS = {"": 0, "s": 1, "m": 2, "l": 3}
 
 # what became of a detection at one IoU threshold and area band; an ignored one (0) counts neither way
 _TRUE, _FALSE = 1, 2
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def _kernel(function: _F) -> _F:
-    """Compile at the first call, without the GIL; the machine code is kept on disk where a folder can be written."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        return cast("_F", njit(cache=True, **options)(function))
-    except RuntimeError:
-        return cast("_F", njit(**options)(function))
 
 
 # ---------------------------------------------------------------------------------------------------------- matching
@@ -235,7 +224,7 @@ def image_weights(
 
 
 # ------------------------------------------------------------------------------------------------------ accumulation
-@_kernel
+@compiled
 def _accumulate(
     weights: NDArray[np.int64],
     images: NDArray[np.int64],

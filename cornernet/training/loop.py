@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cornernet.config import Config, ConfigError, TrainingConfig
+from cornernet.config.checks import changed_fields
 from cornernet.data import (
     DataError,
     DetectionDataset,
@@ -206,7 +207,7 @@ class _Run:
             self.model = DistributedDataParallel(
                 detector,
                 device_ids=[device] if device.type == "cuda" else None,
-                find_unused_parameters=getattr(detector.head, "leaves_unused", False),
+                find_unused_parameters=detector.head.leaves_unused,
             )
         if config.training.compile:
             # a wrapper around the same weights: evaluation, whose inputs have many sizes, stays as it is
@@ -298,7 +299,7 @@ class _Run:
                     outputs = self.model(images)
                 losses = self.detector.head.loss(outputs, target, counts)
                 # DistributedDataParallel averages gradients over processes; these add up
-                self.scaler.scale(losses["total"] * self.world_size).backward()
+                self.scaler.scale(losses["total"] * self.world_size).backward()  # type: ignore[no-untyped-call]
             parts.append({name: value.detach() for name, value in losses.items()})
         norm = None
         if settings.clip_norm is not None:
@@ -674,15 +675,7 @@ def _begin(out: Path, config: Config, resume: bool) -> None:
 
 def differences(a: Config, b: Config) -> list[str]:
     """Return the paths of the fields that matter in which two configurations differ, with both values."""
-
-    def walk(x: Any, y: Any, path: str) -> Iterator[str]:
-        if isinstance(x, dict) and isinstance(y, dict):
-            for key in {**x, **y}:
-                yield from walk(x.get(key), y.get(key), f"{path}.{key}" if path else key)
-        elif x != y:
-            yield f"{path} ({x} there, {y} here)"
-
-    return list(walk(a.results_dict(), b.results_dict(), ""))
+    return [f"{path} ({x} there, {y} here)" for path, x, y in changed_fields(a.results_dict(), b.results_dict())]
 
 
 def _scaler(training: TrainingConfig, device: torch.device) -> torch.amp.GradScaler:

@@ -46,7 +46,7 @@ class Inspection:
 def inspect(detector: Detector, image: NDArray[np.uint8], config: Config, min_score: float = 0.3) -> Inspection:
     """Return the heatmaps of a photograph, uint8 [H, W, 3] BGR, and the corners paired in it, from ``min_score`` on.
 
-    Raises ``ConfigError`` for a head that finds no corners.
+    Raises ``ConfigError`` for a head that does not find corners.
     """
     fitted, (sx, sy) = fit_image(image, config.data.fit)
     testing = config.testing
@@ -55,8 +55,8 @@ def inspect(detector: Detector, image: NDArray[np.uint8], config: Config, min_sc
             fitted, config.data, testing.scales[0], False, detector.total_stride, detector.output_stride
         )
         predictions = network(detector, batch, config.training.channels_last)
-        if getattr(predictions[-1], "heatmaps", None) is None:
-            raise ConfigError("heatmaps are for heads that find corners; this detector's head finds none")
+        if not detector.head.finds_corners:
+            raise ConfigError("heatmaps are for heads that find corners; this detector's head does not")
         (candidates,) = decode(detector, predictions, testing)
         corners = detector.corners(predictions, testing)[0]
         heatmaps = [one[0].float().sigmoid().cpu().numpy() for one in predictions[-1].heatmaps]

@@ -268,7 +268,7 @@ def test_images_with_one_and_more_than_128_objects_leave_none_unlearned() -> Non
 
 
 def test_boxes_without_an_area_and_labels_outside_the_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"the box \[5.0, 5.0, 5.0, 9.0\] has no area"):
+    with pytest.raises(ValueError, match=r"the box \[5.0, 5.0, 5.0, 9.0\] has zero area"):
         build([[[0, 0, 5, 5], [5, 5, 5, 9]]], [[0, 0]])
     with pytest.raises(ValueError, match="labels must be 0 to 2"):
         build([[[0, 0, 5, 5]]], [[3]])
@@ -472,7 +472,7 @@ def test_fresh_scores_are_the_prior() -> None:
 
 
 def test_a_stride_beyond_the_backbone_s_is_an_error_that_names_it() -> None:
-    with pytest.raises(ConfigError, match=r"finest_stride is 32, and this backbone's coarsest map has a stride of 16"):
+    with pytest.raises(ConfigError, match=r"finest_stride is 32, but this backbone's coarsest map has a stride of 16"):
         anchor_detector(finest_stride=32)
 
 
@@ -567,9 +567,9 @@ def test_what_is_of_corners_alone_is_refused() -> None:
     detector = anchor_detector()
     testing = recipe("tiny_anchors").testing
     with pytest.raises(ConfigError, match=r"testing\.substitute is for heads that find corners"):
-        detector.substitute([], [], [], testing)
+        detector.substitute([None], [], [], testing)
     with pytest.raises(ConfigError, match=r"testing\.corner_metrics is for heads that find corners"):
-        detector.corners([], testing)
+        detector.corners([None], testing)
     with (
         pytest.raises(ConfigError, match=r"testing\.pooling_impl is for heads that find corners"),
         detector.pooling_by("eager"),
