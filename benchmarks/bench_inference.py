@@ -22,7 +22,8 @@ from benchmarks.workloads import profile_name
 from cornernet import Candidates, Corners, Detector, Predictions, build_detector, optimised, recipe
 from cornernet.config import TestingConfig
 from cornernet.data.images import decode as decode_image
-from cornernet.inference.detect import decode, examine, inputs_of, network, suppress
+from cornernet.inference.detect import decode, examine, network, prepare_inputs
+from cornernet.inference.suppression import suppress
 from cornernet.model.heads.corner.targets import TargetBuilder
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -90,7 +91,7 @@ def stage_runs(name: str) -> dict[str, Callable[[], Any]]:
     height, width = SIZES[name]
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     content = cv2.imencode(".jpg", image)[1].tobytes()
-    ((batch, _),) = inputs_of(image, config, detector.total_stride).views
+    ((batch, _),) = prepare_inputs(image, config, detector.total_stride).views
     x = batch.to(DEVICE).contiguous(memory_format=torch.channels_last)
     stem = detector.backbone.stem(x)
     last = detector.backbone.num_stacks - 1
@@ -100,7 +101,7 @@ def stage_runs(name: str) -> dict[str, Callable[[], Any]]:
     predictions = network(detector, batch)
     return {
         "read": lambda: decode_image(content),
-        "resize and normalise": lambda: inputs_of(image, config, detector.total_stride),
+        "resize and normalise": lambda: prepare_inputs(image, config, detector.total_stride),
         "backbone, stem": lambda: detector.backbone.stem(x),
         "backbone, one stack": lambda: detector.backbone.stack(last, stem),
         "pooling, one corner": lambda: branch.pool(*pooled),

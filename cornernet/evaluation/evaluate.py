@@ -25,7 +25,7 @@ from tabulate import tabulate
 from cornernet.config import Config
 from cornernet.data.images import DataError
 from cornernet.evaluation.corners import CornerMatches, corner_metrics, match_corners
-from cornernet.inference.detect import Examined, Inputs, Truth, examine, inputs_of, testing_mode
+from cornernet.inference.detect import Examined, Inputs, Truth, examine, prepare_inputs, testing_mode
 from cornernet.model.detector import Detector
 from cornernet.training.memory import step_memory
 from cornernet.training.timing import step_latency
@@ -167,7 +167,7 @@ def _pictures(
 
     def made(index: int) -> tuple[npt.NDArray[np.uint8], Inputs]:
         image = dataset.read(index)
-        return image, inputs_of(image, config, detector.total_stride, detector.output_stride)
+        return image, prepare_inputs(image, config, detector.total_stride, detector.output_stride)
 
     if readers < 1:
         for index in range(len(dataset)):

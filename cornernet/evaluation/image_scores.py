@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from cornernet.config import Config
 from cornernet.data.transforms import fit_image
 from cornernet.drawing.boxes import draw_heatmaps
-from cornernet.inference.detect import network, prepare
+from cornernet.inference.detect import network
 from cornernet.inference.detections import Detections
+from cornernet.inference.placement import prepare
 from cornernet.model.detector import Detector
 
 __all__ = ["heatmap_picture", "image_f1", "ious"]

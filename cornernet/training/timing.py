@@ -17,7 +17,9 @@ from cornernet.config import Config
 from cornernet.data.images import DataError
 from cornernet.data.loader import Batch, TrainingSet, collate
 from cornernet.data.transforms import fit_image
-from cornernet.inference.detect import decode, network, prepare, restore, suppress, testing_mode
+from cornernet.inference.detect import decode, network, testing_mode
+from cornernet.inference.placement import prepare, to_photo
+from cornernet.inference.suppression import suppress
 from cornernet.model.detector import Detector
 from cornernet.model.heads.corner.head import CornerPooling
 
@@ -105,7 +107,7 @@ def _stages_of(
         if inside["pooling"]:
             laps.move("backbone", "pooling", inside["pooling"])
         for at, candidates in enumerate(decode(detector, predictions, config.testing)):
-            restored.append(restore(candidates, placement, mirrored=at == 1))
+            restored.append(to_photo(candidates, placement, mirrored=at == 1))
         laps.lap("decode")
     suppress(restored, config.testing)
     laps.lap("suppression")

@@ -12,8 +12,10 @@ from torch import Tensor
 from cornernet.config import Config, ConfigError
 from cornernet.data.transforms import fit_image
 from cornernet.drawing.boxes import draw_heatmaps, draw_pairs, enlargement
-from cornernet.inference.detect import Placement, decode, network, prepare, restore, suppress, testing_mode
+from cornernet.inference.detect import decode, network, testing_mode
 from cornernet.inference.detections import Detections
+from cornernet.inference.placement import Placement, prepare, to_photo
+from cornernet.inference.suppression import suppress
 from cornernet.model.detector import Detector
 from cornernet.model.heads import Candidates
 
@@ -60,7 +62,7 @@ def inspect(detector: Detector, image: NDArray[np.uint8], config: Config, min_sc
         (candidates,) = decode(detector, predictions, testing)
         corners = detector.corners(predictions, testing)[0]
         heatmaps = [one[0].float().sigmoid().cpu().numpy() for one in predictions[-1].heatmaps]
-    found = suppress([restore(candidates, placement)], testing).filter(min_score)
+    found = suppress([to_photo(candidates, placement)], testing).filter(min_score)
     pixels = np.array([sx, sy], np.float32)
     lone = []
     for points, own in zip(corners, (found.boxes[:, :2], found.boxes[:, 2:]), strict=True):
@@ -76,4 +78,4 @@ def _in_photograph(xy: Tensor, placement: Placement) -> NDArray[np.float32]:
     """Points [M, 2] in cells as points of the photograph, moved as boxes are."""
     none = torch.zeros(len(xy))
     boxes = Candidates(torch.cat([xy, xy], dim=1), none, torch.zeros(len(xy), 2), none.long())
-    return np.asarray(restore(boxes, placement).boxes[:, :2].numpy(), np.float32)
+    return np.asarray(to_photo(boxes, placement).boxes[:, :2].numpy(), np.float32)

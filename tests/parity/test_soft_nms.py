@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from cornernet.inference.detect import soft_nms
+from cornernet.inference.suppression import soft_nms
 from tests.parity.goldens import load
 
 GOLDEN: dict[str, Any] = load("soft_nms.npz")

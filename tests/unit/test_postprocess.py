@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from cornernet import Candidates, Config, build_detector, recipe
 from cornernet.config import DataConfig, TestingConfig
 from cornernet.data.images import DataError
-from cornernet.inference.detect import decode, detect, network, place, prepare, restore, soft_nms, suppress
+from cornernet.inference.detect import decode, detect, network
+from cornernet.inference.placement import pad_to_stride, prepare, to_photo
+from cornernet.inference.suppression import soft_nms, suppress
 
 Rows = npt.NDArray[np.float32]
 Method = Literal["hard", "linear", "gaussian"]
@@ -328,7 +330,7 @@ def test_a_box_on_the_canvas_comes_back_to_the_photograph(
     height: int, width: int, scale: float, total_stride: int
 ) -> None:
     image = np.zeros((height, width, 3), np.uint8)
-    canvas, placement = place(image, scale, total_stride)
+    canvas, placement = pad_to_stride(image, scale, total_stride)
     assert canvas.shape[:2] == placement.canvas
     assert all((side + 1) % total_stride == 0 for side in placement.canvas)
     rng = np.random.default_rng(0)
@@ -343,29 +345,29 @@ def test_a_box_on_the_canvas_comes_back_to_the_photograph(
         cells = np.stack([x[:, 0], canvas_y[:, 0], x[:, 1], canvas_y[:, 1]], axis=1)
         cells *= placement.ratio * 2
         rows = np.column_stack([cells, rng.random((20, 3))]).astype(np.float32)
-        found = restore(candidates_of(rows, [0] * 20), placement, mirrored)
+        found = to_photo(candidates_of(rows, [0] * 20), placement, mirrored)
         np.testing.assert_allclose(found.boxes.numpy(), expected, rtol=0, atol=2e-3)
         np.testing.assert_array_equal(found.corner_scores.numpy(), rows[:, 5:])
 
 
 def test_restored_boxes_never_leave_the_photograph() -> None:
-    _, placement = place(np.zeros((50, 70, 3), np.uint8), 1.0, 128)
+    _, placement = pad_to_stride(np.zeros((50, 70, 3), np.uint8), 1.0, 128)
     rows = np.array([[-100, -3, 900, 800, 1, 1, 1]], np.float32)
-    assert restore(candidates_of(rows, [0]), placement).boxes.tolist() == [[0, 0, 70, 50]]
+    assert to_photo(candidates_of(rows, [0]), placement).boxes.tolist() == [[0, 0, 70, 50]]
 
 
 def test_the_window_is_where_the_photograph_lies_in_the_heatmap() -> None:
-    _, placement = place(np.zeros((50, 70, 3), np.uint8), 1.0, 128)
+    _, placement = pad_to_stride(np.zeros((50, 70, 3), np.uint8), 1.0, 128)
     rows = np.array([[*placement.window, 1, 1, 1]], np.float32)
-    np.testing.assert_allclose(restore(candidates_of(rows, [0]), placement).boxes[0], [0, 0, 70, 50], atol=1e-4)
+    np.testing.assert_allclose(to_photo(candidates_of(rows, [0]), placement).boxes[0], [0, 0, 70, 50], atol=1e-4)
 
 
 def test_place_refuses_a_stride_that_is_no_power_of_two() -> None:
     with pytest.raises(ValueError, match="power of two"):
-        place(np.zeros((5, 5, 3), np.uint8), 1.0, 96)
+        pad_to_stride(np.zeros((5, 5, 3), np.uint8), 1.0, 96)
     with pytest.raises(ValueError, match="power of two"):
-        place(np.zeros((5, 5, 3), np.uint8), 1.0, 0)
-    assert place(np.zeros((5, 5, 3), np.uint8), 1.0, 1)[1].canvas == (5, 5)
+        pad_to_stride(np.zeros((5, 5, 3), np.uint8), 1.0, 0)
+    assert pad_to_stride(np.zeros((5, 5, 3), np.uint8), 1.0, 1)[1].canvas == (5, 5)
 
 
 def test_prepare_puts_the_mirror_image_second_and_black_around() -> None:
@@ -474,7 +476,7 @@ def test_every_flip_and_scale_finds_the_planted_boxes_by_itself() -> None:
         found = decode(detector, network(detector, batch), TestingConfig())
         assert len(found) == 2
         for index, candidates in enumerate(found):
-            back = restore(candidates, placement, mirrored=index == 1)
+            back = to_photo(candidates, placement, mirrored=index == 1)
             np.testing.assert_allclose(back.boxes.numpy(), boxes, rtol=0, atol=1.01 / scale)
 
 
@@ -535,7 +537,7 @@ def test_detect_refuses_what_is_no_photograph(tmp_path: Path) -> None:
     config = config_with(TestingConfig())
     wrong: Any
     for wrong in (np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 0, 3), np.uint8)):
-        with pytest.raises(ValueError, match="a photograph is uint8"):
+        with pytest.raises(ValueError, match="a photograph must be uint8"):
             detect(seer(), [wrong], config)
     (tmp_path / "no.jpg").write_text("words")
     for path in (tmp_path / "no.jpg", tmp_path / "gone.jpg"):

@@ -15,7 +15,8 @@ from cornernet import Candidates, Config, ConfigError, Corners, Predictions, bui
 from cornernet.config import CornerHeadConfig, DataConfig, ShapesSource, TestingConfig
 from cornernet.data import open_dataset
 from cornernet.evaluation.evaluate import evaluate
-from cornernet.inference.detect import Truth, examine, lay, prepare, restore
+from cornernet.inference.detect import Truth, examine
+from cornernet.inference.placement import prepare, to_heatmap, to_photo
 from cornernet.model.heads.corner.decode import corners, decode
 from cornernet.model.heads.corner.substitute import substitute
 from cornernet.model.heads.corner.targets import TargetBuilder
@@ -120,8 +121,8 @@ def test_laying_a_box_on_the_canvas_undoes_its_way_back(height, width, scale, mi
     low, high = np.sort(rng.random((2, 3, 2)), axis=0) * (np.array(placement.scaled[::-1]) / scale)
     boxes = torch.from_numpy(np.concatenate([low, high], axis=1)).float()
     columns = torch.ones(3), torch.ones(3, 2), torch.zeros(3, dtype=torch.int64)
-    back = restore(Candidates(lay(boxes, placement, mirrored), *columns), placement, mirrored)
-    assert torch.equal(lay(boxes, placement), lay(boxes, placement, False))
+    back = to_photo(Candidates(to_heatmap(boxes, placement, mirrored), *columns), placement, mirrored)
+    assert torch.equal(to_heatmap(boxes, placement), to_heatmap(boxes, placement, False))
     torch.testing.assert_close(back.boxes, boxes, rtol=0, atol=1e-3)
 
 

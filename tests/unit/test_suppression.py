@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cornernet import Candidates
 from cornernet.config import TestingConfig
-from cornernet.inference.detect import soft_nms, suppress
+from cornernet.inference.suppression import soft_nms, suppress
 
 
 def boxes(seed: int, count: int, classes: int, ties: bool) -> Candidates:
