@@ -150,9 +150,10 @@ def _resamples(val_set: DetectionDataset, evaluation: Evaluation) -> Resamples:
 
     Where corners are evaluated by themselves, theirs and AP alone: more would not fit into a published record.
     """
+    assert evaluation.box_matching is not None
     if evaluation.corner_matches is None:
-        return bootstrap(val_set, evaluation.results)
-    boxes = bootstrap(val_set, evaluation.results, ("AP",))
+        return bootstrap(val_set, evaluation.box_matching)
+    boxes = bootstrap(val_set, evaluation.box_matching, ("AP",))
     return boxes.joined(corner_bootstrap(val_set, evaluation.corner_matches))
 
 

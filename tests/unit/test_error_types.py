@@ -58,6 +58,17 @@ def test_no_error_costs_nothing(dataset) -> None:
     assert all(cost == 0 for cost in costs.values())
 
 
+def test_an_evaluations_own_matching_gives_the_same_costs(dataset) -> None:
+    results = [*all_found()[1:], found(PERSON, [30.0, 25.0, 10.0, 10.0], 0.95)]
+    expected = error_types(dataset, results)
+    assert any(expected.values())
+    for backend in ("pycocotools", "hotcoco"):
+        evaluation = coco_evaluation(dataset, results, backend)
+        assert error_types(dataset, results, evaluation.box_matching) == expected
+    with pytest.raises(ValueError, match="this one is by pycocotools"):
+        coco_evaluation(dataset, results).box_matching.ap50_gains()
+
+
 def test_a_background_box_costs_background_alone(dataset) -> None:
     costs = error_types(dataset, [*all_found(), found(PERSON, [30.0, 25.0, 10.0, 10.0], 0.95)])
     # above three right boxes of one class of two it leaves a precision of 3 in 4

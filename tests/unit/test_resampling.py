@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,17 @@ from cornernet.ablations.statistics.resampling import (
     RESAMPLED_METRICS,
     RESAMPLES,
     WEIGHTS_VERSION,
-    Matches,
     Resamples,
     bootstrap,
     corner_bootstrap,
     image_weights,
-    match,
     metrics_under,
 )
 from cornernet.config import ShapesSource
 from cornernet.data import open_dataset
 from cornernet.evaluation.corners import CORNER_METRICS, match_corners
 from cornernet.evaluation.evaluate import METRICS, coco_evaluation
+from cornernet.evaluation.matching import Backend, Matches, match_boxes
 from cornernet.inference.detect import CornersInView
 from cornernet.model.heads.candidates import CornerPoints
 
@@ -55,8 +54,9 @@ class Scene:
     def ground_truth(self) -> dict[str, Any]:
         return self.truth
 
-    def match(self) -> Matches:
-        return match(self.truth, self.results, area_bands=self.area_bands, category_ids=self.category_ids)
+    def match(self, backend: Backend = "pycocotools") -> Matches:
+        bands, ids = self.area_bands, self.category_ids
+        return match_boxes(self.truth, self.results, area_bands=bands, category_ids=ids, backend=backend).matches()
 
     def oracle(self) -> dict[str, float]:
         return coco_evaluation(self, self.results, "pycocotools").metrics
@@ -138,6 +138,16 @@ def test_unit_weights_give_pycocotools_numbers(seed, images, ties, crowds) -> No
 
 
 @given(**SCENES)
+def test_both_backends_give_the_same_matches(seed, images, ties, crowds) -> None:
+    scene = random_scene(seed, images, ties, crowds)
+    oracle, fast = scene.match("pycocotools"), scene.match("hotcoco")
+    assert oracle.image_ids == fast.image_ids
+    for ours, theirs in zip(oracle.classes, fast.classes, strict=True):
+        for each in fields(ours):
+            np.testing.assert_array_equal(getattr(ours, each.name), getattr(theirs, each.name), err_msg=each.name)
+
+
+@given(**SCENES)
 def test_weights_are_as_good_as_copies_of_the_images(seed, images, ties, crowds) -> None:
     scene = random_scene(seed, images, ties, crowds)
     weights = image_weights(str(seed), images, resamples=3)
@@ -167,11 +177,12 @@ def test_the_generated_data_set_under_unit_weights() -> None:
             results.append(
                 {"image_id": record.image_id, "category_id": category, "bbox": box, "score": float(rng.random())}
             )
-    matches = match(dataset.ground_truth(), results, area_bands=dataset.area_bands, category_ids=dataset.category_ids)
-    found = metrics_under(matches, np.ones((1, 12), np.int64), METRICS)
-    expected = coco_evaluation(dataset, results).metrics
+    evaluation = coco_evaluation(dataset, results)
+    assert evaluation.box_matching is not None
+    found = metrics_under(evaluation.box_matching.matches(), np.ones((1, 12), np.int64), METRICS)
+    expected = evaluation.metrics
     assert_same(found, 0, expected)
-    resampled = bootstrap(dataset, results, resamples=200)
+    resampled = bootstrap(dataset, evaluation.box_matching, resamples=200)
     assert resampled.fingerprint == dataset.fingerprint
     assert 0 < resampled.values["AP"].std() < 0.3
     assert abs(resampled.values["AP"].mean() - expected["AP"]) < 3 * resampled.values["AP"].std()
