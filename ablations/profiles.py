@@ -5,12 +5,12 @@ Recipes and budgets are set on the arm with corner pooling alone, before any con
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cornernet.config import CocoSource, Config, ConfigError, HourglassConfig, ShapesSource
+from cornernet.config.checks import did_you_mean
 from cornernet.config.recipes import hourglass_104, small, tiny
 
 __all__ = ["PROFILES", "Profile", "find_profile"]
@@ -237,6 +237,5 @@ PROFILES: dict[str, Profile] = {
 def find_profile(name: str) -> Profile:
     """Return a profile by name. Raises ``ValueError`` that names the nearest for an unknown one."""
     if name not in PROFILES:
-        near = difflib.get_close_matches(name, PROFILES, n=1) or list(PROFILES)
-        raise ValueError(f"there is no profile {name!r}; did you mean {', '.join(near)}?")
+        raise ValueError(f"there is no profile {name!r}{did_you_mean(name, PROFILES)}")
     return PROFILES[name]

@@ -15,8 +15,9 @@ The gradient of a record is the sum of the gradients from there to just before t
 scan the other way and adds up. Records are kept as bits, 16 lanes to a word: [N, C, H, ceil(W / 16)] words for
 contiguous tensors, [N, H, W, ceil(C / 16)] for channels_last.
 
-numba compiles what it finds in this file and nothing else, because its cache on disk notices changes of the file that
-holds a compiled function, and of no other.
+Compiled functions here call only functions of this file, because numba's cache on disk notices changes in a compiled
+function's own file only. A compiled function of another file that inlines the small ones in ``__all__`` must put a
+digest of this file into its cache key.
 """
 
 # ruff: noqa: ARG001  (numba fixes the arguments of code generators, used or not)
@@ -33,7 +34,17 @@ from numba import cfunc, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["LANES", "PARAMETERS", "entry"]
+__all__ = [
+    "LANES",
+    "PARAMETERS",
+    "c_function",
+    "entry",
+    "float32_at",
+    "int32_at",
+    "int64_at",
+    "parameter",
+    "take_ticket",
+]
 
 LANES = 16
 
@@ -903,15 +914,20 @@ _ENTRIES = {
 }
 
 
-@functools.cache
-def entry(mode: str, dtype: str) -> Any:
-    """Return the C function for ``mode``, forward or backward, compiled at the first call and kept on disk.
+def c_function(function: Callable[[Any], None]) -> Any:
+    """Compile ``function`` to a C function ``void(int64 *parameters)``, cached on disk.
 
-    numba tries NUMBA_CACHE_DIR, the folder of this file, then the user's cache folder. Where none can be written it
-    refuses; then the loops are compiled anew in every process, which takes a few seconds.
+    numba tries NUMBA_CACHE_DIR, the folder of the function's file, then the user's cache folder. If none can be
+    written, it raises an error; then every process compiles again, which takes a few seconds.
     """
-    function, signature = _ENTRIES[mode][dtype], types.void(types.CPointer(types.int64))  # type: ignore[no-untyped-call]
+    signature = types.void(types.CPointer(types.int64))  # type: ignore[no-untyped-call]
     try:
         return cfunc(signature, cache=True, error_model="numpy")(function)
     except RuntimeError:
         return cfunc(signature, error_model="numpy")(function)
+
+
+@functools.cache
+def entry(mode: str, dtype: str) -> Any:
+    """Return the C function for ``mode``, forward or backward, and a dtype's name, compiled at the first call."""
+    return c_function(_ENTRIES[mode][dtype])

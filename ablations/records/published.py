@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cornernet.config import CocoSource, Config, ConfigError, ShapesSource, SourceConfig
+from cornernet.config.checks import holder
 from cornernet.data import open_dataset
 from cornernet.kernels import registry
 
@@ -149,11 +150,12 @@ def _unpaired(weights: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _require(config: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` where a configuration, which may leave fields out, leaves out one that reports read."""
     for path in ("model.num_classes", "training.seed", "training.device", "training.iterations", "data.source.kind"):
-        node: Any = config
-        for name in path.split("."):
-            if name not in node:
-                raise ValueError(f"its field 'config' lacks {path}; restore it from version control, or remove it")
-            node = node[name]
+        try:
+            holder(config, path)
+        except ConfigError as error:
+            raise ValueError(
+                f"its field 'config' lacks {path}; restore it from version control, or remove it"
+            ) from error
 
 
 def _placed(config: Mapping[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+from cornernet.config.checks import did_you_mean
 
 from . import (
     backbone_size,
@@ -54,6 +54,5 @@ STUDIES: dict[str, Study] = {
 def find_study(name: str) -> Study:
     """Return a study by name. Raises ``ValueError`` that names the nearest for an unknown one."""
     if name not in STUDIES:
-        near = difflib.get_close_matches(name, STUDIES, n=1) or list(STUDIES)
-        raise ValueError(f"there is no study {name!r}; did you mean {', '.join(near)}?")
+        raise ValueError(f"there is no study {name!r}{did_you_mean(name, STUDIES)}")
     return STUDIES[name]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import json
 import os
 import sys
@@ -26,6 +25,7 @@ from cornernet.cli import data as cli_data
 from cornernet.cli.photos import Photo, coco_tree, csv_table, find_photos, json_list
 from cornernet.cli.suggest import Suggestion, machine, suggest
 from cornernet.config import CocoSource, Config, ConfigError
+from cornernet.config.checks import did_you_mean
 from cornernet.config.recipes import RECIPES, recipe
 from cornernet.data import DataError, open_dataset
 from cornernet.data.formats.check import check_folder
@@ -217,10 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_usage(), file=sys.stdout if asked_for_help else sys.stderr)
         if asked_for_help:
             return 0
-        near = difflib.get_close_matches(name, _COMMANDS, n=1)
-        print(
-            f"cornernet: there is no command {name!r}" + (f"; did you mean {near[0]}?" if near else ""), file=sys.stderr
-        )
+        print(f"cornernet: there is no command {name!r}{did_you_mean(name, _COMMANDS)}", file=sys.stderr)
         return 2
     try:
         return _COMMANDS[name](f"cornernet {name}", rest)

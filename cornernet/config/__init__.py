@@ -1,27 +1,29 @@
-"""The configuration: frozen dataclasses, recipes, and the page that documents every field."""
+"""The configuration: frozen dataclasses in four parts, ``model``, ``data``, ``training`` and ``testing``.
 
-from cornernet.config.whole import (
-    LARGEST_FILE,
-    LATER_FIELDS,
-    WITHOUT_EFFECT,
+Everything that changes a result is a field here and nowhere else.
+
+* ``model``, ``data``, ``training``, ``testing``: the parts, a module each;
+* ``whole``: :class:`Config`, which holds the four, with edits by path, JSON and the fields that keys leave out;
+* ``checks``: :class:`ConfigError`, checks of fields, dotted paths, similar names;
+* ``recipes``: named configurations;
+* ``reference``: writes docs/configuration.md from the fields.
+"""
+
+from cornernet.config.checks import ConfigError
+from cornernet.config.data import AugmentationConfig, CocoSource, DataConfig, ShapesSource, Size, SourceConfig
+from cornernet.config.model import (
     AnchorHeadConfig,
-    AugmentationConfig,
     BackboneConfig,
-    CocoSource,
-    Config,
-    ConfigError,
     CornerHeadConfig,
-    DataConfig,
     HeadConfig,
+    HeatmapLossName,
     HourglassConfig,
     ModelConfig,
     ResNetFPNConfig,
-    ShapesSource,
-    Size,
-    SourceConfig,
-    TestingConfig,
-    TrainingConfig,
 )
+from cornernet.config.testing import TestingConfig
+from cornernet.config.training import TrainingConfig
+from cornernet.config.whole import LARGEST_FILE, LATER_FIELDS, WITHOUT_EFFECT, Config
 
 __all__ = [
     "LARGEST_FILE",
@@ -36,6 +38,7 @@ __all__ = [
     "CornerHeadConfig",
     "DataConfig",
     "HeadConfig",
+    "HeatmapLossName",
     "HourglassConfig",
     "ModelConfig",
     "ResNetFPNConfig",

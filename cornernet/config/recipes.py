@@ -1,22 +1,21 @@
-"""Recipes: named configurations. Each is a function that returns a full ``Config``; edits follow from there.
+"""Recipes: named configurations. Each is a function that returns a full ``Config``, to be edited by path.
 
 =====================  ===================================================================  ====================
 recipe                 network                                                              meant for
 =====================  ===================================================================  ====================
 hourglass_104          two hourglass stacks of five reductions, 201 M parameters (paper)    COCO, GPUs
-paper                  the same, tested as the authors did, their test path's defects too   their weights
+paper                  the same, tested like the authors', with their test path's defects   their weights
 hourglass_52           one stack                                                            COCO, one GPU
 fpn_50, fpn_101        ResNet with a feature pyramid (table 4)                              COCO, GPUs
 small                  one stack of three reductions, 0.5 M parameters                      photographs on a CPU
 fpn_small              a small residual network with a feature pyramid                      photographs on a CPU
 tiny                   one stack of one reduction, 0.09 M parameters                        ``shapes`` on a CPU
-*_anchors              the same backbone under an anchor head (table 4)                     as the one without
+*_anchors              the same backbone with an anchor head (table 4)                      as without anchors
 =====================  ===================================================================  ====================
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 from cornernet.config import (
@@ -32,6 +31,7 @@ from cornernet.config import (
     ShapesSource,
     TrainingConfig,
 )
+from cornernet.config.checks import did_you_mean
 
 __all__ = [
     "RECIPES",
@@ -56,9 +56,9 @@ def hourglass_104() -> Config:
 
 
 def paper() -> Config:
-    """Return hourglass_104, tested as the authors tested it: the defects of their test path included.
+    """Return hourglass_104, tested as the authors tested it, with the two defects of their test path.
 
-    This is the one to evaluate the authors' weights with, and to compare with the paper's tables.
+    Use it to evaluate the authors' weights and to compare with the paper's tables.
     """
     return hourglass_104().with_("testing.authors_compatible", True)
 
@@ -69,7 +69,7 @@ def hourglass_52() -> Config:
 
 
 def fpn_101() -> Config:
-    """Return ResNet-101 with a feature pyramid and corners on its finest map, trained like the paper's hourglass."""
+    """Return ResNet-101 with a feature pyramid, corners on its finest map, and the paper's training."""
     return Config(model=ModelConfig(backbone=ResNetFPNConfig(blocks=(3, 4, 23, 3))))
 
 
@@ -79,7 +79,7 @@ def fpn_50() -> Config:
 
 
 def small() -> Config:
-    """Return a detector of half a million parameters for photographs, at 255x191 pixels: ten minutes on two cores."""
+    """Return a detector of 0.5 M parameters for photographs, at 255x191 pixels: trains in ten minutes on two cores."""
     return Config(
         model=ModelConfig(
             backbone=HourglassConfig(stacks=1, stem_channels=32, channels=(32, 32, 48, 64), blocks=(1, 1, 1, 1)),
@@ -107,7 +107,7 @@ def small() -> Config:
 
 
 def fpn_small() -> Config:
-    """Return :func:`small` with a residual network and a feature pyramid of about as many parameters."""
+    """Return :func:`small` with a residual network and a feature pyramid, of about the same number of parameters."""
     backbone = ResNetFPNConfig(
         block="basic", stem_channels=32, channels=(32, 48, 64, 96), blocks=(1, 1, 1, 1), fpn_channels=32
     )
@@ -115,7 +115,7 @@ def fpn_small() -> Config:
 
 
 def tiny() -> Config:
-    """Return a detector of 88 thousand parameters that learns ``shapes`` in about two minutes on one CPU thread."""
+    """Return a detector of 88,000 parameters that learns ``shapes`` in about two minutes on one CPU thread."""
     return Config(
         model=ModelConfig(
             backbone=HourglassConfig(stacks=1, stem_channels=16, channels=(16, 32), blocks=(1, 1)),
@@ -139,7 +139,7 @@ def tiny() -> Config:
 
 
 def hourglass_104_anchors() -> Config:
-    """Return the paper's backbone and training under an anchor head with RetinaNet's levels, strides 8 to 128."""
+    """Return the paper's backbone and training with an anchor head on RetinaNet's levels, strides 8 to 128."""
     return _with_anchors(hourglass_104(), AnchorHeadConfig(finest_stride=8))
 
 
@@ -149,17 +149,17 @@ def small_anchors() -> Config:
 
 
 def tiny_anchors() -> Config:
-    """Return :func:`tiny` with an anchor head on strides 4 and 8: 83 thousand parameters, anchors of 16 to 51 px."""
+    """Return :func:`tiny` with an anchor head on strides 4 and 8: 83,000 parameters, anchors of 16 to 51 pixels."""
     return _with_anchors(tiny(), AnchorHeadConfig())
 
 
 def _with_anchors(config: Config, head: AnchorHeadConfig) -> Config:
-    """Return a configuration with an anchor head in the place of its own; all else stays.
+    """Return a configuration with its head replaced by an anchor head; nothing else changes.
 
-    Tried with recipe ``tiny_anchors`` and seed 0. Learning rate: 500 iterations gave AP 25.7 at 1e-3, 30.4 at 2e-3
-    (that of corners) and 24.8 at 4e-3, under hard suppression. Suppression: gaussian soft-NMS as for corners was better
-    than RetinaNet's, hard at an IoU of 0.5, by 0.1 to 0.9 points of AP. The mirror image, tested too, brought 0.8 to
-    1.0. The prior is RetinaNet's; no other was tried.
+    Tried with the recipe ``tiny_anchors`` and seed 0. Learning rate: 500 iterations gave AP 25.7 at 1e-3, 30.4 at 2e-3
+    (the rate of the corner head) and 24.8 at 4e-3, with hard suppression. Suppression: gaussian soft-NMS, as for
+    corners, beat RetinaNet's hard suppression at an IoU of 0.5 by 0.1 to 0.9 points of AP. Testing the mirror image
+    too added 0.8 to 1.0. The prior is RetinaNet's; no other was tried.
     """
     return config.with_("model.head", head)
 
@@ -180,8 +180,7 @@ RECIPES: dict[str, Callable[[], Config]] = {
 
 
 def recipe(name: str) -> Config:
-    """Return the configuration of a recipe. Raises ``ConfigError`` that names the nearest for an unknown name."""
+    """Return the configuration of a recipe. Raises ``ConfigError`` with similar names for an unknown one."""
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=2) or list(RECIPES)
-        raise ConfigError(f"there is no recipe {name!r}; did you mean {' or '.join(near)}?")
+        raise ConfigError(f"there is no recipe {name!r}{did_you_mean(name, RECIPES)}")
     return RECIPES[name]()

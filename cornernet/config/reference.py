@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md, every field, from the dataclasses: ``python -m cornernet.config.reference``."""
+"""Writes docs/configuration.md, the page of all fields: ``python -m cornernet.config.reference``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import inspect
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cornernet.config import Config
-from cornernet.config import whole as module
+from cornernet.config.checks import ABSENT, changed_fields
 from cornernet.config.recipes import RECIPES, recipe
 from cornernet.files import atomic_write
 
@@ -22,27 +23,28 @@ __all__ = ["reference"]
 
 HEAD = """# Configuration reference
 
-Written by `python -m cornernet.config.reference` from `cornernet/config/whole.py`; a test holds that it is current.
-Every field is a flag of `cornernet train`, `evaluate` and `detect`, `--training.iterations 900`, and an edit in Python,
-`config.with_("training.iterations", 900)`. Defaults are those of the paper; recipes change them, as the last section
-lists.
+Written by `python -m cornernet.config.reference` from the dataclasses in `cornernet/config/`; a test checks that it is
+current. Every field is a flag of `cornernet train`, `evaluate` and `detect`, such as `--training.iterations 900`, and
+can be edited in Python with `config.with_("training.iterations", 900)`. The defaults are the paper's. The last section
+lists what each recipe changes.
 """
 
 
 def reference() -> str:
-    """Return the page: a section a dataclass, a row a field, then what each recipe changes."""
-    texts = _field_texts()
-    parts = [HEAD, *_sections(Config, "", texts), "## Recipes\n"]
+    """Return the page: a section per dataclass with a row per field, then the changes of each recipe."""
+    parts = [HEAD, *_sections(Config, ""), "## Recipes\n"]
     for name, function in RECIPES.items():
         summary = (inspect.getdoc(function) or "").splitlines()[0].replace("``", "`")
         parts.append(f"### {name}\n\n{summary}\n")
-        changes = [f"- `{path}` {_code(value)}" for path, value in _changes(recipe(name))]
+        fields = changed_fields(recipe(name).to_dict(), Config().to_dict())
+        changes = [f"- `{path}` {_code(value)}" for path, value, _ in fields if value is not ABSENT]
         parts.append("\n".join(changes or ["The defaults above."]) + "\n")
     return "\n".join(parts)
 
 
-def _sections(kind: type, path: str, texts: dict[tuple[str, str], str]) -> list[str]:
-    """The section of a dataclass, then those of the dataclasses in its fields."""
+def _sections(kind: type, path: str) -> list[str]:
+    """Return the section of a dataclass, then those of the dataclasses in its fields."""
+    texts = _field_texts(kind)
     hints = typing.get_type_hints(kind, include_extras=False)
     rows, below = [], []
     for item in dataclasses.fields(kind):
@@ -50,9 +52,9 @@ def _sections(kind: type, path: str, texts: dict[tuple[str, str], str]) -> list[
         parts = [part for part in members if dataclasses.is_dataclass(part)]
         if parts:
             for part in parts:
-                below += _sections(part, f"{path}{item.name}.", texts)
+                below += _sections(part, f"{path}{item.name}.")
             continue
-        text = " ".join(texts.get((kind.__name__, item.name), "Says which part this is.").split())
+        text = " ".join(texts.get(item.name, "The kind of this part.").split())
         text = text.replace("|", "\\|")
         rows.append(f"| `{item.name}` | {_type(hints[item.name])} | {_code(item.default)} | {text} |")
     title = f"## {path.rstrip('.')}: {kind.__name__}\n" if path else ""
@@ -64,7 +66,7 @@ def _sections(kind: type, path: str, texts: dict[tuple[str, str], str]) -> list[
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
-    """The types that a hint allows."""
+    """Return the types that a hint allows."""
     if typing.get_origin(hint) is typing.Annotated:
         return _members(typing.get_args(hint)[0])
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -91,42 +93,27 @@ def _code(value: Any) -> str:
     return f"`{value}`" if value != "" else "empty"
 
 
-def _changes(config: Config) -> list[tuple[str, Any]]:
-    """The fields in which a configuration differs from the defaults, by path."""
-
-    def walk(ours: Any, default: Any, path: str) -> typing.Iterator[tuple[str, Any]]:
-        if isinstance(ours, dict):
-            for key, value in ours.items():
-                other = default.get(key) if isinstance(default, dict) else None
-                yield from walk(value, other, f"{path}.{key}" if path else key)
-        elif ours != default:
-            yield path, ours
-
-    return list(walk(config.to_dict(), Config().to_dict(), ""))
-
-
-def _field_texts() -> dict[tuple[str, str], str]:
-    """The text under each field of the module's dataclasses, by class and field."""
+def _field_texts(kind: type) -> dict[str, str]:
+    """Return the text under each field of a dataclass, by field."""
     texts = {}
-    for node in ast.parse(inspect.getsource(module)).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        for first, second in zip(node.body, node.body[1:], strict=False):
-            if (
-                isinstance(first, ast.AnnAssign)
-                and isinstance(first.target, ast.Name)
-                and isinstance(second, ast.Expr)
-                and isinstance(second.value, ast.Constant)
-            ):
-                texts[node.name, first.target.id] = str(second.value.value)
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(tree, ast.ClassDef)
+    for first, second in zip(tree.body, tree.body[1:], strict=False):
+        if (
+            isinstance(first, ast.AnnAssign)
+            and isinstance(first.target, ast.Name)
+            and isinstance(second, ast.Expr)
+            and isinstance(second.value, ast.Constant)
+        ):
+            texts[first.target.id] = str(second.value.value)
     return texts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the page, or with ``--check`` say whether it is current."""
+    """Write the page, or with ``--check`` tell whether it is current."""
     parser = argparse.ArgumentParser(prog="python -m cornernet.config.reference", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/configuration.md"))
-    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 where the page is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with status 1 if the page is stale")
     arguments = parser.parse_args(argv)
     page = reference()
     if not arguments.check:

@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cornernet.config import Config, ConfigError, TrainingConfig
+from cornernet.config.checks import changed_fields
 from cornernet.data import (
     DataError,
     DetectionDataset,
@@ -674,15 +675,7 @@ def _begin(out: Path, config: Config, resume: bool) -> None:
 
 def differences(a: Config, b: Config) -> list[str]:
     """Return the paths of the fields that matter in which two configurations differ, with both values."""
-
-    def walk(x: Any, y: Any, path: str) -> Iterator[str]:
-        if isinstance(x, dict) and isinstance(y, dict):
-            for key in {**x, **y}:
-                yield from walk(x.get(key), y.get(key), f"{path}.{key}" if path else key)
-        elif x != y:
-            yield f"{path} ({x} there, {y} here)"
-
-    return list(walk(a.results_dict(), b.results_dict(), ""))
+    return [f"{path} ({x} there, {y} here)" for path, x, y in changed_fields(a.results_dict(), b.results_dict())]
 
 
 def _scaler(training: TrainingConfig, device: torch.device) -> torch.amp.GradScaler:

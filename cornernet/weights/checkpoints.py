@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from cornernet.config import Config
+from cornernet.config.checks import value_at
 from cornernet.files import atomic_write, nearest
 from cornernet.model.detector import Detector, build_detector
 from cornernet.weights.foreign import FORMATS, Format, inferred_config, recognised
@@ -298,15 +299,9 @@ _CONVENTIONS = (
 
 
 def _left_out(config: Config, theirs: Format) -> list[str]:
-    usual = theirs.with_conventions(Config())
-    pairs = ((path, _at(config, path), _at(usual, path)) for path in _CONVENTIONS)
+    ours, usual = config.to_dict(), theirs.with_conventions(Config()).to_dict()
+    pairs = ((path, value_at(ours, path), value_at(usual, path)) for path in _CONVENTIONS)
     return [f"{path} is {here}, and {theirs.title} takes {there}" for path, here, there in pairs if here != there]
-
-
-def _at(config: Any, path: str) -> Any:
-    for name in path.split("."):
-        config = getattr(config, name)
-    return config
 
 
 def from_authors_key(key: str) -> str:

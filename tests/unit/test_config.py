@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
+import cornernet.config
 from cornernet import RECIPES, Config, ConfigError, recipe
-from cornernet.config import CocoSource, HourglassConfig, TestingConfig
+from cornernet.config import CocoSource, HeatmapLossName, HourglassConfig, TestingConfig
+from cornernet.config.checks import ABSENT, changed_fields, did_you_mean, value_at
+from cornernet.model.heads.corner.heatmap_losses import HEATMAP_LOSSES
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -116,3 +122,49 @@ def test_the_paper_s_settings_are_the_defaults() -> None:
     assert (config.training.batch_size, config.training.learning_rate) == (49, 2.5e-4)
     assert config.testing == TestingConfig()
     assert recipe("hourglass_52").model.backbone.stacks == 1
+
+
+def test_the_heatmap_losses_are_those_that_the_configuration_names() -> None:
+    assert set(get_args(HeatmapLossName)) == set(HEATMAP_LOSSES)
+
+
+def test_the_configuration_imports_nothing_above_it() -> None:
+    folder = Path(cornernet.config.__file__).parent
+    below = ("cornernet.config", "cornernet.kernels", "cornernet.files")
+    names = {
+        name
+        for file in folder.glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom | ast.Import)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names])
+        if name and name.split(".")[0] == "cornernet"
+    }
+    assert names
+    assert {name for name in names if not name.startswith(below)} == set()
+
+
+def test_a_message_gives_similar_names_or_all_of_them() -> None:
+    assert did_you_mean("tinny", ["tiny", "small"]) == "; did you mean tiny?"
+    assert did_you_mean("xyz", ["tiny", "small"]) == "; choose from tiny, small"
+    assert did_you_mean("xyz", []) == ""
+    assert did_you_mean("xyz", (f"a{i}" for i in range(25))).endswith("a18, a19 and 5 more")
+
+
+def test_a_value_is_found_by_its_dotted_path() -> None:
+    tree = recipe("tiny").to_dict()
+    assert value_at(tree, "model.head.pooling") == "corner"
+    assert value_at(tree, "model.head") == tree["model"]["head"]
+    with pytest.raises(ConfigError, match=r"model\.head has no field 'poling'; did you mean pooling"):
+        value_at(tree, "model.head.poling")
+
+
+def test_changed_fields_are_listed_with_both_values() -> None:
+    base = recipe("tiny")
+    other = base.with_("training.seed", 3).with_("data.source", CocoSource(root="here"))
+    changed = {path: values for path, *values in changed_fields(other.to_dict(), base.to_dict())}
+    assert changed["training.seed"] == [3, 0]
+    assert changed["data.source.kind"] == ["coco", "shapes"]
+    assert changed["data.source.root"] == ["here", ABSENT]
+    assert changed["data.source.seed"] == [ABSENT, 0]
+    assert str(ABSENT) == "absent"
+    assert not list(changed_fields(base.to_dict(), base.to_dict()))

@@ -38,9 +38,9 @@ def test_the_configuration_reference_is_current(tmp_path) -> None:
 
 def test_the_reference_has_every_field_with_a_text() -> None:
     page = reference()
-    assert "| `penalty_reduction` | `none`, `fixed`, `object` | `object` | Negative locations" in page
+    assert "| `penalty_reduction` | `none`, `fixed`, `object` | `object` | Penalty of negative locations" in page
     assert "- `training.iterations` `2400`" in page
-    assert not re.findall(r"^\| `(?!kind)\w+` .*\| Says which part this is\. \|$", page, re.MULTILINE)
+    assert not re.findall(r"^\| `(?!kind)\w+` .*\| The kind of this part\. \|$", page, re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))

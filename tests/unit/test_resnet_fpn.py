@@ -109,7 +109,7 @@ def test_a_network_that_cannot_be_built_is_refused(edits: dict, message: str) ->
 
 
 def test_an_input_that_does_not_divide_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"multiple of 32 less one: use 95"):
+    with pytest.raises(ConfigError, match=r"multiple of 32 minus 1: use 95"):
         recipe("tiny").with_("model.backbone", SMALL).with_("data.input_size", (99, 95))
 
 

@@ -6,7 +6,6 @@ edge is its width. Pictures are left where they are, or copied where another fol
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cornernet.config.checks import did_you_mean
 from cornernet.data.dataset import Dropped
 from cornernet.data.formats.check import by_reason
 from cornernet.data.images import DataError
@@ -239,5 +239,4 @@ def check_classes(wanted: Sequence[str], found: Iterable[str]) -> None:
     there = sorted(set(found))
     for name in wanted:
         if name not in there:
-            near = difflib.get_close_matches(name, there, n=2) or there[:8]
-            raise DataError(f"--classes names {name!r}, which the folder does not have; it has {', '.join(near)}")
+            raise DataError(f"--classes names {name!r}, which the folder does not have{did_you_mean(name, there)}")
