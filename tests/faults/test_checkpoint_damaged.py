@@ -131,7 +131,7 @@ def test_weights_cut_short_anywhere_are_refused(run, tmp_path, tally) -> None:
     path = tmp_path / "model.safetensors"
     for size in offsets(len(whole), random.Random("weights")):
         path.write_bytes(whole[:size])
-        with pytest.raises(CheckpointError, match=r"model\.safetensors is not a whole \.safetensors file"):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors is not a complete \.safetensors file"):
             load_detector(path)
         tally("cut short")
 
@@ -144,7 +144,7 @@ def test_a_bit_that_flipped_in_finished_weights_is_refused(run, tmp_path, tally)
         flipped = bytearray(whole)
         flipped[rng.randrange(header, len(whole))] ^= 1 << rng.randrange(8)
         path.write_bytes(bytes(flipped))
-        with pytest.raises(CheckpointError, match=r"does not hold the weights that were written: the file is damaged"):
+        with pytest.raises(CheckpointError, match=r"is damaged: its weights do not match the stored checksum"):
             load_detector(path)
         tally("bits flipped")
     path.write_bytes(whole)
@@ -157,7 +157,7 @@ def test_weights_that_are_not_finite_are_refused_and_named(value, run, tmp_path)
     state = detector.state_dict()
     key = next(name for name in state if name.endswith("running_var"))
     state[key].fill_(value)
-    with pytest.raises(CheckpointError, match=rf"not finite, in 1 entries: {key}"):
+    with pytest.raises(CheckpointError, match=rf"not finite, in 1 entry: {key}"):
         load_detector(state, detector.config)
 
 
