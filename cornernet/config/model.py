@@ -58,6 +58,11 @@ class HourglassConfig:
         require(self.stem_channels >= 1, "model.backbone.stem_channels must be 1 or more")
 
     @property
+    def num_stacks(self) -> int:
+        """Number of stacks, as every backbone has one or more."""
+        return self.stacks
+
+    @property
     def total_stride(self) -> int:
         """Input pixels per cell at the bottom of the hourglass: 128 for five reductions."""
         return 4 << (len(self.channels) - 1)
@@ -104,7 +109,7 @@ class ResNetFPNConfig:
         )
 
     @property
-    def stacks(self) -> int:
+    def num_stacks(self) -> int:
         """Number of stacks: a residual network has one."""
         return 1
 
@@ -269,7 +274,7 @@ class ModelConfig:
                 f"model.head.finest_stride is {self.head.finest_stride}, but this backbone's coarsest map has a stride "
                 f"of {self.backbone.total_stride}: use that or less",
             )
-        if isinstance(self.head, CornerHeadConfig) and self.backbone.stacks == 1:
+        if isinstance(self.head, CornerHeadConfig) and self.backbone.num_stacks == 1:
             # here the two fields do nothing, and would give one training two names
             require(not self.head.feedback, "model.head.feedback needs a next stack: raise model.backbone.stacks")
             require(

@@ -207,7 +207,7 @@ class _Run:
             self.model = DistributedDataParallel(
                 detector,
                 device_ids=[device] if device.type == "cuda" else None,
-                find_unused_parameters=getattr(detector.head, "leaves_unused", False),
+                find_unused_parameters=detector.head.leaves_unused,
             )
         if config.training.compile:
             # a wrapper around the same weights: evaluation, whose inputs have many sizes, stays as it is
@@ -299,7 +299,7 @@ class _Run:
                     outputs = self.model(images)
                 losses = self.detector.head.loss(outputs, target, counts)
                 # DistributedDataParallel averages gradients over processes; these add up
-                self.scaler.scale(losses["total"] * self.world_size).backward()
+                self.scaler.scale(losses["total"] * self.world_size).backward()  # type: ignore[no-untyped-call]
             parts.append({name: value.detach() for name, value in losses.items()})
         norm = None
         if settings.clip_norm is not None:

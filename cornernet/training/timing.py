@@ -139,7 +139,7 @@ class _Laps:
 def _within(detector: Detector, device: torch.device) -> Iterator[dict[str, float]]:
     """Measure the seconds spent in the head, and in its corner pooling modules, in this context."""
     spent, began = {"head": 0.0, "pooling": 0.0}, dict[str, float]()
-    named = [("head", detector.head)]
+    named: list[tuple[str, nn.Module]] = [("head", detector.head)]
     named += [("pooling", part) for part in detector.head.modules() if isinstance(part, CornerPooling)]
 
     def enter(name: str) -> None:
@@ -236,7 +236,7 @@ def _step(
         lap("forward")
         loss = model.head.loss(outputs, part.targets, counts)["total"]
         lap("loss")
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         lap("backward")
     if training.clip_norm is not None:
         nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)

@@ -98,9 +98,9 @@ def _first_view(detector: Detector, fitted: Image, config: Config) -> _View:
     """Run the network on a fitted photograph at the first of ``testing.scales``."""
     scale = config.testing.scales[0]
     batch, placement = prepare(fitted, config.data, scale, False, detector.total_stride, detector.output_stride)
-    predictions = network(detector, batch, config.training.channels_last)
-    if getattr(predictions[-1], "heatmaps", None) is None:
+    if not detector.head.finds_corners:
         raise ConfigError("heatmaps need a head that finds corners; this detector's head does not")
+    predictions = network(detector, batch, config.training.channels_last)
     top_left, bottom_right = (heatmap[0].float().sigmoid().cpu().numpy() for heatmap in predictions[-1].heatmaps)
     return _View(placement, predictions, top_left, bottom_right)
 

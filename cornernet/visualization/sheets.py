@@ -18,6 +18,7 @@ from cornernet.drawing.boxes import draw_boxes, draw_heatmaps, sheet
 from cornernet.files import atomic_write
 from cornernet.inference.detect import detect
 from cornernet.model.detector import Detector, build_detector
+from cornernet.model.heads.corner import CornerTargets
 
 __all__ = ["early_look", "fixed_images", "show_data", "write_image"]
 
@@ -61,9 +62,8 @@ def show_data(
             caption = f"epoch {epoch}: {picture.shape[1]}x{picture.shape[0]}, {len(boxes)} boxes"
             row.append((caption, draw_boxes(picture, boxes, labels, None, dataset.classes)))
             targets = head.targets([torch.from_numpy(boxes)], [torch.from_numpy(labels)], config.data.input_size)
-            heatmaps = getattr(targets, "heatmaps", None)
-            if heatmaps is not None and epoch == augmentations - 1:
-                top_left, bottom_right = (one[0].numpy() for one in heatmaps)
+            if isinstance(targets, CornerTargets) and epoch == augmentations - 1:
+                top_left, bottom_right = (one[0].numpy() for one in targets.heatmaps)
                 row.append(("its targets: top-left, bottom-right", draw_heatmaps(picture, top_left, bottom_right)))
         rows.append(row)
     return sheet(rows)

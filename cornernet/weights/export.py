@@ -106,7 +106,7 @@ def export_detector(
     reason = why_unavailable(format_name)
     if reason is not None:
         raise ExportError(f"cannot export to {format_name}: {reason}")
-    if decoded and not hasattr(detector.head, "decode_padded"):
+    if decoded and not detector.head.finds_corners:
         raise ConfigError("decoding can be exported only for heads that find corners; export the raw maps instead")
     stride = detector.total_stride
     least, most = _fewest(detector, decoded), (largest + 1) // stride

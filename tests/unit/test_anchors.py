@@ -474,7 +474,7 @@ def test_fresh_scores_are_the_prior() -> None:
 
 
 def test_a_stride_beyond_the_backbone_s_is_an_error_that_names_it() -> None:
-    with pytest.raises(ConfigError, match=r"finest_stride is 32, and this backbone's coarsest map has a stride of 16"):
+    with pytest.raises(ConfigError, match=r"finest_stride is 32, but this backbone's coarsest map has a stride of 16"):
         anchor_detector(finest_stride=32)
 
 
@@ -569,9 +569,9 @@ def test_what_is_of_corners_alone_is_refused() -> None:
     detector = anchor_detector()
     testing = recipe("tiny_anchors").testing
     with pytest.raises(ConfigError, match=r"testing\.substitute is for heads that find corners"):
-        detector.substitute([], [], [], testing)
+        detector.substitute([None], [], [], testing)
     with pytest.raises(ConfigError, match=r"testing\.corner_metrics is for heads that find corners"):
-        detector.corners([], testing)
+        detector.corners([None], testing)
     with (
         pytest.raises(ConfigError, match=r"testing\.pooling_impl is for heads that find corners"),
         detector.pooling_by("eager"),

@@ -38,8 +38,8 @@ def test_every_backbone_and_head_file_has_a_row() -> None:
     from cornernet.model.backbones import BACKBONES
     from cornernet.model.heads import HEADS
 
-    backbones = {f.stem for f in (ROOT / "cornernet/backbones").glob("*.py")} - {"__init__"}
-    heads = {f.name for f in (ROOT / "cornernet/heads").iterdir() if f.is_dir()} - {"__pycache__"}
+    backbones = {f.stem for f in (ROOT / "cornernet/model/backbones").glob("*.py")} - {"__init__", "base"}
+    heads = {f.name for f in (ROOT / "cornernet/model/heads").iterdir() if f.is_dir()} - {"__pycache__"}
     assert backbones == set(BACKBONES)
     assert heads == set(HEADS)
 

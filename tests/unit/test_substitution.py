@@ -17,6 +17,7 @@ from cornernet.data import open_dataset
 from cornernet.evaluation.evaluate import evaluate
 from cornernet.inference.detect import Truth, examine
 from cornernet.inference.placement import prepare, to_heatmap, to_photo
+from cornernet.model.heads import Head
 from cornernet.model.heads.corner.decode import corners, decode
 from cornernet.model.heads.corner.substitute import substitute
 from cornernet.model.heads.corner.targets import TargetBuilder
@@ -178,11 +179,17 @@ def test_without_the_truth_it_is_an_error(testing) -> None:
 def test_a_head_without_corners_is_an_error(testing) -> None:
     detector, config = untrained(**testing)
 
-    class NoCorners(torch.nn.Module):
+    class NoCorners(Head):
         def forward(self, index: int, maps: list[torch.Tensor]) -> None:
             return None
 
-    detector.head = NoCorners()
+        def loss(self, outputs: Any, targets: Any, counts: Any = None) -> dict[str, torch.Tensor]:
+            raise NotImplementedError
+
+        def decode(self, predictions: Any, testing: Any) -> list[Candidates]:
+            raise NotImplementedError
+
+    detector.head = NoCorners(config.model.head, config.model.num_classes, detector.backbone)
     truth = Truth(np.zeros((0, 4)), np.zeros(0, np.int64))
-    with pytest.raises(ConfigError, match="this detector's head finds none"):
+    with pytest.raises(ConfigError, match="this detector's head does not"):
         examine(detector, np.zeros((40, 40, 3), np.uint8), config, truth)

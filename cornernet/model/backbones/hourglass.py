@@ -1,8 +1,8 @@
 """The hourglass backbone of CornerNet (paper section 3.5, figure 3), with the authors' layers.
 
-Strided convolutions stand where the original hourglass pools; the first residual block on the way down has the
-stride. Every residual block ends in a ReLU after its addition and has a convolution in its shortcut only where
-stride or width changes.
+Where the original hourglass pools, this one has a strided convolution: the first residual block on the way down has
+stride 2. Every residual block ends with an addition and a ReLU. Its shortcut has a convolution only where the stride is
+not 1 or the width changes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cornernet.config import HourglassConfig
+from cornernet.model.backbones.base import Backbone
 
 __all__ = ["ConvBlock", "Hourglass", "HourglassModule", "ResidualBlock"]
 
@@ -50,14 +51,14 @@ class ResidualBlock(nn.Module):
 
 
 class NarrowStridedConv2d(nn.Conv2d):
-    """A 1x1 convolution of fewer than 16 channels that takes its stride from the map before it: the same sums.
+    """A strided 1x1 convolution of fewer than 16 channels that subsamples its input first: the same sums.
 
-    oneDNN's gradient of such a convolution's weight writes past its workspace for channels_last maps (its issue 6035,
-    seen in torch 2.13 and open in November 2026): heaps are corrupted, and numbers elsewhere silently wrong. Where the
-    stride is 1, or the channels fill one of its blocks, it does not.
+    For channels_last maps, oneDNN's gradient of such a convolution's weight writes past its workspace (its issue 6035,
+    seen in torch 2.13 and open in November 2026). The heap is corrupted, and other numbers are silently wrong. It does
+    not happen with stride 1, or if the channels fill one of oneDNN's blocks.
     """
 
-    BLOCK = 16  # channels of float32 in a block of oneDNN with AVX-512; with AVX2 it is 8
+    BLOCK = 16  # float32 channels in a block of oneDNN with AVX-512; 8 with AVX2
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution [B, out, ceil(H / stride), ceil(W / stride)] of [B, in, H, W]."""
@@ -76,13 +77,13 @@ def conv1x1_bn(in_channels: int, out_channels: int, stride: int = 1) -> nn.Seque
 
 
 def residual_chain(in_channels: int, out_channels: int, count: int, stride: int = 1) -> nn.Sequential:
-    """Return ``count`` residual blocks, the first of which changes width and stride."""
+    """Return ``count`` residual blocks; the first one changes width and stride."""
     first = ResidualBlock(in_channels, out_channels, stride)
     return nn.Sequential(first, *(ResidualBlock(out_channels, out_channels) for _ in range(count - 1)))
 
 
 class HourglassModule(nn.Module):
-    """One level of an hourglass around the next: a skip at full size beside a way down, inside and up again."""
+    """One level of an hourglass: a skip at full size, beside a path down, through the next level, and up again."""
 
     def __init__(self, channels: Sequence[int], blocks: Sequence[int]) -> None:
         super().__init__()
@@ -94,7 +95,7 @@ class HourglassModule(nn.Module):
             self.inner = HourglassModule(channels[1:], blocks[1:])
         else:
             self.inner = residual_chain(below, below, blocks[1])
-        # the width changes in the last block on the way up, so that most of it runs at the inner width
+        # the width changes in the last block on the way up, so most blocks run at the inner width
         chain = [ResidualBlock(below, below) for _ in range(blocks[0] - 1)]
         self.up = nn.Sequential(*chain, ResidualBlock(below, here))
 
@@ -106,14 +107,12 @@ class HourglassModule(nn.Module):
         return [skip + F.interpolate(self.up(maps[0]), scale_factor=2.0, mode="nearest"), *maps]
 
 
-class Hourglass(nn.Module):
-    """Stem and stacked hourglasses (see ``cornernet.model.backbones``); Hourglass-104 is two of five reductions."""
+class Hourglass(Backbone):
+    """A stem and stacked hourglasses. Hourglass-104 has two of five reductions."""
 
     def __init__(self, config: HourglassConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         width = config.channels[0]
-        self.num_stacks = config.stacks
-        self.total_stride = config.total_stride
         self.channels = width
         self.level_channels = tuple(config.channels)
         self.stem = nn.Sequential(
@@ -128,7 +127,7 @@ class Hourglass(nn.Module):
         self.merge_residuals = nn.ModuleList(ResidualBlock(width, width) for _ in merges)
 
     def stack(self, index: int, x: Tensor) -> list[Tensor]:
-        """Return the maps of stack ``index`` for its input [B, C, H/4, W/4], from fine to coarse."""
+        """Return the maps of stack ``index`` from fine (stride 4) to coarse (the bottom of the hourglass)."""
         maps: list[Tensor] = self.hourglasses[index](x)
         return [self.outputs[index](maps[0]), *maps[1:]]
 

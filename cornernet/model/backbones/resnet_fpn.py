@@ -1,7 +1,7 @@
-"""A residual network with a feature pyramid, the backbone beside the hourglass in the paper's table 4.
+"""A residual network with a feature pyramid, the alternative to the hourglass in the paper's table 4.
 
 He et al., "Deep Residual Learning for Image Recognition", 2016; Lin et al., "Feature Pyramid Networks for Object
-Detection", 2017. Trained from scratch, as the paper trains its own. A bottleneck strides in its 3x3 convolution.
+Detection", 2017. It is trained from scratch, as in the paper. The stride of a bottleneck is in its 3x3 convolution.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cornernet.config import ResNetFPNConfig
+from cornernet.model.backbones.base import Backbone
 from cornernet.model.backbones.hourglass import ConvBlock, ResidualBlock, conv1x1_bn
 
 __all__ = ["Bottleneck", "FeaturePyramid", "ResNetFPN"]
@@ -34,9 +35,9 @@ class Bottleneck(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """The way down from coarse to fine: each stage's map through a 1x1 convolution, plus the coarser sum enlarged.
+    """The top-down path, from coarse to fine: a 1x1 convolution of each stage's map, plus the upsampled coarser sum.
 
-    A 3x3 convolution follows for each of the ``outputs`` finest maps. As in the feature pyramid's paper there is no
+    Each of the ``outputs`` finest maps then has a 3x3 convolution. As in the paper on feature pyramids, there is no
     batch norm and no activation.
     """
 
@@ -46,27 +47,27 @@ class FeaturePyramid(nn.Module):
         self.outputs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(outputs))
 
     def forward(self, stages: list[Tensor]) -> list[Tensor]:
-        """Return the maps from fine to coarse, each of the size of its stage."""
+        """Return the maps [B, width, h, w] from fine to coarse, each with the height and width of its stage."""
         sums = [lateral(stage) for lateral, stage in zip(self.laterals, stages, strict=True)]
         for level in range(len(sums) - 2, -1, -1):
             sums[level] = sums[level] + F.interpolate(sums[level + 1], scale_factor=2.0, mode="nearest")
         return [output(each) for output, each in zip(self.outputs, sums, strict=False)]
 
 
-class ResNetFPN(nn.Module):
-    """Stem, residual stages and pyramid as a backbone of one stack (see ``cornernet.model.backbones``)."""
+class ResNetFPN(Backbone):
+    """A stem, residual stages and a pyramid: a backbone of one stack."""
+
+    maps_have_layers = True
 
     def __init__(self, config: ResNetFPNConfig) -> None:
-        super().__init__()
-        self.num_stacks = 1
-        self.total_stride = config.total_stride
+        super().__init__(config)
         self.channels = config.fpn_channels
         self.stem = nn.Sequential(ConvBlock(3, config.stem_channels, kernel=7, stride=2), nn.MaxPool2d(3, 2, 1))
         block = Bottleneck if config.block == "bottleneck" else ResidualBlock
         self.stages = nn.ModuleList()
         before = config.stem_channels
         for index, (width, count) in enumerate(zip(config.channels, config.blocks, strict=True)):
-            # the stem has brought the first stage to stride 4
+            # the stem's output has stride 4, which the first stage keeps
             first = block(before, width, 1 if index == 0 else 2)
             self.stages.append(nn.Sequential(first, *(block(width, width) for _ in range(count - 1))))
             before = width
@@ -77,7 +78,7 @@ class ResNetFPN(nn.Module):
             _initialise(stage)
 
     def stack(self, index: int, x: Tensor) -> list[Tensor]:
-        """Return the maps for the stem's output [B, C, H/4, W/4], from fine (stride 4) to coarse."""
+        """Return the maps from fine (stride 4) to coarse. Raises ``IndexError`` for any stack but 0."""
         if index != 0:
             raise IndexError(f"there is no stack {index}: a residual network has one")
         stages = []
@@ -87,13 +88,9 @@ class ResNetFPN(nn.Module):
         maps: list[Tensor] = self.pyramid(stages)
         return maps
 
-    def merge(self, index: int, x: Tensor, fine: Tensor) -> Tensor:  # noqa: ARG002 - as every backbone's
-        """Raise ``IndexError``: there is no next stack."""
-        raise IndexError(f"there is no stack {index + 1}: a residual network has one")
-
 
 def _initialise(module: nn.Module) -> None:
-    """Draw convolutions for ReLUs behind them (He et al., "Delving Deep into Rectifiers", 2015)."""
+    """Initialise convolutions that ReLUs follow (He et al., "Delving Deep into Rectifiers", 2015)."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -1,19 +1,20 @@
-"""The anchor head's modules: RetinaNet's subnets on the maps of each hourglass's way up (paper table 4)."""
+"""The anchor head's modules: RetinaNet's subnets on the maps of each hourglass's upward path (paper table 4)."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from torch import Tensor, nn
 
 from cornernet.config import AnchorHeadConfig, ConfigError, TestingConfig
+from cornernet.model.backbones.base import Backbone
 from cornernet.model.backbones.hourglass import ConvBlock
 from cornernet.model.heads.anchor.anchors import FINEST_STRIDE, anchor_shapes
 from cornernet.model.heads.anchor.decode import decode
 from cornernet.model.heads.anchor.losses import anchor_losses
 from cornernet.model.heads.anchor.outputs import AnchorPredictions
 from cornernet.model.heads.anchor.targets import AnchorTargets, TargetBuilder
+from cornernet.model.heads.base import Head
 from cornernet.model.heads.candidates import Candidates
 
 __all__ = ["AnchorBranch", "AnchorHead", "AnchorPredictions"]
@@ -23,11 +24,11 @@ OUTPUT_DEVIATION = 0.01
 
 
 def subnet(channels: int, depth: int, out_channels: int, bias: float) -> nn.Sequential:
-    """Return ``depth`` 3x3 convolutions with ReLU, and a last one to ``out_channels`` whose bias starts at ``bias``.
+    """Return ``depth`` 3x3 convolutions with ReLU, and a last one to ``out_channels`` with the initial bias ``bias``.
 
-    No batch norm, as in RetinaNet: its statistics would mix the levels. RetinaNet draws the weights of all layers with
-    a standard deviation of 0.01, under which subnets of few channels start at next to nothing; here the inner ones are
-    drawn by their width (He et al. 2015).
+    There is no batch norm, as in RetinaNet: its statistics would mix the levels. RetinaNet draws the weights of all
+    layers with a standard deviation of 0.01, with which the outputs of narrow subnets start close to zero. Here the
+    inner layers are drawn according to their width (He et al. 2015).
     """
     layers: list[nn.Module] = []
     for _ in range(depth):
@@ -42,10 +43,10 @@ def subnet(channels: int, depth: int, out_channels: int, bias: float) -> nn.Sequ
 
 
 class AnchorBranch(nn.Module):
-    """Everything that predicts from one stack's maps.
+    """All layers that predict from one stack's maps.
 
-    Each level has a 1x1 convolution with batch norm of its own, since levels differ in width; the two subnets after it
-    are shared by all levels.
+    Each level has its own 1x1 convolution with batch norm, because levels differ in width. All levels share the two
+    subnets after it.
     """
 
     def __init__(self, level_channels: tuple[int, ...], width: int, num_classes: int, config: AnchorHeadConfig) -> None:
@@ -57,26 +58,31 @@ class AnchorBranch(nn.Module):
         self.boxes = subnet(width, config.depth, anchors * 4, bias=0.0)
 
     def forward(self, maps: list[Tensor]) -> AnchorPredictions:
-        """Return the predictions from the maps of the levels, [B, C, h, w] each, from fine to coarse."""
+        """Return the predictions from the levels' maps, [B, C, h, w] each, from fine to coarse."""
         levels = [layer(level) for layer, level in zip(self.inputs, maps, strict=True)]
         return AnchorPredictions(tuple(map(self.classes, levels)), tuple(map(self.boxes, levels)))
 
 
-class AnchorHead(nn.Module):
-    """Classes and boxes of anchors at several resolutions of every stack (see ``cornernet.model.heads``)."""
+class AnchorHead(Head):
+    """Classes and boxes of anchors at several resolutions of every stack.
 
-    def __init__(self, config: AnchorHeadConfig, num_classes: int, backbone: Any) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes = num_classes
+    Raises ``ConfigError`` for a ``finest_stride`` that is above the backbone's coarsest map.
+    """
+
+    config: AnchorHeadConfig
+
+    def __init__(self, config: AnchorHeadConfig, num_classes: int, backbone: Backbone) -> None:
+        super().__init__(config, num_classes, backbone)
         strides = [FINEST_STRIDE << level for level in range(len(backbone.level_channels))]
         self.first_level = sum(stride < config.finest_stride for stride in strides)
         self.strides = tuple(strides[self.first_level :])
         if not self.strides:
             raise ConfigError(
-                f"model.head.finest_stride is {config.finest_stride}, and this backbone's coarsest map has a stride of "
+                f"model.head.finest_stride is {config.finest_stride}, but this backbone's coarsest map has a stride of "
                 f"{strides[-1]}: use that or less"
             )
+        # nothing reads the layers that only the last stack's finest map needs
+        self.leaves_unused = self.first_level > 0
         self.targets = TargetBuilder(config=config, num_classes=num_classes, strides=self.strides)
         self.stacks = nn.ModuleList(
             AnchorBranch(
@@ -88,24 +94,15 @@ class AnchorHead(nn.Module):
             for _ in range(backbone.num_stacks)
         )
 
-    @property
-    def leaves_unused(self) -> bool:
-        """Whether the last stack has layers that nothing is predicted from: those of its finest map alone."""
-        return self.first_level > 0
-
     def forward(self, index: int, maps: list[Tensor]) -> AnchorPredictions:
-        """Return the raw outputs of stack ``index`` from its maps, from fine (stride 4) to coarse."""
+        """Return the raw predictions from the maps of stack ``index`` at ``finest_stride`` and coarser."""
         predictions: AnchorPredictions = self.stacks[index](maps[self.first_level :])
         return predictions
 
     def loss(
         self, outputs: list[AnchorPredictions], targets: AnchorTargets, counts: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return the loss averaged over stacks: ``total``, and ``classification`` and ``box`` unweighted.
-
-        ``counts`` are those of the whole batch that ``targets`` are a part of (``targets.counts()`` summed over the
-        parts), so that the parts' losses add up to the loss of the batch; None takes the targets' own.
-        """
+        """Return ``total`` and the unweighted ``classification`` and ``box``, means over stacks; see :class:`Head`."""
         counts = targets.counts() if counts is None else counts
         parts = [anchor_losses(output, targets, self.config, self.num_classes, counts) for output in outputs]
         means = {
@@ -115,5 +112,5 @@ class AnchorHead(nn.Module):
         return {"total": means["classification"] + self.config.box_weight * means["box"], **means}  # type: ignore[dict-item]
 
     def decode(self, predictions: AnchorPredictions, testing: TestingConfig) -> list[Candidates]:
-        """Return the candidates of each image from the last stack's predictions."""
+        """Return the candidates of each image; see :func:`.decode.decode`."""
         return decode(predictions, self.strides, self.num_classes, self.config, testing)

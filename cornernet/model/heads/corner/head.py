@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,9 @@ from torch import Tensor, nn
 from cornernet import kernels
 from cornernet.config import CornerHeadConfig, TestingConfig
 from cornernet.kernels.api import Corner
+from cornernet.model.backbones.base import Backbone
 from cornernet.model.backbones.hourglass import ConvBlock, conv1x1_bn
+from cornernet.model.heads.base import Head
 from cornernet.model.heads.candidates import Candidates, CornerPoints
 from cornernet.model.heads.corner.decode import corners, decode, decode_padded
 from cornernet.model.heads.corner.losses import corner_losses
@@ -23,15 +24,15 @@ from cornernet.model.heads.corner.targets import CornerTargets, TargetBuilder
 
 __all__ = ["CornerBranch", "CornerHead", "CornerPooling", "Corners", "Predictions"]
 
-# The bias that makes a fresh heatmap's sigmoid 0.1, so that the many negatives do not swamp the first steps.
+# The initial bias, with a sigmoid of 0.1: otherwise the many negatives would dominate the first steps.
 HEATMAP_BIAS = -2.19
 
 
 class CornerPooling(nn.Module):
     """The corner pooling module (figure 7): two branches, pooled and added, beside a 1x1 shortcut.
 
-    Maps [B, C, h, w] to [B, C, h, w]. With pooling 'none' the branches are added as they are: the same parameters
-    without the pooling (table 1).
+    Maps [B, C, h, w] to [B, C, h, w]. With pooling 'none' the branches are added without pooling; the parameters are
+    the same (table 1).
     """
 
     def __init__(self, channels: int, config: CornerHeadConfig, corner: Corner) -> None:
@@ -48,19 +49,19 @@ class CornerPooling(nn.Module):
         self.output = ConvBlock(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the map from which the heatmap, the embedding and the offset of this corner are predicted."""
+        """Return the map from which this corner's heatmap, embedding and offset are predicted."""
         vertical, horizontal = self.vertical(x), self.horizontal(x)
         pooled = vertical + horizontal if self.pooling == "none" else self.pool(vertical, horizontal)
         y: Tensor = self.output(F.relu(self.pooled(pooled) + self.shortcut(x)))
         return y
 
     def pool(self, vertical: Tensor, horizontal: Tensor) -> Tensor:
-        """Return the two branches' maps pooled and added."""
+        """Return the sum of the two pooled branches, [B, pool_channels, h, w]."""
         return kernels.corner_pool(vertical, horizontal, self.corner, self.impl)
 
 
 def prediction_layers(channels: int, out_channels: int) -> nn.Sequential:
-    """Return a 3x3 convolution, ReLU and a 1x1 convolution, both with bias and without batch norm."""
+    """Return a 3x3 convolution, a ReLU and a 1x1 convolution, with biases and without batch norm."""
     return nn.Sequential(
         nn.Conv2d(channels, channels, 3, padding=1),
         nn.ReLU(),
@@ -69,7 +70,7 @@ def prediction_layers(channels: int, out_channels: int) -> nn.Sequential:
 
 
 class CornerBranch(nn.Module):
-    """Everything that predicts one kind of corner from one stack's finest map."""
+    """All layers that predict one kind of corner from one stack's finest map."""
 
     def __init__(self, channels: int, num_classes: int, config: CornerHeadConfig, corner: Corner) -> None:
         super().__init__()
@@ -87,21 +88,23 @@ class CornerBranch(nn.Module):
         return self.heatmap(x), self.embedding(x), self.offset(x)
 
 
-class CornerHead(nn.Module):
-    """Corner heatmaps, embeddings and offsets from every stack, and what they mean (see ``cornernet.model.heads``)."""
+class CornerHead(Head):
+    """Corner heatmaps, embeddings and offsets from every stack, and the boxes that they give."""
 
-    def __init__(self, config: CornerHeadConfig, num_classes: int, backbone: Any) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes = num_classes
+    config: CornerHeadConfig
+    finds_corners = True
+
+    def __init__(self, config: CornerHeadConfig, num_classes: int, backbone: Backbone) -> None:
+        super().__init__(config, num_classes, backbone)
         self.targets = TargetBuilder(config=config, num_classes=num_classes)
-        self.num_stacks: int = backbone.num_stacks
+        self.feeds_back = config.feedback
+        self.leaves_unused = backbone.maps_have_layers and len(backbone.level_channels) > 1
 
         def branch(corner: Corner) -> CornerBranch:
             return CornerBranch(backbone.channels, num_classes, config, corner)
 
         self.stacks = nn.ModuleList(
-            # empty where nothing is predicted, so that a stack's weights keep their names
+            # empty for a stack without predictions, so that the names of the other stacks' weights stay
             nn.ModuleDict(
                 {"top_left": branch("top_left"), "bottom_right": branch("bottom_right")} if self.predicts(index) else {}
             )
@@ -113,23 +116,18 @@ class CornerHead(nn.Module):
             self.feedbacks.extend(conv1x1_bn(numbers, backbone.channels) for _ in range(self.num_stacks - 1))
 
     def predicts(self, index: int) -> bool:
-        """Tell whether stack ``index`` has predictions: without supervision or a use for them, the last alone has."""
+        """Tell whether stack ``index`` has predictions: only the last, unless they are trained or fed back."""
         config = self.config
         return config.intermediate_supervision or config.feedback or index == self.num_stacks - 1
 
-    @property
-    def feeds_back(self) -> bool:
-        """Whether what a stack predicts is part of the next stack's input."""
-        return self.config.feedback
-
     def feed_back(self, index: int, predictions: Predictions) -> Tensor:
-        """Return what the predictions of stack ``index`` add to the next stack's input, [B, C, h, w]."""
+        """Return a 1x1 convolution of all predictions of stack ``index``, [B, C, h, w]."""
         raw = torch.cat([part for corners in predictions for part in corners], dim=1)
         fed: Tensor = self.feedbacks[index](raw)
         return fed
 
     def forward(self, index: int, maps: list[Tensor]) -> Predictions:
-        """Return the raw outputs of stack ``index`` from its maps, of which the finest [B, C, h, w] is read."""
+        """Return the raw predictions from the maps of stack ``index``; only the finest [B, C, h, w] is read."""
         stack = self.stacks[index]
         assert isinstance(stack, nn.ModuleDict)
         top_left, bottom_right = stack["top_left"](maps[0]), stack["bottom_right"](maps[0])
@@ -151,10 +149,9 @@ class CornerHead(nn.Module):
     def loss(
         self, outputs: list[Predictions], targets: CornerTargets, counts: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return ``total``, and unweighted ``heatmap``, ``pull``, ``push``, ``offset``: means over supervised stacks.
+        """Return ``total`` and the unweighted ``heatmap``, ``pull``, ``push`` and ``offset``; see :class:`Head`.
 
-        ``counts`` are those of the whole batch that ``targets`` are a part of (``targets.counts()`` summed over the
-        parts), so that the parts' losses add up to the loss of the batch; None takes the targets' own.
+        All are means over the supervised stacks.
         """
         config = self.config
         counts = targets.counts() if counts is None else counts
@@ -175,22 +172,19 @@ class CornerHead(nn.Module):
         return {"total": total, **means}  # type: ignore[dict-item]
 
     def decode(self, predictions: Predictions, testing: TestingConfig) -> list[Candidates]:
-        """Return the candidates of each image from the last stack's predictions."""
+        """Return the candidates of each image; see :func:`.decode.decode`."""
         return decode(predictions, testing)
 
     def decode_padded(self, predictions: Predictions, testing: TestingConfig) -> Candidates:
-        """Return the candidates of a batch in tensors [B, N, ...], as many for each image: for export."""
+        """Return the candidates of a batch in tensors [B, N, ...]; see :func:`.decode.decode_padded`."""
         return decode_padded(predictions, testing)
 
     def corners(self, predictions: Predictions, testing: TestingConfig) -> list[Corners[CornerPoints]]:
-        """Return the corners of each image from the last stack's predictions, before they are paired."""
+        """Return the corners of each image before they are paired; see :func:`.decode.corners`."""
         return corners(predictions, testing)
 
     def substitute(
         self, predictions: Predictions, boxes: Sequence[Tensor], labels: Sequence[Tensor], testing: TestingConfig
     ) -> Predictions:
-        """Return the last stack's predictions with those of ``testing.substitute`` replaced by the truth.
-
-        ``boxes`` [N, 4] of each input in cells of its heatmaps, ``labels`` [N]; see :mod:`.substitute`.
-        """
+        """Return the predictions with outputs replaced by the truth; see :func:`.substitute.substitute`."""
         return substitute(predictions, boxes, labels, testing)
