@@ -27,7 +27,7 @@ from cornernet.evaluation.image_scores import heatmap_picture, image_f1, ious
 from cornernet.files import atomic_write
 from cornernet.inference.detections import Detections
 from cornernet.model.detector import Detector
-from cornernet.training.loop import resolve_device
+from cornernet.training.devices import resolve_device
 from cornernet.weights.checkpoints import load_detector
 
 from .reporting.placed import MANIFEST

@@ -27,8 +27,6 @@ from cornernet.data.images import DataError
 from cornernet.evaluation.corners import CornerMatches, corner_metrics, match_corners
 from cornernet.inference.detect import Examined, Inputs, Truth, examine, inputs_of, testing_mode
 from cornernet.model.detector import Detector
-from cornernet.training.memory import step_memory
-from cornernet.training.timing import step_latency
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
@@ -64,11 +62,9 @@ class Evaluation:
     ``metrics`` has the names of :data:`METRICS`, and those of ``CORNER_METRICS`` and of :data:`ERROR_TYPES` where
     ``testing.corner_metrics`` and ``testing.error_types`` ask for them; ``per_class`` AP, AP50 and AP75 by class name;
     ``results`` the detections in COCO's result format. ``latency`` is the median time of the test path, from a
-    photograph in memory to its boxes, in milliseconds; ``step_latency`` that of a training step, where
-    ``testing.measure_step`` asks for it (``cornernet.training.timing``), and ``step_memory`` the MiB that it takes
-    (``cornernet.training.memory``); ``corner_matches`` what the corner metrics are computed from. ``ap_by_iou`` is AP
-    at each of COCO's ten thresholds, 0.5 to 0.95; ``precision`` the precision at the recalls 0, 0.01 to 1, mean over
-    classes, by threshold in percent (50 and 75).
+    photograph in memory to its boxes, in milliseconds; ``corner_matches`` what the corner metrics are computed from.
+    ``ap_by_iou`` is AP at each of COCO's ten thresholds, 0.5 to 0.95; ``precision`` the precision at the recalls 0,
+    0.01 to 1, mean over classes, by threshold in percent (50 and 75).
     """
 
     metrics: dict[str, float]
@@ -77,8 +73,6 @@ class Evaluation:
     area_bands: tuple[float, float]
     results: list[dict[str, Any]] = field(repr=False)
     latency: float | None = None
-    step_latency: float | None = None
-    step_memory: float | None = None
     corner_matches: tuple[CornerMatches, CornerMatches] | None = field(default=None, repr=False)
     ap_by_iou: tuple[float, ...] = field(default=(), repr=False)
     precision: dict[int, tuple[float, ...]] = field(default_factory=dict, repr=False)
@@ -144,9 +138,6 @@ def evaluate(
         evaluation = replace(evaluation, metrics=metrics, corner_matches=matches)
     if config.testing.error_types:
         evaluation = replace(evaluation, metrics={**evaluation.metrics, **error_types(dataset, results)})
-    if config.testing.measure_step:
-        evaluation = replace(evaluation, step_latency=step_latency(detector, dataset, config))
-        evaluation = replace(evaluation, step_memory=step_memory(detector, dataset, config))
     return evaluation
 
 

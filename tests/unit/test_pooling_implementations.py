@@ -1,8 +1,9 @@
-"""Implementations of corner pooling when testing: chosen by the configuration, and the same to the last digit."""
+"""Implementations of corner pooling in testing: chosen by the configuration, and equal to the last digit."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import math
 
 import pytest
@@ -11,13 +12,19 @@ import torch
 from cornernet import Config, ConfigError, Detector, build_detector, detect, kernels, load_detector, recipe
 from cornernet.ablations.profiles import find_profile
 from cornernet.ablations.running.planner import Fingerprints, make_job
+from cornernet.ablations.running.runner import run_group
+from cornernet.ablations.running.store import Store
 from cornernet.ablations.studies import find_study
 from cornernet.ablations.studies.study import Study, Variant
 from cornernet.data import DetectionDataset, open_dataset
+from cornernet.data.loader import TrainingSet, collate
 from cornernet.evaluation.evaluate import Evaluation, evaluate
 from cornernet.kernels.registry import ROWS
-from cornernet.training.loop import train
-from cornernet.training.timing import step_latency
+from cornernet.model.heads.corner.head import CornerHead
+from cornernet.training.devices import Processes
+from cornernet.training.loop import TrainingError, train
+from cornernet.training.step import TrainStep
+from cornernet.training.timing import step_latency, training_step
 from tests.emulation import fast_interpreter
 
 AVAILABLE = [row.name for row in ROWS if row.why_not("cpu", torch.float32) is None]
@@ -43,9 +50,9 @@ def detector(config) -> Detector:
 
 @pytest.fixture(scope="module")
 def evaluations(config, dataset, tmp_path_factory) -> dict[str, Evaluation]:
-    """Of one trained detector, under every implementation that serves float32 on this CPU."""
+    """Evaluations of one trained detector, with every implementation that supports float32 on this CPU."""
     before = torch.get_num_threads()
-    # where Triton serves the CPU it runs in its interpreter, whose scans take ten seconds a map as they come
+    # on a CPU Triton runs in its interpreter, whose own scans take ten seconds for each map
     if "triton" in AVAILABLE:
         fast_interpreter.install()
     try:
@@ -62,7 +69,7 @@ def evaluations(config, dataset, tmp_path_factory) -> dict[str, Evaluation]:
 
 @pytest.fixture
 def pooled_by(monkeypatch) -> list[str]:
-    """The implementation that each call of ``kernels.corner_pool`` asked for."""
+    """The implementation that each call of ``kernels.corner_pool`` asked for, in order."""
     seen: list[str] = []
     real = kernels.corner_pool
 
@@ -75,7 +82,7 @@ def pooled_by(monkeypatch) -> list[str]:
 
 
 def numbers(values: dict[str, float]) -> dict[str, str]:
-    """Exactly, and NaN as itself."""
+    """The values as exact text, in which NaN equals NaN."""
     return {name: float.hex(value) if math.isfinite(value) else str(value) for name, value in values.items()}
 
 
@@ -129,7 +136,7 @@ def test_an_implementation_that_cannot_run_here_says_why_and_leaves_the_model_s_
 @pytest.mark.parametrize("name", AVAILABLE)
 def test_every_implementation_gives_the_same_detections_and_metrics_to_the_last_digit(evaluations, name) -> None:
     base, other = evaluations["eager"], evaluations[name]
-    assert base.results, "nothing was detected: equality would say nothing"
+    assert base.results, "nothing was detected, so equality would mean nothing"
     assert other.results == base.results
     assert numbers(other.metrics) == numbers(base.metrics)
     assert {k: numbers(v) for k, v in other.per_class.items()} == {k: numbers(v) for k, v in base.per_class.items()}
@@ -173,13 +180,61 @@ def test_no_step_to_time_is_an_error(config, detector, dataset) -> None:
         step_latency(detector, dataset, config, steps=0)
 
 
-def test_the_time_of_a_step_is_measured_on_request_and_is_no_metric(config, detector, dataset) -> None:
-    plain = evaluate(detector, dataset, config)
-    timed = evaluate(detector, dataset, config.with_("testing.measure_step", True))
-    assert plain.step_latency is None
-    assert timed.step_latency is not None
-    assert timed.step_latency > 0
-    assert numbers(timed.metrics) == numbers(plain.metrics)
+def test_a_record_has_the_time_and_memory_of_a_step_on_request_and_the_same_metrics(config, tmp_path) -> None:
+    store, configs = Store(tmp_path), [config, config.with_("testing.measure_step", True)]
+    before = torch.get_num_threads()
+    try:
+        assert run_group(store, configs) == 0
+    finally:
+        torch.set_num_threads(before)
+    data = Fingerprints(*(open_dataset(config.data.source, split).fingerprint for split in ("train", "val")))
+    plain, timed = (store.record(make_job(each, data)) for each in configs)
+    assert plain["latency"]["step_milliseconds"] is None
+    assert plain["memory"]["step_mebibytes"] is None
+    assert "step_stages" not in plain["latency"]
+    assert timed["latency"]["step_milliseconds"] > 0
+    assert timed["memory"]["step_mebibytes"] > 0
+    stages = ["forward", "loss", "backward", "clipping", "optimiser"]
+    assert [stage for stage, _ in timed["latency"]["step_stages"]] == stages
+    assert timed["metrics"] == plain["metrics"]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("float16", torch.float16)])
+def test_the_timed_step_computes_in_the_precision_of_training(precision, dtype, config, dataset, monkeypatch) -> None:
+    seen, whole = [], CornerHead.loss
+
+    def loss(self, outputs, *arguments):
+        seen.append(outputs[0].heatmaps.top_left.dtype)
+        return whole(self, outputs, *arguments)
+
+    monkeypatch.setattr(CornerHead, "loss", loss)
+    small = config.with_("data.input_size", (31, 31)).with_("training.precision", precision)
+    assert step_latency(build_detector(small), dataset, small, warmup=0, steps=1) > 0
+    assert seen == [dtype]
+
+
+def test_the_timed_step_is_the_step_that_trains(config, dataset) -> None:
+    """Taken over the same batch as often, both leave the same weights to the bit."""
+    config = config.with_("training.batch_size", 4).with_("training.accumulation", 2)
+    torch.manual_seed(0)
+    timed = build_detector(config)
+    trained = copy.deepcopy(timed)
+    take = training_step(timed, dataset, config)
+    step = TrainStep(trained, config.training, Processes(0, 1, torch.device("cpu")))
+    targets = functools.partial(trained.head.targets, image_size=config.data.input_size)
+    images = TrainingSet(dataset, config.data, config.training.seed)
+    parts = [collate([images[0, at] for at in part], targets) for part in ((0, 1), (2, 3))]
+    for iteration in range(1, 4):
+        take()
+        step(parts, iteration)
+    found = trained.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in timed.state_dict().items())
+
+
+def test_a_timed_step_whose_loss_is_not_finite_is_an_error(config, detector, dataset) -> None:
+    next(detector.parameters()).data.fill_(torch.nan)
+    with pytest.raises(TrainingError, match="at iteration 1 the loss is not finite: total is nan"):
+        step_latency(detector, dataset, config, warmup=0, steps=1)
 
 
 # ------------------------------------------------------------------------------------------- the study
