@@ -199,7 +199,7 @@ def _step_over_a_batch(detector: Detector, dataset: DetectionDataset, config: Co
     """Return a function that takes a training step over the same batch each time, and the device."""
     device = next(detector.parameters()).device
     detector.config = config  # says whether activations are computed twice
-    step = TrainStep(detector.train(), config.training, Processes(0, 1, device))
+    step = TrainStep(detector, config.training, Processes(0, 1, device))
     parts = _batch(detector, dataset, config, device)
     iterations = itertools.count(1)
 

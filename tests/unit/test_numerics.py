@@ -110,7 +110,7 @@ def small(**edits: Any) -> Config:
 
 
 def image_ids(config: Config, iteration: int) -> list[int]:
-    """The images of an iteration's batch, counted from 1."""
+    """The image ids in the batch of an iteration; iterations count from 1."""
     dataset = open_dataset(config.data.source, "train")
     training = config.training
     sampler = BatchSampler(

@@ -104,7 +104,7 @@ def test_the_implementation_survives_json(name) -> None:
 
 
 @pytest.mark.parametrize(("asked", "expected"), [("logstep", "logstep"), (None, "eager")])
-def test_testing_pools_by_the_configured_implementation_or_the_model_s(pooled_by, config, dataset, asked, expected):
+def test_testing_uses_the_configured_implementation_or_that_of_the_model(pooled_by, config, dataset, asked, expected):
     config = config.with_("model.head.pooling_impl", "eager").with_("testing.pooling_impl", asked)
     detect(build_detector(config), dataset.read(0), config)
     assert set(pooled_by) == {expected}
@@ -112,14 +112,14 @@ def test_testing_pools_by_the_configured_implementation_or_the_model_s(pooled_by
     assert set(pooled_by) == {expected}
 
 
-def test_the_model_s_own_implementation_is_back_after_testing(pooled_by, config, detector, dataset) -> None:
+def test_the_implementation_of_the_model_is_restored_after_testing(pooled_by, config, detector, dataset) -> None:
     detect(detector, dataset.read(0), config.with_("testing.pooling_impl", "eager"))
     pooled_by.clear()
     detector(torch.zeros(1, 3, 95, 95))
     assert set(pooled_by) == {"auto"}
 
 
-def test_an_implementation_that_cannot_run_here_says_why_and_leaves_the_model_s_in_place(
+def test_an_implementation_that_cannot_run_here_says_why_and_leaves_the_model_as_it_was(
     pooled_by, config, detector, dataset
 ) -> None:
     config = config.with_("testing.pooling_impl", "cuda")
@@ -142,8 +142,8 @@ def test_every_implementation_gives_the_same_detections_and_metrics_to_the_last_
     assert {k: numbers(v) for k, v in other.per_class.items()} == {k: numbers(v) for k, v in base.per_class.items()}
 
 
-def test_pooling_matters_to_these_detections(config, detector, dataset) -> None:
-    # so that the test above could fail: without pooling the same weights find something else
+def test_these_detections_depend_on_pooling(config, detector, dataset) -> None:
+    # shows that the test above could fail: without pooling the same weights give other detections
     without = build_detector(config.with_("model.head.pooling", "none"))
     without.load_state_dict(detector.state_dict())
     assert evaluate(without, dataset, config).results != evaluate(detector, dataset, config).results
@@ -152,7 +152,7 @@ def test_pooling_matters_to_these_detections(config, detector, dataset) -> None:
 # --------------------------------------------------------------------------------------- time of a step
 
 
-def test_timing_a_step_leaves_the_detector_as_it_was(config, detector, dataset) -> None:
+def test_timing_a_step_does_not_change_the_detector(config, detector, dataset) -> None:
     detector.eval()
     before = copy.deepcopy(detector.state_dict())
     assert step_latency(detector, dataset, config, warmup=0, steps=1) > 0
@@ -162,20 +162,20 @@ def test_timing_a_step_leaves_the_detector_as_it_was(config, detector, dataset) 
     assert all(parameter.grad is None for parameter in detector.parameters())
 
 
-def test_the_timed_step_pools_by_the_configured_implementation(pooled_by, config, detector, dataset) -> None:
+def test_the_timed_step_uses_the_configured_implementation(pooled_by, config, detector, dataset) -> None:
     config = config.with_("testing.pooling_impl", "cummax")
     step_latency(detector, dataset, config, warmup=1, steps=2)
-    assert pooled_by == ["cummax"] * 3 * 2  # two corners a step
+    assert pooled_by == ["cummax"] * 3 * 2  # two corners in each step
 
 
-def test_the_timed_step_takes_the_whole_batch_in_the_parts_of_training(pooled_by, config, detector, dataset) -> None:
-    # twelve pictures from a data set of four
+def test_the_timed_step_accumulates_over_the_whole_batch(pooled_by, config, detector, dataset) -> None:
+    # twelve images from a data set of four
     config = config.with_("training.batch_size", 12).with_("training.accumulation", 3)
     assert step_latency(detector, dataset, config, warmup=0, steps=1) > 0
     assert len(pooled_by) == 3 * 2
 
 
-def test_no_step_to_time_is_an_error(config, detector, dataset) -> None:
+def test_timing_zero_steps_is_an_error(config, detector, dataset) -> None:
     with pytest.raises(ValueError, match="steps is 0"):
         step_latency(detector, dataset, config, steps=0)
 
@@ -245,13 +245,13 @@ def study() -> Study:
     return find_study("pooling_implementations")
 
 
-def test_the_study_has_every_implementation_but_the_brute_force_one(study) -> None:
+def test_the_study_has_every_implementation_except_brute_force(study) -> None:
     assert {variant.name for variant in study.variants} == {row.name for row in ROWS} - {"reference"}
     assert {contrast.base for contrast in study.contrasts} == {"eager"}
     assert "reference implementation is left out" in study.question
 
 
-def test_the_study_trains_nothing_but_the_arm_of_table_1_with_pooling(study) -> None:
+def test_the_study_trains_only_the_arm_of_table_1_with_pooling(study) -> None:
     base, data = find_profile("smoke").base(None), Fingerprints("train", "val")
     table1 = find_study("table1")
     trained = make_job(table1.configure(base, table1.variants[1]), data)
@@ -264,13 +264,13 @@ def test_a_variant_that_cannot_run_here_says_why_and_the_others_can(study) -> No
     base = find_profile("smoke").base(None).with_("training.device", "cpu")
     reasons = {variant.name: study.why_not(base, variant) for variant in study.variants}
     assert reasons["cuda"] == "it runs on cuda, not on cpu"
-    # Triton's interpreter, which these tests may run, is not timed
+    # these tests may run Triton's interpreter, which the study does not time
     assert reasons["triton"] is not None
     assert {name for name, reason in reasons.items() if reason is None} == set(AVAILABLE) - {"reference", "triton"}
     assert study.why_not(base, Variant(name="the model's own")) is None
 
 
-def test_equal_figures_are_no_disagreement_and_missing_variants_neither(study) -> None:
+def test_equal_values_and_missing_variants_are_no_disagreement(study) -> None:
     figures = {"AP": 0.25, "AP50": None, "AP75": 0.125}
     measured = {(name, seed): dict(figures) for name in ("eager", "cpu", "logstep") for seed in (0, 1)}
     del measured["logstep", 1]
