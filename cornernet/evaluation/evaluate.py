@@ -29,8 +29,6 @@ from cornernet.evaluation.matching import IOUS, MAX_DETECTIONS, Backend, BoxMatc
 from cornernet.inference.detect import Examined, Inputs, Truth, examine, prepare_inputs, testing_mode
 from cornernet.model.detector import Detector
 from cornernet.progress import count
-from cornernet.training.memory import step_memory
-from cornernet.training.timing import step_latency
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
@@ -66,8 +64,6 @@ class Evaluation:
     * ``images``: the number of images; ``area_bands``: the largest areas of small and medium objects.
     * ``results``: the detections in COCO's result format.
     * ``latency``: median time of the test path in milliseconds, from a photograph in memory to its boxes.
-    * ``step_latency``: that of a training step, where ``testing.measure_step`` asks for it
-      (``cornernet.training.timing``), and ``step_memory`` the MiB that it takes (``cornernet.training.memory``).
     * ``box_matching``, ``corner_matches``: what the metrics of boxes and of corners are computed from.
     * ``ap_by_iou``: AP at each of COCO's ten thresholds, 0.5 to 0.95.
     * ``precision``: precision at the recalls 0, 0.01, ..., 1, averaged over classes, by IoU in percent (50 and 75).
@@ -79,8 +75,6 @@ class Evaluation:
     area_bands: tuple[float, float]
     results: list[dict[str, Any]] = field(repr=False)
     latency: float | None = None
-    step_latency: float | None = None
-    step_memory: float | None = None
     box_matching: BoxMatching | None = field(default=None, repr=False)
     corner_matches: tuple[CornerMatches, CornerMatches] | None = field(default=None, repr=False)
     ap_by_iou: tuple[float, ...] = field(default=(), repr=False)
@@ -137,9 +131,6 @@ def evaluate(
     if config.testing.error_types:
         costs = error_types(dataset, results, evaluation.box_matching)
         evaluation = replace(evaluation, metrics={**evaluation.metrics, **costs})
-    if config.testing.measure_step:
-        evaluation = replace(evaluation, step_latency=step_latency(detector, dataset, config))
-        evaluation = replace(evaluation, step_memory=step_memory(detector, dataset, config))
     return evaluation
 
 

@@ -20,10 +20,9 @@ from cornernet.inference.detect import detect
 from cornernet.model.detector import Detector, build_detector
 from cornernet.model.heads.corner import CornerTargets
 
-__all__ = ["early_look", "fixed_images", "show_data", "write_image"]
+__all__ = ["fixed_images", "preview", "show_data", "write_image"]
 
-EARLY_LOOK = 4
-"""Pictures of an early look."""
+PREVIEW_IMAGES = 4
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
@@ -69,7 +68,7 @@ def show_data(
     return sheet(rows)
 
 
-def early_look(detector: Detector, dataset: DetectionDataset, config: Config, title: str) -> NDArray[np.uint8]:
+def preview(detector: Detector, dataset: DetectionDataset, config: Config, title: str) -> NDArray[np.uint8]:
     """Return a sheet of four pictures of ``dataset``, always the same: the true boxes above, what is found below.
 
     Boxes with a score of 0.3 or more are drawn; a caption counts them. Raises ``DataError`` for an unreadable picture.
@@ -77,7 +76,7 @@ def early_look(detector: Detector, dataset: DetectionDataset, config: Config, ti
     # what needs the truth is for metrics
     config = config.with_("testing.substitute", ()).with_("testing.corner_metrics", False)
     above, below = [], []
-    for index in fixed_images(EARLY_LOOK, len(dataset)):
+    for index in fixed_images(PREVIEW_IMAGES, len(dataset)):
         record, image = dataset.records[index], dataset.read(index)
         above.append(
             (f"{record.path.name}: truth", draw_boxes(image, record.boxes, record.labels, None, dataset.classes))
