@@ -1,4 +1,4 @@
-"""Weights on disk: whole files, ours and the authors', and errors that list what does not fit."""
+"""Weights on disk: complete files, our format and others, and errors that list what does not fit."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_names_of_the_authors(authors: str, ours: str) -> None:
 
 @pytest.fixture(scope="module")
 def two_stacks():
-    """A small network with everything that the paper's has: two stacks, three levels, blocks in every place."""
+    """Return a small network with every part of the paper's: two stacks, three levels, blocks everywhere."""
     torch.manual_seed(2)
     backbone = HourglassConfig(stacks=2, stem_channels=8, channels=(16, 24, 32), blocks=(2, 1, 3))
     config = recipe("tiny").with_("model.backbone", backbone).with_("model.head.pool_channels", 12)

@@ -1,4 +1,4 @@
-"""Detections: what they refuse, what they convert to, and how they are drawn."""
+"""Detections: invalid input, conversions, and drawing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = ("cell", "platelet")
 
 
 def made(boxes: Any, scores: Any, labels: Any, **more: Any) -> Detections:
-    """Detections from whatever converts to arrays."""
+    """Return Detections from anything that converts to arrays."""
     return Detections(boxes, scores, labels, **more)
 
 

@@ -1,4 +1,4 @@
-"""The test path: geometry there and back, suppression, and what is reported."""
+"""The test path: boxes to the heatmap and back, suppression, and the reported boxes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 
 def overlap(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """IoU counting pixels."""
+    """Return the IoU of two boxes whose sides count pixels."""
     width = min(a[2], b[2]) - max(a[0], b[0]) + 1
     height = min(a[3], b[3]) - max(a[1], b[1]) + 1
     if width <= 0 or height <= 0:
@@ -43,7 +43,7 @@ def overlap(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
 def plain_soft_nms(
     given_rows: Rows, method: Method, iou: float, exponent: float | None, column_defect: bool
 ) -> tuple[npt.NDArray[np.float64], int]:
-    """The whole array and the number of survivors: one row after another, as the definition says, in float64."""
+    """Return the whole array and the number of survivors, computed row by row from the definition, in float64."""
     rows: npt.NDArray[np.float64] = given_rows.astype(np.float64)
     moving = 5 if column_defect else 7
     live, i = len(rows), 0
@@ -77,7 +77,7 @@ def plain_soft_nms(
 
 @st.composite
 def boxes_of_one_class(draw: st.DrawFn) -> Rows:
-    """Boxes on a coarse grid, with equal boxes and equal scores among them, all scores exact in float32."""
+    """Draw boxes on a coarse grid, some of them equal or with equal scores; all scores are exact in float32."""
     count = draw(st.integers(0, 14))
     grid = st.integers(0, 6)
     size = st.integers(0, 6)
@@ -235,7 +235,7 @@ def test_suppress_treats_classes_apart_and_reports_the_best_first() -> None:
 @pytest.mark.parametrize("column_defect", [False, True])
 @pytest.mark.parametrize("method", ["hard", "linear", "gaussian"])
 def test_suppress_takes_its_settings_from_the_configuration(method: str, column_defect: bool) -> None:
-    # with the authors' defect classes are taken one by one, and together without
+    # classes are suppressed one by one with the authors' defect, and all at once without it
     rows, labels = random_boxes(10, 60), np.arange(60) % 2
     for iou, sigma, min_score in ((0.5, 0.5, 0.001), (0.1, 0.5, 0.001), (0.5, 0.05, 0.001), (0.5, 0.5, 0.3)):
         testing = TestingConfig(nms=method, nms_iou=iou, nms_sigma=sigma, min_score=min_score)
@@ -387,7 +387,7 @@ def test_prepare_puts_the_mirror_image_second_and_black_around() -> None:
 
 
 class ColourSeer(nn.Module):
-    """A detector that sees, in each of the three channels, the one bright rectangle, to the pixel."""
+    """A detector that finds the bright rectangle of each of the three channels, exactly to the pixel."""
 
     output_stride = 4
     classes = None
@@ -433,7 +433,7 @@ PLANTED = np.array([[0.05, 0.1, 0.45, 0.5], [0.5, 0.3, 0.95, 0.8], [0.1, 0.6, 0.
 
 
 def planted(height: int, width: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """A dark photograph with a bright rectangle in each channel, and their boxes."""
+    """Return a dark photograph with a bright rectangle in each channel, and the boxes of the rectangles."""
     photo = np.full((height, width, 3), 20, np.uint8)
     boxes = np.rint(PLANTED * [width, height, width, height]).astype(np.int64)
     for channel, (x1, y1, x2, y2) in enumerate(boxes):
@@ -459,7 +459,7 @@ def test_planted_boxes_come_back_in_pixels_of_the_original(
     (found,) = detect(detector, photo, config)
     assert len(detector.seen) == len(scales)
     assert all(shape[0] == 1 + flip for _, _, shape in detector.seen)
-    # suppression leaves one box a class only where all flips and scales agree
+    # suppression leaves one box per class only if all flips and scales agree
     assert sorted(found.labels.tolist()) == [0, 1, 2]
     shrunk = 1.0 if fit is None else min(1.0, fit[0] / height, fit[1] / width)
     # a side that is rounded down, the row that a canvas of the same side cuts off, and the threshold between pixels

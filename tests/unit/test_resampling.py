@@ -1,4 +1,4 @@
-"""The bootstrap over images: pycocotools' numbers under unit weights, those of copied images under others."""
+"""The bootstrap over images: unit weights give pycocotools' numbers, others those of copied images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BANDS = (300.0, 900.0)
 
 @dataclass
 class Scene:
-    """Ground truth and results, with as much of a data set as ``coco_evaluation`` asks for."""
+    """Ground truth and results, with the parts of a data set that ``coco_evaluation`` needs."""
 
     truth: dict[str, Any]
     results: list[dict[str, Any]]
@@ -62,7 +62,7 @@ class Scene:
         return coco_evaluation(self, self.results, "pycocotools").metrics
 
     def duplicated(self, weights: np.ndarray) -> Scene:
-        """Return the scene in which image i lies ``weights[i]`` times, the copies one behind the other."""
+        """Return the scene that contains image i ``weights[i]`` times, the copies in succession."""
         images, annotations, results = [], [], []
         for image, weight in zip(sorted(self.truth["images"], key=lambda image: image["id"]), weights, strict=True):
             for copy in range(weight):
@@ -77,7 +77,7 @@ class Scene:
 
 
 def random_scene(seed: int, images: int, ties: bool, crowds: bool, wild: int = 4) -> Scene:
-    """Three classes, one of them without objects in most scenes; objects of all areas, found, displaced or invented."""
+    """Return a scene of three classes, one mostly without objects, whose results are hits, shifted or invented."""
     rng = np.random.default_rng(seed)
     category_ids = (1, 3, 7)
     ids = sorted(rng.choice(90, images, replace=False).tolist())
@@ -246,18 +246,18 @@ PINNED = [[0, 0, 0, 5, 1, 1, 0, 1], [1, 2, 3, 1, 0, 0, 0, 1], [0, 3, 3, 0, 0, 1,
 
 
 def test_weights_are_the_same_on_every_machine() -> None:
-    """Published records hold values under these; where they change, WEIGHTS_VERSION must be raised."""
+    """Published records hold values under these weights. If they change, WEIGHTS_VERSION must be increased."""
     assert WEIGHTS_VERSION == 1
     assert image_weights("0123abcd", 8, resamples=3).tolist() == PINNED
 
 
 def test_weights_follow_the_law_of_drawing_with_replacement() -> None:
     weights = image_weights("data", 50, resamples=4000)
-    # the count of one image is binomial(50, 1/50); 4,000 of them, and images of a row nearly independent
+    # the count of one image is binomial(50, 1/50); there are 4,000 rows, and a row's images are nearly independent
     assert weights.mean() == 1
     assert weights.var() == pytest.approx(0.98, abs=0.02)
     assert np.abs(weights.mean(axis=0) - 1).max() < 5 * np.sqrt(0.98 / 4000)
-    # those of two images: -1/50
+    # the covariance of two images is -1/50
     assert np.cov(weights[:, 0], weights[:, 1])[0, 1] == pytest.approx(-0.02, abs=5 / np.sqrt(4000))
 
 
@@ -328,7 +328,7 @@ def test_results_that_cannot_be_ranked_or_placed_are_errors() -> None:
 
 # ------------------------------------------------------------------------------------------------------------ corners
 class OfImages:
-    """As much of a data set as ``corner_bootstrap`` asks for."""
+    """The parts of a data set that ``corner_bootstrap`` needs."""
 
     fingerprint = "f"
     classes = ("only",)

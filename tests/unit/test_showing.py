@@ -1,4 +1,4 @@
-"""Sheets of what training sees and of what a detector finds in the same four pictures."""
+"""Sheets of what training sees, and of what a detector finds in four fixed pictures."""
 
 from __future__ import annotations
 
