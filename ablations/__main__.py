@@ -26,7 +26,7 @@ from cornernet.data import (
     shared_images,
     shared_images_warning,
 )
-from cornernet.training.loop import resolve_device
+from cornernet.training.devices import resolve_device
 
 from .pictures import find_pair, make_pictures
 from .profiles import PROFILES, Profile, find_profile

@@ -18,18 +18,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cornernet.checkout import revision
 from cornernet.config import Config
 from cornernet.data import DetectionDataset
 from cornernet.drawing.boxes import draw_boxes
 from cornernet.evaluation.evaluate import detect_all
-from cornernet.evaluation.image_scores import heatmap_picture, image_f1, ious
+from cornernet.evaluation.image_scores import image_f1, ious
 from cornernet.files import atomic_write
 from cornernet.inference.detections import Detections
 from cornernet.model.detector import Detector
-from cornernet.training.loop import resolve_device
+from cornernet.training.devices import resolve_device
+from cornernet.visualization.inspection import heatmap_picture
 from cornernet.weights.checkpoints import load_detector
 
-from .records.provenance import revision
 from .reporting.placed import MANIFEST
 from .running.planner import Job
 from .running.store import Store, StoreError

@@ -1,9 +1,9 @@
 """Inference by stage: ``pytest benchmarks/bench_inference.py --benchmark-json=inference.json``.
 
-The plain path against the fast one (``cornernet.model.fast``), interleaved in one process; the figures are in each
+The plain path and the fast one (``cornernet.model.fast``) are timed in turn in one process. The figures are in each
 row's ``extra_info`` (``benchmarks.stages``). A run may be cut into slices, such as ``-k "network and small"``; ``python
--m benchmarks.results inference.json reports/benchmarks`` merges and publishes them. Weights are drawn: times do not
-depend on them, but for soft-NMS, which is timed on boxes of its own. BENCHMARK_PROFILE=smoke runs tiny sizes.
+-m benchmarks.results inference.json reports/benchmarks`` merges and publishes them. Weights are random: times do not
+depend on them, except for soft-NMS, which is timed on generated boxes. BENCHMARK_PROFILE=smoke runs tiny sizes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from benchmarks.workloads import profile_name
 from cornernet import Candidates, Corners, Detector, Predictions, build_detector, optimised, recipe
 from cornernet.config import TestingConfig
 from cornernet.data.images import decode as decode_image
-from cornernet.inference.detect import decode, examine, inputs_of, network, suppress
+from cornernet.inference.detect import decode, examine, network, prepare_inputs
+from cornernet.inference.suppression import suppress
 from cornernet.model.heads.corner.targets import TargetBuilder
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -33,7 +34,7 @@ BATCHES = {"tiny": (1, 2), "small": (1, 2, 4, 8, 16, 32), "hourglass_104": (1, 2
 WAYS = ("fast", "fast-compile") if DEVICE == "cpu" else ("fast", "fast-bfloat16", "fast-bfloat16-compile")
 WAYS = WAYS[:1] if SMOKE else WAYS  # compiling takes minutes
 SECONDS = 0.2 if SMOKE else 8.0
-pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile's are about itself
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile warns about its own internals
 
 
 @functools.lru_cache(maxsize=1)
@@ -75,7 +76,7 @@ def test_network(benchmark: Any, name: str, batch: int, way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", RECIPES)
 def test_photograph(benchmark: Any, name: str, way: str) -> None:
-    """From a photograph in memory to boxes, with its mirror image."""
+    """Time the path from a photograph in memory to boxes, with its mirror image."""
     height, width = SIZES[name]
     row = blank("inference", name, "photograph", way, DEVICE, against="plain", size=[height, width], batch=1)
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
@@ -85,12 +86,12 @@ def test_photograph(benchmark: Any, name: str, way: str) -> None:
 
 
 def stage_runs(name: str) -> dict[str, Callable[[], Any]]:
-    """What each stage of the fast path does, on the results of the stage before it."""
+    """Return the calls of each stage of the fast path, on the results of the stage before it."""
     detector, config = fast(name, "fast"), recipe(name)
     height, width = SIZES[name]
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     content = cv2.imencode(".jpg", image)[1].tobytes()
-    ((batch, _),) = inputs_of(image, config, detector.total_stride).views
+    ((batch, _),) = prepare_inputs(image, config, detector.total_stride).views
     x = batch.to(DEVICE).contiguous(memory_format=torch.channels_last)
     stem = detector.backbone.stem(x)
     last = detector.backbone.num_stacks - 1
@@ -100,7 +101,7 @@ def stage_runs(name: str) -> dict[str, Callable[[], Any]]:
     predictions = network(detector, batch)
     return {
         "read": lambda: decode_image(content),
-        "resize and normalise": lambda: inputs_of(image, config, detector.total_stride),
+        "resize and normalise": lambda: prepare_inputs(image, config, detector.total_stride),
         "backbone, stem": lambda: detector.backbone.stem(x),
         "backbone, one stack": lambda: detector.backbone.stack(last, stem),
         "pooling, one corner": lambda: branch.pool(*pooled),
@@ -127,7 +128,7 @@ def test_stage(benchmark: Any, name: str, stage: str) -> None:
 
 @functools.cache
 def boxes() -> Candidates:
-    """1,000 boxes of 80 classes in a photograph of 640x480."""
+    """Return 1,000 boxes of 80 classes in a photograph of 640x480."""
     rng = np.random.default_rng(1)
     corners, sides = rng.random((1000, 2)) * (480, 360), rng.random((1000, 2)) * (160, 120)
     table = np.concatenate([corners, corners + sides, rng.random((1000, 3))], axis=1).astype(np.float32)
@@ -155,7 +156,7 @@ def heatmaps(layout: str) -> Predictions:
 
 @pytest.mark.parametrize("layout", ["contiguous_format", "channels_last"])
 def test_decode_against_reading_once(benchmark: Any, layout: str) -> None:
-    """Both heatmaps [2, 80, 128, 128] decoded, against ``torch.amax`` of one: the ratio is to be 1/5 or more."""
+    """Both heatmaps [2, 80, 128, 128] decoded, against ``torch.amax`` of one. The ratio should be at least 1/5."""
     predictions, detector = heatmaps(layout), plain("tiny")
     row = blank("inference", "", f"decode, {layout}", "fast", DEVICE, against="torch.amax", size=[128, 128], batch=2)
     run = functools.partial(decode, detector, [predictions], TestingConfig())
@@ -164,7 +165,7 @@ def test_decode_against_reading_once(benchmark: Any, layout: str) -> None:
 
 @pytest.mark.parametrize("merge", [False, True])
 def test_decode_and_suppress(benchmark: Any, merge: bool) -> None:
-    """Decoding two heatmaps, then soft-NMS and merging of 1,000 boxes of 80 classes: to take 10 ms or less."""
+    """Decoding two heatmaps, then soft-NMS and merging of 1,000 boxes of 80 classes. Should take at most 10 ms."""
     predictions, detector, testing = heatmaps("contiguous_format"), plain("tiny"), TestingConfig(merge=merge)
     stage = "decode, soft-NMS" + (" and merging" if merge else "")
     row = blank("inference", "", stage, "fast", DEVICE, against="soft-NMS alone", size=[128, 128], batch=2)
@@ -177,7 +178,7 @@ def test_decode_and_suppress(benchmark: Any, merge: bool) -> None:
 
 
 def test_targets(benchmark: Any) -> None:
-    """Target heatmaps of an image of 10 objects: to take 1 ms or less."""
+    """Target heatmaps of an image with 10 objects. Should take at most 1 ms."""
     rng = np.random.default_rng(3)
     corners, sides = rng.uniform(0, 300, (10, 2)), rng.uniform(20, 200, (10, 2))
     truth = [torch.from_numpy(np.hstack([corners, corners + sides]))], [torch.from_numpy(rng.integers(0, 80, 10))]

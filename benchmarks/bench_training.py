@@ -1,9 +1,10 @@
-"""A training step: ``pytest benchmarks/bench_training.py --benchmark-json=training.json``.
+"""Benchmarks of a training step: ``pytest benchmarks/bench_training.py --benchmark-json=training.json``.
 
-Each way against the plain one (NCHW, eager, float32), interleaved in one process over the same batch: images a second,
-the ratio of the steps, peak memory beyond weights. On a GPU Hourglass-104 at 511x511 by batch size, in bfloat16, with
-and without torch.compile and activations computed twice. BENCHMARK_DATA=FOLDER adds the loader's rate on that folder in
-COCO format, with real decoding. Slices and publishing as in ``bench_inference``.
+Each option for speed is compared with the plain step (NCHW, eager, float32). Both run alternately in one process, over
+the same batch. Measured are images per second, the ratio of the two times, and the peak memory beyond the weights. On a
+GPU this is Hourglass-104 at 511x511 for several batch sizes, with and without bfloat16, torch.compile and activation
+checkpointing. BENCHMARK_DATA=FOLDER adds the throughput of the loader on that COCO-format folder, decoding included.
+``bench_inference`` says how to run a slice and how to publish.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 if SMOKE:
     WAYS = {way: settings for way, settings in WAYS.items() if "compile" not in settings}
-pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile's are about itself
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile warns about its own internals
 CASES: list[tuple[str, int]] = (
     [("tiny", 2)]
     if SMOKE
@@ -62,7 +63,7 @@ def configured(name: str, batch: int, **training: Any) -> Config:
 
 @functools.lru_cache(maxsize=2)
 def step(name: str, batch: int, way: str) -> Callable[[], None]:
-    """Return a function that takes one training step."""
+    """Return a function that takes one training step (``cornernet.training.step.TrainStep``)."""
     config = configured(name, batch, **({"channels_last": False} if way == "plain" else WAYS[way]))
     torch.manual_seed(0)
     detector = build_detector(config).to(DEVICE)
@@ -88,16 +89,16 @@ def test_step(benchmark: Any, name: str, batch: int, way: str) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2] if DEVICE == "cpu" else [4, 8, 16])
 def test_loader(benchmark: Any, workers: int) -> None:
-    """Batches of augmented photographs, decoded, with targets, at the paper's size."""
+    """Batches of decoded, augmented photographs with targets, in the paper's input size."""
     folder = os.environ.get("BENCHMARK_DATA")
     if folder is None:
-        pytest.skip("BENCHMARK_DATA names no folder of photographs")
+        pytest.skip("BENCHMARK_DATA is not set to a folder of photographs")
     config = recipe("hourglass_104").with_("data.source", CocoSource(root=folder)).with_("training.workers", workers)
     config = config.with_("training.batch_size", 8)
     dataset = open_dataset(config.data.source, "train")
     config = config.with_("model.num_classes", len(dataset.classes))
     head = build_detector(recipe("tiny").with_("model.num_classes", len(dataset.classes))).head
-    # a loader process is sent it, which no lambda can be
+    # loader processes receive it by pickle, which excludes a lambda
     loader = training_loader(dataset, config, functools.partial(head.targets, image_size=(511, 511)))
     batches = iter(loader)
     next(batches)

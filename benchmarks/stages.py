@@ -1,4 +1,4 @@
-"""Rows of the suites ``inference`` and ``training``: their fields, and how two ways are timed in turn."""
+"""Rows of the suites ``inference`` and ``training``: their fields, and how two ways are timed alternately."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ STAGE_FIELDS = (
     "against_milliseconds", "ratio", "ratio_lower", "ratio_upper", "pairs", "images_per_second", "gigaflop",
     "gigaflop_per_second", "mm_gigaflop_per_second", "share_of_mm", "peak_bytes", "device", "threads", "versions",
 )  # fmt: skip
-"""``ratio`` is the time of ``against`` divided by that of ``way``: how many times as fast ``way`` is."""
+"""``ratio`` is the time of ``against`` divided by the time of ``way``: above 1, ``way`` is faster."""
 
 
 def blank(suite: str, recipe: str, stage: str, way: str, device: str, **fields: Any) -> dict[str, Any]:
-    """Return a row without figures."""
+    """Return a row without measurements."""
     row: dict[str, Any] = dict.fromkeys(STAGE_FIELDS)
     row.update(suite=suite, recipe=recipe, stage=stage, way=way, device=device_name(device))
     row.update(threads=torch.get_num_threads(), versions=versions(), **fields)
@@ -29,9 +29,9 @@ def blank(suite: str, recipe: str, stage: str, way: str, device: str, **fields: 
 def timed(
     row: dict[str, Any], run: Callable[[], Any], against: Callable[[], Any], device: str, seconds: float = 8.0
 ) -> dict[str, Any]:
-    """Run ``run`` and ``against`` in turn for about ``seconds``, and return ``row`` with the figures.
+    """Return ``row`` with the times of ``run`` and ``against``, run alternately for about ``seconds``.
 
-    Each runs once before: this first run may compile for longer than all others take.
+    Each runs once before, untimed: that run may compile.
     """
     run()
     against()
@@ -48,12 +48,12 @@ def timed(
 
 
 def with_memory(row: dict[str, Any], run: Callable[[], Any], device: str) -> dict[str, Any]:
-    """Return ``row`` with the peak memory that ``run`` takes beyond weights and inputs."""
+    """Return ``row`` with the peak memory of ``run`` beyond weights and inputs, in bytes."""
     return {**row, "peak_bytes": peak_bytes(run, device)}
 
 
 def with_mm(row: dict[str, Any], run: Callable[[], Any], device: str, seconds: float = 8.0) -> dict[str, Any]:
-    """Return ``row`` with the rate of ``run`` and that of a large ``torch.mm``, run in turn in this process."""
+    """Return ``row`` with the FLOP rate of ``run`` and of a large ``torch.mm``, run alternately in this process."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:

@@ -1,9 +1,9 @@
-"""The short names ``kernels`` and ``ablations`` in a checkout, where they are folders beside ``cornernet``.
+"""What only a checkout has: a revision, and the short names ``kernels`` and ``ablations``.
 
-Installed, there is one name at top level, ``cornernet``, and :mod:`cornernet.kernels` and :mod:`cornernet.ablations`
-lie in it; in a checkout two symbolic links put them there. ``import kernels`` from the checkout's root would load the
-same files a second time, with a second registration of operators: :func:`alias` makes it another name for the same
-modules.
+An installed package has one top-level name, ``cornernet``, which contains :mod:`cornernet.kernels` and
+:mod:`cornernet.ablations`. In a checkout both are folders beside ``cornernet``, and two symbolic links put them inside.
+``import kernels`` from the root of the checkout would load the same files a second time and register the operators
+twice. :func:`alias` makes it another name for the same modules.
 """
 
 from __future__ import annotations
@@ -12,11 +12,30 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import CodeType, ModuleType
 
-__all__ = ["alias"]
+__all__ = ["alias", "revision"]
+
+
+def revision() -> str:
+    """Return the commit of the code, followed by ``+changes`` if files differ from it; ``unknown`` outside git."""
+    root = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # an installed package may lie inside another repository
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return "unknown"
+        return git("describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def alias(name: str) -> None:

@@ -6,11 +6,12 @@ import contextlib
 import datetime
 import importlib.metadata
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from cornernet.checkout import revision
 
 __all__ = ["provenance"]
 
@@ -27,23 +28,6 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "processor": processor(device),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-
-
-def revision() -> str:
-    """Return the commit of the code, with ``+changes`` where files differ from it, or ``unknown`` outside git."""
-    root = Path(__file__).resolve().parents[2]
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        # installed packages may lie inside some other repository
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
-            return "unknown"
-        return git("describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*")
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def processor(device: torch.device) -> str:

@@ -23,7 +23,8 @@ from cornernet.config import Config, SourceConfig
 from cornernet.data import DetectionDataset
 from cornernet.evaluation.evaluate import detect_all
 from cornernet.model.detector import build_detector
-from cornernet.training.loop import resolve_device, train
+from cornernet.training.devices import resolve_device
+from cornernet.training.loop import train
 
 from .planner import Job
 from .store import Store

@@ -27,8 +27,11 @@ from cornernet.evaluation.corners import corner_counts
 from cornernet.evaluation.evaluate import Evaluation, evaluate
 from cornernet.model.detector import Detector
 from cornernet.progress import Progress
-from cornernet.training.loop import finite, resolve_device, train
-from cornernet.training.timing import stage_latency, step_stages
+from cornernet.training.devices import resolve_device
+from cornernet.training.loop import train
+from cornernet.training.memory import step_memory
+from cornernet.training.metrics import finite
+from cornernet.training.timing import stage_latency, step_latency, step_stages
 from cornernet.weights.checkpoints import load_detector
 
 from ..records.curves import curves
@@ -115,9 +118,12 @@ def _evaluated(
     evaluation = evaluate(detector, val_set, job.config)
     assert evaluation.latency is not None
     matches = evaluation.corner_matches
+    measures = job.config.testing.measure_step
+    step_milliseconds = step_latency(detector, val_set, job.config) if measures else None
+    step_mebibytes = step_memory(detector, val_set, job.config) if measures else None
     spent = time.monotonic() - began
     stages = {"stages": stage_latency(detector, val_set, job.config)}
-    if job.config.testing.measure_step:
+    if measures:
         stages["step_stages"] = step_stages(detector, val_set, job.config)
     return {
         "training_key": job.training_key,
@@ -131,12 +137,12 @@ def _evaluated(
         # apart from metrics: it differs from run to run
         "latency": {
             "milliseconds": evaluation.latency,
-            "step_milliseconds": evaluation.step_latency,
+            "step_milliseconds": step_milliseconds,
             "workers": int(os.environ.get("CORNERNET_WORKERS", "1")),
             # in pairs: JSON's objects have no order
             **{name: [[stage, round(ms, 3)] for stage, ms in found.items()] for name, found in stages.items()},
         },
-        "memory": {"step_mebibytes": evaluation.step_memory},
+        "memory": {"step_mebibytes": step_mebibytes},
         "resamples": _resamples(val_set, evaluation).to_record(),
         "objects": list(val_set.area_counts()),
         "curves": curves(evaluation, folder / "metrics.jsonl"),
@@ -150,9 +156,10 @@ def _resamples(val_set: DetectionDataset, evaluation: Evaluation) -> Resamples:
 
     Where corners are evaluated by themselves, theirs and AP alone: more would not fit into a published record.
     """
+    assert evaluation.box_matching is not None
     if evaluation.corner_matches is None:
-        return bootstrap(val_set, evaluation.results)
-    boxes = bootstrap(val_set, evaluation.results, ("AP",))
+        return bootstrap(val_set, evaluation.box_matching)
+    boxes = bootstrap(val_set, evaluation.box_matching, ("AP",))
     return boxes.joined(corner_bootstrap(val_set, evaluation.corner_matches))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from cornernet.config import Config, ShapesSource
 from cornernet.kernels import registry
-from cornernet.training.loop import resolve_device
+from cornernet.training.devices import resolve_device
 
 from ..statistics.claims import Claim
 from .paper import paper_table

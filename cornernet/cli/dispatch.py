@@ -40,7 +40,9 @@ from cornernet.kernels import UnavailableError
 from cornernet.model.detector import Detector, build_detector
 from cornernet.model.fast import optimised
 from cornernet.progress import Progress
-from cornernet.training.loop import Interrupted, TrainingError, resolve_device, train
+from cornernet.training.devices import resolve_device
+from cornernet.training.errors import Interrupted, TrainingError
+from cornernet.training.loop import train
 from cornernet.training.tensorboard import TensorBoardLog
 from cornernet.visualization.inspection import inspect
 from cornernet.visualization.sheets import write_image

@@ -79,7 +79,7 @@ def suggest(source: CocoSource, train: DetectionDataset, val: DetectionDataset, 
     if len(val) <= 500:
         config = config.with_("training.evaluate_every", every)
         reasons.append(
-            ("training.evaluate-every", str(every), f"four looks at the {len(val)} images of val, drawn in looks/")
+            ("training.evaluate-every", str(every), f"four looks at the {len(val)} images of val, drawn in previews/")
         )
     if on.cuda:
         precision = "bfloat16" if on.bfloat16 else "float16"

@@ -48,7 +48,7 @@ class TestingConfig:
     max_detections: int = 100
     """Boxes reported per image, over all classes."""
     authors_compatible: bool = False
-    """Reproduce the two defects of the authors' test path (see cornernet.inference.detect)."""
+    """Reproduce the two defects of the authors' test path (see cornernet.inference.suppression)."""
     substitute: tuple[Literal["heatmaps", "offsets", "embeddings"], ...] = ()
     """Outputs to replace by the ground truth (paper section 4.5.4, table 6). Only evaluation has the ground truth."""
     corner_metrics: bool = False

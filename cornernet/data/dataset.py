@@ -255,7 +255,7 @@ class DetectionDataset:
             self._fingerprint = self._compute_fingerprint()
         return self._fingerprint
 
-    def outline(self) -> str:
+    def quick_fingerprint(self) -> str:
         """Return a sha256 (hex) that changes with what :attr:`fingerprint` covers, where it can be told at a glance.
 
         The sizes of image files stand for their content, so that no image is read. Raises :class:`DataError` for a

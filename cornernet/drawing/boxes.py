@@ -1,7 +1,7 @@
-"""Pictures of what the detector saw: boxes with their names and scores, and the two kinds of corner heatmaps.
+"""Drawing on photographs: boxes with names and scores, the two kinds of corner heatmaps, and pairs of corners.
 
-Colours are Okabe and Ito's, which people with any of the common colour deficiencies can tell apart ("Color
-Universal Design", 2008). Everything is drawn in BGR with OpenCV, in sizes that follow the picture's.
+The colours are Okabe and Ito's, which people with any common colour deficiency can tell apart ("Color Universal
+Design", 2008). Everything is drawn in BGR with OpenCV, in sizes that scale with the picture.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PALETTE: tuple[Colour, ...] = (
     (178, 114, 0),  # blue
     (0, 94, 213),  # vermilion
 )
-"""BGR, by label, starting again after the last. Okabe and Ito's without black."""
+"""BGR, indexed by label modulo the length. Okabe and Ito's colours without black."""
 
 TOP_LEFT_COLOUR: Colour = (0, 159, 230)
 """Orange: heatmaps of top-left corners."""
@@ -43,7 +43,7 @@ BOTTOM_RIGHT_COLOUR: Colour = (233, 180, 86)
 """Sky blue: heatmaps of bottom-right corners."""
 
 _READABLE = 480
-"""Shorter side in pixels below which a picture is enlarged before anything is written on it."""
+"""Shorter side in pixels below which a picture is enlarged before it is drawn on."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -53,9 +53,9 @@ def _check(image: NDArray[np.uint8]) -> None:
 
 
 def enlargement(size: tuple[int, int]) -> int:
-    """Return the whole factor by which a picture of ``size`` (height, width) is enlarged to be drawn on.
+    """Return the whole factor by which a picture of ``size`` (height, width) is enlarged before it is drawn on.
 
-    1 for a picture whose shorter side is 480 or more; never so large that the longer side passes 4 times that.
+    The factor is 1 if the shorter side is at least 480. The longer side is never enlarged beyond 4 * 480.
     """
     short, long = min(size), max(size)
     return max(1, min(-(-_READABLE // short), 4 * _READABLE // long))
@@ -69,7 +69,7 @@ def _canvas(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
 
 
 def _ink(colour: Colour) -> Colour:
-    """Black or white, whichever stands out on ``colour``."""
+    """Return black or white, whichever is readable on ``colour``."""
     blue, green, red = colour
     return (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 110 else (255, 255, 255)
 
@@ -85,10 +85,10 @@ def draw_boxes(
 ) -> NDArray[np.uint8]:
     """Return a copy of ``image`` with boxes drawn on it, the highest score on top.
 
-    ``image`` is uint8 [H, W, 3] BGR; ``boxes`` [N, 4] x1 y1 x2 y2 in its pixels; ``labels`` [N]; ``scores`` [N] or
-    None for ground truth; ``classes`` their names; ``colours`` BGR by label, :data:`PALETTE` by default. A small
-    picture is enlarged by :func:`enlargement`; lines and letters grow with a large one. Raises ``ValueError`` for
-    another kind of picture.
+    ``image`` is uint8 [H, W, 3] BGR; ``boxes`` [N, 4] x1 y1 x2 y2 in its pixels; ``labels`` [N]; ``scores`` [N], or
+    None for ground truth; ``classes`` the names by label; ``colours`` BGR by label, :data:`PALETTE` by default. A small
+    picture is enlarged by :func:`enlargement`. Lines and letters scale with a large one. Raises ``ValueError`` if
+    ``image`` is not such an array.
     """
     _check(image)
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
@@ -113,7 +113,7 @@ def draw_boxes(
 
 
 def _rectangle(canvas: NDArray[np.uint8], corners: list[int], colour: Colour, thickness: int) -> None:
-    """A coloured frame within a thin dark one, so that it shows on any ground."""
+    """Draw a coloured frame with a thin dark outline, which is visible on any background."""
     height, width = canvas.shape[:2]
     x1, x2 = (min(max(x, 0), width - 1) for x in corners[::2])
     y1, y2 = (min(max(y, 0), height - 1) for y in corners[1::2])
@@ -123,14 +123,14 @@ def _rectangle(canvas: NDArray[np.uint8], corners: list[int], colour: Colour, th
 
 
 def _tag(canvas: NDArray[np.uint8], text: str, corner: tuple[int, int], colour: Colour, thickness: int) -> None:
-    """The name on a filled ground, above the box's top-left corner or, where there is no room, just inside it."""
+    """Write the name on a filled background above the box's top-left corner, or inside the box if there is no room."""
     height, width = canvas.shape[:2]
-    # OpenCV's letters know ASCII only
+    # OpenCV's fonts have only ASCII
     text = text.encode("ascii", "replace").decode()
     scale = max(0.5, min(height, width) / 1000)
     weight = max(1, round(scale * 1.6))
     (text_width, _), _ = cv2.getTextSize(text, _FONT, scale, weight)
-    # one height for every name, whatever letters are in it
+    # the same height for all names, whatever their letters
     (_, text_height), below = cv2.getTextSize("Agjp0", _FONT, scale, weight)
     pad = max(2, thickness)
     tag_width, tag_height = text_width + 2 * pad, text_height + below + pad
@@ -149,12 +149,12 @@ def draw_heatmaps(
     bottom_right: ArrayLike,
     window: tuple[float, float, float, float] | None = None,
 ) -> NDArray[np.uint8]:
-    """Return the picture, dimmed, with the corner heatmaps over it: top-left in orange, bottom-right in blue.
+    """Return the dimmed picture with the corner heatmaps over it: top-left in orange, bottom-right in blue.
 
-    ``image`` is uint8 [H, W, 3] BGR. The heatmaps are [K, h, w], probabilities in 0..1 (after the sigmoid), of which
-    the maximum over the classes is shown, its peaks widened to be seen. ``window`` is the part of the heatmaps that
-    the picture covers, x1 y1 x2 y2 in cells (``Placement.window``); all of it by default. Small pictures are enlarged
-    as in :func:`draw_boxes`. Raises ``ValueError`` for another kind of picture or map.
+    ``image`` is uint8 [H, W, 3] BGR. The heatmaps are [K, h, w] with probabilities in 0..1 (after the sigmoid). Their
+    maximum over the classes is shown, with the peaks widened to be visible. ``window`` is the part of the heatmaps that
+    the picture covers, x1 y1 x2 y2 in cells (``Placement.window``), by default all of it. Small pictures are enlarged
+    as in :func:`draw_boxes`. Raises ``ValueError`` if ``image`` or a heatmap is not such an array.
     """
     _check(image)
     canvas = _canvas(image, enlargement((image.shape[0], image.shape[1])))
@@ -173,12 +173,12 @@ def draw_heatmaps(
 def _spread(
     name: str, heatmap: NDArray[np.float32], size: tuple[int, int], window: tuple[float, float, float, float] | None
 ) -> NDArray[np.float32]:
-    """The strongest class of a heatmap [K, h, w] at the picture's ``size``, its peaks widened: [H, W] in 0..1."""
+    """Return the strongest class of a heatmap [K, h, w], resized to ``size``, with wider peaks: [H, W] in 0..1."""
     if heatmap.ndim != 3 or heatmap.size == 0:
         raise ValueError(f"the heatmap {name} must be [K, h, w], not {list(heatmap.shape)}")
     if not (heatmap.min() >= 0 and heatmap.max() <= 1):
         raise ValueError(
-            f"the heatmap {name} must hold probabilities in 0..1: take the sigmoid of the network's output"
+            f"the heatmap {name} must hold probabilities in 0..1; apply the sigmoid to the network's output"
         )
     height, width = size
     x1, y1, x2, y2 = window or (0.0, 0.0, float(heatmap.shape[2]), float(heatmap.shape[1]))
@@ -199,11 +199,11 @@ def draw_pairs(
     unpaired_top_left: ArrayLike = (),
     unpaired_bottom_right: ArrayLike = (),
 ) -> NDArray[np.uint8]:
-    """Return a copy of ``image`` with a line from corner to corner of every box: what the embeddings paired.
+    """Return a copy of ``image`` with the pairs of corners as lines and the unpaired corners as crosses.
 
-    ``boxes`` [N, 4] x1 y1 x2 y2, and the corners [M, 2] x y that found no partner, which become crosses, are in pixels
-    of ``image``; where that was enlarged before (:func:`enlargement`), multiply them. Top-left corners are orange,
-    bottom-right ones blue. Raises ``ValueError`` for another kind of picture.
+    ``boxes`` [N, 4] x1 y1 x2 y2 and the unpaired corners [M, 2] x y are in pixels of ``image``. If the picture has been
+    enlarged (:func:`enlargement`), scale them by the same factor first. Top-left corners are orange, bottom-right ones
+    blue. Raises ``ValueError`` if ``image`` is not uint8 [H, W, 3].
     """
     _check(image)
     canvas = image.copy()
@@ -228,13 +228,13 @@ def draw_pairs(
 def sheet(
     rows: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]], height: int = 300, title: str = ""
 ) -> NDArray[np.uint8]:
-    """Return pictures with captions in rows on one white sheet, every picture ``height`` pixels high.
+    """Return captioned pictures in rows on one white sheet, each picture ``height`` pixels high.
 
-    ``rows`` hold (caption, uint8 [H, W, 3] BGR). A row is as long as its pictures are wide. Raises ``ValueError`` for
-    another kind of picture, and where there is none.
+    ``rows`` hold pairs of a caption and a picture, uint8 [H, W, 3] BGR. Raises ``ValueError`` for another kind of
+    array, and if a row or the sheet is empty.
     """
     if not rows or not all(rows):
-        raise ValueError("a sheet needs a picture in every row")
+        raise ValueError("a sheet needs a picture in every row, and at least one row")
     gap, line = 8, 22
     bands = []
     for row in rows:

@@ -1,7 +1,8 @@
-"""Figures as bytes: seaborn's look, colours that people with any colour deficiency tell apart, text that stays text.
+"""Figures as bytes, in seaborn's style, with colours for all kinds of colour vision and text that stays text in SVG.
 
-The same data gives the same bytes: no date, no name of a program, ids of SVG elements salted with a constant, and every
-setting of matplotlib that is not named here at its default, whatever the user's own settings are.
+The same data gives the same bytes. Files contain neither a date nor the name of a program, and the ids of SVG elements
+are salted with a constant. Settings of matplotlib that are not named here have their defaults, regardless of the user's
+own settings.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _DOTS_PER_INCH = 130
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw with these settings alone in this context."""
+    """Use exactly these settings within this context."""
     with mpl.rc_context():
         mpl.rcdefaults()
         sns.set_theme(style="whitegrid", palette="colorblind", rc=_SETTINGS)
@@ -52,26 +53,26 @@ def subplots(
     share_y: bool = False,
     heights: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure of ``size`` inches and its axes, row by row; no window and no global state behind it."""
-    made = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(made)
-    axes = made.subplots(rows, columns, squeeze=False, sharey=share_y, height_ratios=heights)
-    return made, [axis for row in axes for axis in row]
+    """Return a figure of ``size`` inches (width, height) and its axes, row by row, without a window or global state."""
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=share_y, height_ratios=heights)
+    return figure, [axis for row in axes for axis in row]
 
 
-def rendered(made: Figure) -> tuple[bytes, bytes]:
+def rendered(figure: Figure) -> tuple[bytes, bytes]:
     """Return a figure as SVG and as PNG."""
     svg, png = io.BytesIO(), io.BytesIO()
     with warnings.catch_warnings():
-        # names from data may be in letters that the font lacks: the SVG holds them as text all the same
+        # names in the data may have letters that the font lacks; the SVG still holds them as text
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        made.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        # laid out once: it is most of the time, and both are alike
-        made.set_layout_engine("none")
-        made.savefig(png, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        # the layout takes most of the time and is the same for both formats
+        figure.set_layout_engine("none")
+        figure.savefig(png, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
     return svg.getvalue(), png.getvalue()
 
 
 def plain(text: str) -> str:
-    """Return text that matplotlib takes as it is: a dollar sign begins no formula."""
+    """Return the text escaped for matplotlib, so that a dollar sign does not start a formula."""
     return text.replace("$", r"\$")

@@ -1,14 +1,14 @@
-"""Corners as detections of their own: average precision by quadrant of the photograph (paper section 4.5.3, table 3).
+"""Average precision of single corners, by quadrant of the photograph (paper section 4.5.3, table 3).
 
-A predicted corner is positive where it lies within a small radius of a true corner of its kind and class that no
-better corner has taken. In each photograph, corners of a class are matched from the best score down, each to the
+A predicted corner is a true positive if it lies within a small radius of a true corner of its kind and class that no
+better corner has taken. In each photograph, the corners of a class are matched from the best score down, each to the
 nearest free true corner within the radius.
 
-Matching knows no quadrants; they restrict what is counted afterwards. A true corner belongs to the quadrant in which
-it lies, and so does a predicted one that matches nothing; a predicted one that matches belongs to the quadrant of its
-true corner. A pair that the border parts is thus one hit in the true corner's quadrant, and neither a miss there nor
-a false alarm on the other side. A corner on the middle line is right of it or below it. Two of the four quadrants are
-reported, as in the paper: both coordinates before the middle, or neither.
+Matching ignores quadrants. They only restrict what is counted afterwards. A true corner belongs to the quadrant in
+which it lies, and so does a predicted corner without a match. A matched prediction belongs to the quadrant of its true
+corner. If the border separates the two, the pair therefore counts as a hit in the true corner's quadrant. It is not a
+miss there, nor a false positive on the other side. A corner on a centre line counts as right of it or below it. As in
+the paper, two of the four quadrants are reported: both coordinates before the centre, or neither.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cornernet.evaluation.matching import RECALLS
 from cornernet.inference.detect import CornersInView
 
 __all__ = ["CORNER_METRICS", "CornerMatches", "corner_counts", "corner_metrics", "match_corners"]
@@ -30,18 +31,17 @@ QUADRANTS = ("top_left", "bottom_right")
 CORNER_METRICS = tuple(
     name for kind in KINDS for name in (f"corner_AP/{kind}", *(f"corner_AP/{kind}/{q}_quadrant" for q in QUADRANTS))
 )
-RECALLS = np.linspace(0, 1, 101)
 OTHER = -1
-"""The quadrant of what lies in neither of :data:`QUADRANTS`."""
+"""The quadrant of corners that lie in neither of :data:`QUADRANTS`."""
 
 
 @dataclass(frozen=True)
 class CornerMatches:
-    """Predicted and true corners of one kind over a data set, matched: all that its AP needs.
+    """The matched predicted and true corners of one kind over a data set. Their AP is computed from these.
 
-    ``image``, ``label``, ``score``, ``quadrant`` and ``positive`` are [N], of predicted corners; ``true_image``,
-    ``true_label`` and ``true_quadrant`` [M]. Images count from 0; quadrants are indices of :data:`QUADRANTS`, or
-    :data:`OTHER`.
+    ``image``, ``label``, ``score``, ``quadrant`` and ``positive`` are [N], one entry per predicted corner.
+    ``true_image``, ``true_label`` and ``true_quadrant`` are [M], one per true corner. Images are numbered from 0.
+    Quadrants are indices into :data:`QUADRANTS`, or :data:`OTHER`.
     """
 
     image: npt.NDArray[np.int64]
@@ -56,7 +56,7 @@ class CornerMatches:
     def mean_average_precision(self, classes: int, quadrant: int | None = None) -> float:
         """Return the mean over classes of COCO's AP, in one quadrant or, with None, everywhere.
 
-        Classes without a true corner there are left out; NaN where that leaves none.
+        Classes without a true corner there are left out. The result is NaN if no class remains.
         """
         images = 1 + max(self.image.max(initial=-1), self.true_image.max(initial=-1))
         return float(self.mean_average_precision_under(np.ones((1, images)), classes, quadrant)[0])
@@ -64,21 +64,21 @@ class CornerMatches:
     def mean_average_precision_under(
         self, weights: npt.NDArray[Any], classes: int, quadrant: int | None = None
     ) -> npt.NDArray[np.float64]:
-        """Return :meth:`mean_average_precision` under each row of ``weights`` [B, images]: [B].
+        """Return :meth:`mean_average_precision` [B] under each row of ``weights`` [B, images].
 
-        An image counts so many times, its corners found and true alike: the bootstrap over images. Images are counted
-        as in :attr:`image`.
+        A weight says how many times an image counts, with its predicted and its true corners, as in the bootstrap over
+        images. Images are numbered as in :attr:`image`.
         """
         here = np.ones_like(self.positive) if quadrant is None else self.quadrant == quadrant
         true_here = np.ones_like(self.true_label, np.bool_) if quadrant is None else self.true_quadrant == quadrant
         values = np.full((classes, len(weights)), np.nan)
         for label in range(classes):
-            numbers = weights[:, self.true_image[true_here & (self.true_label == label)]].sum(axis=1)
+            totals = weights[:, self.true_image[true_here & (self.true_label == label)]].sum(axis=1)
             rows = np.flatnonzero(here & (self.label == label))
             rows = rows[np.argsort(-self.score[rows], kind="stable")]
-            for at in np.flatnonzero(numbers > 0):
+            for at in np.flatnonzero(totals > 0):
                 counts = weights[at][self.image[rows]]
-                values[label, at] = _average_precision(self.positive[rows], counts, float(numbers[at]))
+                values[label, at] = _average_precision(self.positive[rows], counts, float(totals[at]))
         measured = ~np.isnan(values)
         count = measured.sum(axis=0)
         total = np.where(measured, values, 0.0).sum(axis=0)
@@ -90,31 +90,35 @@ class CornerMatches:
         return len(self.true_label) if quadrant is None else int((self.true_quadrant == quadrant).sum())
 
 
-def _average_precision(positive: npt.NDArray[np.bool_], counts: npt.NDArray[np.float64], number: float) -> float:
-    """Return COCO's AP, precision at 101 recalls, of predictions from the best down against ``number`` true ones."""
+def _average_precision(positive: npt.NDArray[np.bool_], counts: npt.NDArray[np.float64], total: float) -> float:
+    """Return COCO's AP, the mean precision at 101 recalls.
+
+    ``positive`` says which predictions, sorted by falling score, are hits; each counts ``counts`` times. ``total`` is
+    the number of true corners.
+    """
     hits = np.cumsum(np.where(positive, counts, 0))
-    recall = hits / number
+    recall = hits / total
     precision = hits / np.maximum(np.cumsum(counts), np.finfo(np.float64).tiny)
-    # at each recall the best precision from there on
+    # at each recall, the best precision at that recall or beyond
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     at = np.searchsorted(recall, RECALLS, side="left")
     return float(np.append(precision, 0.0)[at].mean())
 
 
 def match_corners(views: Sequence[CornersInView], radius: float) -> tuple[CornerMatches, CornerMatches]:
-    """Return the matches of top-left and of bottom-right corners over photographs; ``radius`` in heatmap cells."""
+    """Return the matches of top-left and of bottom-right corners over photographs; ``radius`` is in heatmap cells."""
     top_left, bottom_right = (_match_kind(views, which, radius) for which in range(len(KINDS)))
     return top_left, bottom_right
 
 
 def corner_metrics(matches: tuple[CornerMatches, CornerMatches], classes: int) -> dict[str, float]:
-    """Return the metrics of :data:`CORNER_METRICS` as fractions, NaN where there is no true corner."""
+    """Return the metrics of :data:`CORNER_METRICS` as fractions, NaN if there is no true corner."""
     values = [kind.mean_average_precision(classes, quadrant) for kind in matches for quadrant in (None, 0, 1)]
     return dict(zip(CORNER_METRICS, values, strict=True))
 
 
 def corner_counts(matches: tuple[CornerMatches, CornerMatches]) -> dict[str, int]:
-    """Return how many true corners each of :data:`CORNER_METRICS` is measured on."""
+    """Return the number of true corners that each of :data:`CORNER_METRICS` is measured on."""
     counts = [kind.true_corners(quadrant) for kind in matches for quadrant in (None, 0, 1)]
     return dict(zip(CORNER_METRICS, counts, strict=True))
 
@@ -154,10 +158,10 @@ def _match_kind(views: Sequence[CornersInView], which: int, radius: float) -> Co
 
 
 def _greedy(xy: npt.NDArray[np.float64], true_xy: npt.NDArray[np.float64], radius: float) -> npt.NDArray[np.int64]:
-    """Return for each point [N, 2], from the first on, the nearest free one of the true points [M, 2], or -1."""
+    """Return for each point [N, 2], in order, the index of the nearest free true point [M, 2], or -1."""
     distance = np.linalg.norm(xy[:, None] - true_xy[None], axis=2)
     matched = np.full(len(xy), -1, np.int64)
-    # most predicted corners are near nothing
+    # most predicted corners are far from every true one
     for row in np.flatnonzero((distance <= radius).any(axis=1)):
         nearest = int(distance[row].argmin())
         if distance[row, nearest] <= radius:

@@ -1,14 +1,14 @@
 """COCO evaluation of detections: average precision and recall over a data set (paper section 4.2).
 
-``testing.corner_metrics`` adds those of corners by themselves (``cornernet.evaluation.corners``) and
-``testing.error_types`` what each type of error costs; with ``testing.substitute`` the ground truth stands in for
-outputs of the network (table 6).
+Three fields of ``config.testing`` change what is measured:
+
+* ``corner_metrics`` adds the average precision of single corners (``cornernet.evaluation.corners``);
+* ``error_types`` adds the cost of each type of error;
+* ``substitute`` replaces outputs of the network by the ground truth (table 6).
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import statistics
 import time
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,10 @@ from tabulate import tabulate
 from cornernet.config import Config
 from cornernet.data.images import DataError
 from cornernet.evaluation.corners import CornerMatches, corner_metrics, match_corners
-from cornernet.inference.detect import Examined, Inputs, Truth, examine, inputs_of, testing_mode
+from cornernet.evaluation.matching import IOUS, MAX_DETECTIONS, Backend, BoxMatching, match_boxes
+from cornernet.inference.detect import Examined, Inputs, Truth, examine, prepare_inputs, testing_mode
 from cornernet.model.detector import Detector
-from cornernet.training.memory import step_memory
-from cornernet.training.timing import step_latency
+from cornernet.progress import count
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
@@ -45,30 +45,28 @@ __all__ = [
     "evaluate",
 ]
 
-Backend: TypeAlias = Literal["pycocotools", "hotcoco"]
-
-MAX_DETECTIONS = (1, 10, 100)
 METRICS = (
     *("AP", "AP50", "AP60", "AP70", "AP75", "AP80", "AP90", "APs", "APm", "APl"),
     *("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
 )
 _TIDE_TYPES = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss", "FP", "FN")
 ERROR_TYPES = tuple(f"dAP_{name}" for name in _TIDE_TYPES)
-"""What :func:`error_types` returns: what AP50 would gain without errors of a type (Bolya et al., "TIDE", 2020)."""
+"""Keys of :func:`error_types`: the gain in AP50 without errors of each type (Bolya et al., "TIDE", 2020)."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found, as fractions; NaN where the data holds nothing to measure a metric on.
+    """The results of an evaluation. Metrics are fractions, and NaN if the data has nothing to measure them on.
 
-    ``metrics`` has the names of :data:`METRICS`, and those of ``CORNER_METRICS`` and of :data:`ERROR_TYPES` where
-    ``testing.corner_metrics`` and ``testing.error_types`` ask for them; ``per_class`` AP, AP50 and AP75 by class name;
-    ``results`` the detections in COCO's result format. ``latency`` is the median time of the test path, from a
-    photograph in memory to its boxes, in milliseconds; ``step_latency`` that of a training step, where
-    ``testing.measure_step`` asks for it (``cornernet.training.timing``), and ``step_memory`` the MiB that it takes
-    (``cornernet.training.memory``); ``corner_matches`` what the corner metrics are computed from. ``ap_by_iou`` is AP
-    at each of COCO's ten thresholds, 0.5 to 0.95; ``precision`` the precision at the recalls 0, 0.01 to 1, mean over
-    classes, by threshold in percent (50 and 75).
+    * ``metrics``: by the names of :data:`METRICS`, and of ``CORNER_METRICS`` and :data:`ERROR_TYPES` if
+      ``testing.corner_metrics`` and ``testing.error_types`` are set.
+    * ``per_class``: AP, AP50 and AP75 by class name.
+    * ``images``: the number of images; ``area_bands``: the largest areas of small and medium objects.
+    * ``results``: the detections in COCO's result format.
+    * ``latency``: median time of the test path in milliseconds, from a photograph in memory to its boxes.
+    * ``box_matching``, ``corner_matches``: what the metrics of boxes and of corners are computed from.
+    * ``ap_by_iou``: AP at each of COCO's ten thresholds, 0.5 to 0.95.
+    * ``precision``: precision at the recalls 0, 0.01, ..., 1, averaged over classes, by IoU in percent (50 and 75).
     """
 
     metrics: dict[str, float]
@@ -77,14 +75,13 @@ class Evaluation:
     area_bands: tuple[float, float]
     results: list[dict[str, Any]] = field(repr=False)
     latency: float | None = None
-    step_latency: float | None = None
-    step_memory: float | None = None
+    box_matching: BoxMatching | None = field(default=None, repr=False)
     corner_matches: tuple[CornerMatches, CornerMatches] | None = field(default=None, repr=False)
     ap_by_iou: tuple[float, ...] = field(default=(), repr=False)
     precision: dict[int, tuple[float, ...]] = field(default_factory=dict, repr=False)
 
     def to_text(self) -> str:
-        """Return a table of all metrics in percent, then of the classes."""
+        """Return a table of all metrics in percent, then one of the classes."""
         rows = [[name, _percent(value)] for name, value in self.metrics.items()]
         classes = [[name, *map(_percent, values.values())] for name, values in self.per_class.items()]
         small, medium = (math.sqrt(area) for area in self.area_bands)
@@ -92,7 +89,7 @@ class Evaluation:
             [
                 tabulate(rows, headers=["metric", "%"], floatfmt=".1f", missingval="-"),
                 tabulate(classes, headers=["class", "AP", "AP50", "AP75"], floatfmt=".1f", missingval="-"),
-                f"{self.images} images; small: area up to {small:.0f}^2 pixels, medium: up to {medium:.0f}^2",
+                f"{count(self.images, 'image')}; small: area up to {small:.0f}^2 pixels, medium: up to {medium:.0f}^2",
             ]
         )
 
@@ -109,24 +106,13 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     readers: int = 0,
 ) -> Evaluation:
-    """Detect on every image of ``dataset`` and return its COCO evaluation.
+    """Run the detector on every image of ``dataset`` and return its COCO evaluation.
 
     ``config.testing`` says how boxes are found, ``config.data`` how photographs become inputs. ``progress`` is called
-    with images done and in all. ``readers`` threads read and resize pictures ahead; then latency is without the time of
-    resizing. Raises ``DataError`` where detector and data differ in their classes.
+    with the number of images done and the total. ``readers`` threads read and resize pictures ahead; the latency then
+    does not include resizing. Raises ``DataError`` if detector and data have different classes.
     """
-    theirs = (detector.classes, detector.category_ids)
-    if detector.classes is not None and theirs != (dataset.classes, dataset.category_ids):
-        raise DataError(
-            f"the detector was trained to find {_names(detector.classes)}, and {dataset.name} ({dataset.split}) has "
-            f"{_names(dataset.classes)}, or numbers them otherwise: these weights were trained on other data"
-        )
-    classes = detector.config.model.num_classes
-    if classes != len(dataset.classes):
-        raise DataError(
-            f"the detector knows {classes} classes and {dataset.name} ({dataset.split}) has {len(dataset.classes)}: "
-            "these weights were trained on other data"
-        )
+    _check_classes(detector, dataset)
     results, seconds, views = [], [], []
     for index, (image, inputs) in enumerate(_pictures(detector, dataset, config, readers)):
         found, spent = _examine(detector, dataset, index, config, image, inputs)
@@ -143,11 +129,24 @@ def evaluate(
         metrics = {**evaluation.metrics, **corner_metrics(matches, len(dataset.classes))}
         evaluation = replace(evaluation, metrics=metrics, corner_matches=matches)
     if config.testing.error_types:
-        evaluation = replace(evaluation, metrics={**evaluation.metrics, **error_types(dataset, results)})
-    if config.testing.measure_step:
-        evaluation = replace(evaluation, step_latency=step_latency(detector, dataset, config))
-        evaluation = replace(evaluation, step_memory=step_memory(detector, dataset, config))
+        costs = error_types(dataset, results, evaluation.box_matching)
+        evaluation = replace(evaluation, metrics={**evaluation.metrics, **costs})
     return evaluation
+
+
+def _check_classes(detector: Detector, dataset: DetectionDataset) -> None:
+    data = f"{dataset.name} ({dataset.split})"
+    advice = "these weights were trained on other data"
+    theirs = (detector.classes, detector.category_ids)
+    if detector.classes is not None and theirs != (dataset.classes, dataset.category_ids):
+        raise DataError(
+            f"the detector was trained to find {_names(detector.classes)}, but {data} has {_names(dataset.classes)}, "
+            f"or numbers them differently: {advice}"
+        )
+    classes = detector.config.model.num_classes
+    if classes != len(dataset.classes):
+        known = count(classes, "class", "classes")
+        raise DataError(f"the detector knows {known} and {data} has {len(dataset.classes)}: {advice}")
 
 
 def _names(classes: Sequence[str]) -> str:
@@ -155,7 +154,7 @@ def _names(classes: Sequence[str]) -> str:
 
 
 def detect_all(detector: Detector, dataset: DetectionDataset, config: Config) -> Iterator[Detections]:
-    """Yield the ``Detections`` of each image of ``dataset``, in order."""
+    """Yield the ``Detections`` of each image of ``dataset``, in order, with original pixel coordinates."""
     for index, (image, inputs) in enumerate(_pictures(detector, dataset, config, 0)):
         yield _examine(detector, dataset, index, config, image, inputs)[0].detections
 
@@ -163,11 +162,11 @@ def detect_all(detector: Detector, dataset: DetectionDataset, config: Config) ->
 def _pictures(
     detector: Detector, dataset: DetectionDataset, config: Config, readers: int
 ) -> Iterator[tuple[npt.NDArray[np.uint8], Inputs | None]]:
-    """Yield the data set's pictures in order, with their inputs where ``readers`` threads make them ahead."""
+    """Yield the data set's pictures in order, with their inputs if ``readers`` threads prepare them ahead."""
 
-    def made(index: int) -> tuple[npt.NDArray[np.uint8], Inputs]:
+    def read_ahead(index: int) -> tuple[npt.NDArray[np.uint8], Inputs]:
         image = dataset.read(index)
-        return image, inputs_of(image, config, detector.total_stride, detector.output_stride)
+        return image, prepare_inputs(image, config, detector.total_stride, detector.output_stride)
 
     if readers < 1:
         for index in range(len(dataset)):
@@ -176,7 +175,7 @@ def _pictures(
     with ThreadPoolExecutor(readers) as pool:
         waiting: deque[Future[tuple[npt.NDArray[np.uint8], Inputs]]] = deque()
         for index in range(len(dataset)):
-            waiting.append(pool.submit(made, index))
+            waiting.append(pool.submit(read_ahead, index))
             if len(waiting) > 2 * readers:
                 yield waiting.popleft().result()
         while waiting:
@@ -191,7 +190,7 @@ def _examine(
     image: npt.NDArray[np.uint8],
     inputs: Inputs | None,
 ) -> tuple[Examined, float]:
-    """Return what is found in a picture of the data set, and the seconds it took after the picture was read."""
+    """Run the test path on one image of the data set. Return the result and its time in seconds, without reading."""
     record = dataset.records[index]
     with testing_mode(detector):
         began = time.perf_counter()
@@ -206,25 +205,13 @@ def _examine(
 def coco_evaluation(
     dataset: DetectionDataset, results: Sequence[dict[str, Any]], backend: Backend = "pycocotools"
 ) -> Evaluation:
-    """Return the COCO evaluation of ``results`` (COCO's result format) on ``dataset``'s boxes, crowds ignored.
+    """Return the COCO evaluation of ``results`` (COCO's result format) on ``dataset``'s boxes, ignoring crowds.
 
-    Small, medium and large are divided at ``dataset.area_bands``. Both backends give the same numbers.
+    Small, medium and large are divided at ``dataset.area_bands``. Both backends give the same numbers. Raises
+    ``ValueError`` as :func:`match_boxes` does.
     """
-    run = _matched(dataset, list(results), backend)
-    with contextlib.redirect_stdout(io.StringIO()):
-        run.accumulate()
-    precision, recall = np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
-    ious = np.linspace(0.5, 0.95, 10)
-    metrics = {"AP": _mean(precision[:, :, :, 0, -1])}
-    for percent in (50, 60, 70, 75, 80, 90):
-        at = int(np.argmin(np.abs(ious - percent / 100)))
-        metrics[f"AP{percent}"] = _mean(precision[at, :, :, 0, -1])
-    for band, name in enumerate(("APs", "APm", "APl"), start=1):
-        metrics[name] = _mean(precision[:, :, :, band, -1])
-    for column, limit in enumerate(MAX_DETECTIONS):
-        metrics[f"AR{limit}"] = _mean(recall[:, :, 0, column])
-    for band, name in enumerate(("ARs", "ARm", "ARl"), start=1):
-        metrics[name] = _mean(recall[:, :, band, -1])
+    matching = _match(dataset, results, backend)
+    precision, recall = matching.accumulated()
     per_class = {
         name: {
             "AP": _mean(precision[:, :, k, 0, -1]),
@@ -234,80 +221,69 @@ def coco_evaluation(
         for k, name in enumerate(dataset.classes)
     }
     return Evaluation(
-        metrics={name: metrics[name] for name in METRICS},
+        metrics=_metrics(precision, recall),
         per_class=per_class,
         images=len(dataset),
         area_bands=dataset.area_bands,
         results=list(results),
-        ap_by_iou=tuple(_mean(precision[at, :, :, 0, -1]) for at in range(len(ious))),
+        box_matching=matching,
+        ap_by_iou=tuple(_mean(precision[at, :, :, 0, -1]) for at in range(len(IOUS))),
         precision={
             percent: tuple(_mean(row) for row in precision[at, :, :, 0, -1]) for percent, at in ((50, 0), (75, 5))
         },
     )
 
 
-def error_types(dataset: DetectionDataset, results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return what AP50 would gain if errors of a type were mended, by :data:`ERROR_TYPES`, as fractions.
+def _metrics(precision: npt.NDArray[np.float64], recall: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Return the metrics of :data:`METRICS` from COCO's precision and recall; see ``BoxMatching.accumulated``."""
+    metrics = {"AP": _mean(precision[:, :, :, 0, -1])}
+    for percent in (50, 60, 70, 75, 80, 90):
+        at = int(np.argmin(np.abs(IOUS - percent / 100)))
+        metrics[f"AP{percent}"] = _mean(precision[at, :, :, 0, -1])
+    for band, name in enumerate(("APs", "APm", "APl"), start=1):
+        metrics[name] = _mean(precision[:, :, :, band, -1])
+    for column, limit in enumerate(MAX_DETECTIONS):
+        metrics[f"AR{limit}"] = _mean(recall[:, :, 0, column])
+    for band, name in enumerate(("ARs", "ARm", "ARl"), start=1):
+        metrics[name] = _mean(recall[:, :, band, -1])
+    return {name: metrics[name] for name in METRICS}
+
+
+def _match(dataset: DetectionDataset, results: Sequence[dict[str, Any]], backend: Backend) -> BoxMatching:
+    return match_boxes(
+        dataset.ground_truth(),
+        results,
+        area_bands=dataset.area_bands,
+        # labels are in the order of dataset.category_ids, and so must be the class axis
+        category_ids=dataset.category_ids,
+        backend=backend,
+    )
+
+
+def error_types(
+    dataset: DetectionDataset, results: Sequence[dict[str, Any]], matching: BoxMatching | None = None
+) -> dict[str, float]:
+    """Return how much AP50 would gain without the errors of each type, by :data:`ERROR_TYPES`, as fractions.
 
     The types are TIDE's (Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", 2020), at an
-    IoU of 0.5, with 0.1 dividing localisation from background: a wrong class, a shifted box, both, a duplicate,
-    background, a missed object; beside them all false positives and all false negatives. They do not add up to what
-    is missing to 1. ``results`` are in COCO's result format; objects of all sizes count, crowds are ignored, and the
-    mean is over classes that have objects, as in :func:`coco_evaluation`. All are NaN where there is no object.
+    IoU of 0.5, with 0.1 separating localisation from background: a wrong class, a shifted box, both, a duplicate,
+    background, a missed object; also all false positives and all false negatives. The gains do not add up to 1 - AP50.
+    ``results`` are in COCO's result format, and ``matching``, if given and made by hotcoco, saves matching them again.
+    Objects of all sizes count, crowds are ignored, and the mean is over classes that have objects, as in
+    :func:`coco_evaluation`. All values are NaN if there are no objects.
 
-    Where every object of a class is missed, Miss and FN gain nothing from that class: what is left of it once they are
-    mended has no object, and its AP stays 0 (the authors' tool drops such a class from the mean).
+    If every object of a class is missed, Miss and FN gain nothing from that class: without the missed objects it has
+    no object left, and its AP stays 0. (The authors' tool drops such a class from the mean.)
     """
     if not any(len(record.boxes) for record in dataset.records):
         return dict.fromkeys(ERROR_TYPES, math.nan)
-    found = _matched(dataset, list(results), "hotcoco").tide_errors(pos_thr=0.5, bg_thr=0.1)["delta_ap"]
-    return {metric: float(found[name]) for metric, name in zip(ERROR_TYPES, _TIDE_TYPES, strict=True)}
-
-
-def _matched(dataset: DetectionDataset, results: list[dict[str, Any]], backend: Backend) -> Any:
-    """Return the backend's COCOeval over ``results``, detections matched to objects and nothing accumulated yet.
-
-    Accumulated, it holds COCO's precision [IoU, recall, class, area, limit] and recall [IoU, class, area, limit]; -1
-    is none.
-    """
-    if backend == "pycocotools":
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    elif backend == "hotcoco":
-        from hotcoco import COCO, COCOeval
-    else:
-        raise ValueError(f"there is no evaluation backend {backend!r}; use pycocotools or hotcoco")
-
-    truth = dataset.ground_truth()
-    # both print to standard output as they go
-    with contextlib.redirect_stdout(io.StringIO()):
-        if backend == "pycocotools":
-            gt = COCO()
-            gt.dataset = truth
-            gt.createIndex()
-        else:
-            gt = COCO(truth)
-        if results:
-            # copies: pycocotools writes into what it is given
-            dt = gt.loadRes([dict(result) for result in results])
-        elif backend == "pycocotools":
-            # loadRes looks at the first result
-            dt = COCO()
-            dt.dataset = {**truth, "annotations": []}
-            dt.createIndex()
-        else:
-            dt = COCO({**truth, "annotations": []})
-        run = COCOeval(gt, dt, "bbox")
-        small, medium = dataset.area_bands
-        run.params.areaRng = [[0, 1e10], [0, small], [small, medium], [medium, 1e10]]
-        run.params.maxDets = list(MAX_DETECTIONS)
-        # labels are in the order of dataset.category_ids, and so must be the class axis
-        run.params.catIds = list(dataset.category_ids)
-        run.evaluate()
-    return run
+    if matching is None or matching.backend != "hotcoco":
+        matching = _match(dataset, results, "hotcoco")
+    gains = matching.ap50_gains()
+    return {metric: float(gains[name]) for metric, name in zip(ERROR_TYPES, _TIDE_TYPES, strict=True)}
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float:
-    """Return the mean of what was measured, NaN where nothing was."""
+    """Return the mean of the measured values, those above -1; NaN if there are none."""
     measured = values[values > -1]
     return float(measured.mean()) if measured.size else math.nan

@@ -1,4 +1,4 @@
-"""What a detector reports for one photograph."""
+"""The boxes that a detector reports for one photograph."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cornernet.data.images import DataError, read_image
 from cornernet.drawing.boxes import draw_boxes
+from cornernet.progress import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ __all__ = ["Detections"]
 
 
 def _column(name: str, values: ArrayLike, dtype: type, width: int | None) -> NDArray[Any]:
-    """``values`` as an array [N] or [N, width] of ``dtype`` that nobody writes to, or a ``ValueError``."""
+    """Return ``values`` as a read-only array [N] or [N, width] of ``dtype``, or raise ``ValueError``."""
     array = np.array(values)
     if array.size == 0 and array.ndim <= 2:
         array = array.reshape((0,) if width is None else (0, width))
@@ -39,13 +40,18 @@ def _column(name: str, values: ArrayLike, dtype: type, width: int | None) -> NDA
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Detections:
-    """Boxes of one photograph, best first.
+    """The boxes of one photograph, best first.
 
-    ``boxes`` [N, 4] float32, x1 y1 x2 y2 in pixels of the original photograph, whose top-left corner is (0, 0);
-    ``scores`` [N] float32; ``labels`` [N] int64, indices into ``classes``. ``classes`` are names, ``category_ids``
-    the numbers that the data set calls them by (COCO's have gaps), ``image_id`` the data set's number or name of the
-    photograph, ``size`` its (height, width). The arrays are copied, and read-only. Raises ``ValueError`` for shapes
-    that do not fit, for a label outside ``classes`` or ``category_ids``, and for whole numbers that are not.
+    * ``boxes`` [N, 4] float32: x1 y1 x2 y2 in pixels of the original photograph, whose top-left corner is (0, 0).
+    * ``scores`` [N] float32.
+    * ``labels`` [N] int64: indices into ``classes``.
+    * ``classes``: the names of the classes.
+    * ``category_ids``: the data set's numbers of the classes (COCO's have gaps).
+    * ``image_id``: the data set's number or name of the photograph.
+    * ``size``: the photograph's (height, width).
+
+    The arrays are copied and read-only. Raises ``ValueError`` for shapes that do not fit together, for a label outside
+    ``classes`` or ``category_ids``, and for labels that are not whole numbers.
     """
 
     boxes: NDArray[np.float32]
@@ -61,7 +67,7 @@ class Detections:
             object.__setattr__(self, name, _column(name, getattr(self, name), dtype, width))
         if not len(self.boxes) == len(self.scores) == len(self.labels):
             raise ValueError(
-                f"Detections need as many boxes ({len(self.boxes)}) as scores ({len(self.scores)}) "
+                f"Detections must have equal numbers of boxes ({len(self.boxes)}), scores ({len(self.scores)}) "
                 f"and labels ({len(self.labels)})"
             )
         for name, kind in (("classes", "name"), ("category_ids", "category id")):
@@ -71,7 +77,8 @@ class Detections:
             object.__setattr__(self, name, tuple(known))
             outside = self.labels[(self.labels < 0) | (self.labels >= len(known))]
             if len(outside):
-                raise ValueError(f"label {outside[0]} has no {kind}: Detections.{name} has {len(known)} entries")
+                entries = count(len(known), "entry", "entries")
+                raise ValueError(f"label {outside[0]} has no {kind}: Detections.{name} has {entries}")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -82,7 +89,7 @@ class Detections:
             photograph.append(f"{self.size[1]}x{self.size[0]} pixels")
         shown = 5
         best = np.argsort(-self.scores, kind="stable")
-        counted = "no box" if not len(self) else f"{len(self)} box{'es' if len(self) > 1 else ''}"
+        counted = count(len(self), "box", "boxes") if len(self) else "no box"
         lines = [f"Detections: {', '.join([counted, *photograph])}"]
         for i in best[:shown]:
             x1, y1, x2, y2 = (f"{value:.1f}" for value in self.boxes[i])
@@ -92,23 +99,23 @@ class Detections:
         return "\n".join(lines)
 
     def name_of(self, label: int) -> str:
-        """Return the name of a class, or 'class 3' where names are not known."""
+        """Return the name of a class, or for example 'class 3' if the names are unknown."""
         return f"class {label}" if self.classes is None else self.classes[label]
 
     def category_of(self, label: int) -> int:
-        """Return the data set's number of a class; label + 1, as the authors count, where it is not known."""
+        """Return the data set's number of a class; if it is unknown, label + 1, as the authors count."""
         return label + 1 if self.category_ids is None else self.category_ids[label]
 
     def filter(self, min_score: float) -> Detections:
-        """Return the boxes whose score is ``min_score`` or more, in the same order."""
+        """Return the boxes with a score of at least ``min_score``, in the same order."""
         kept = self.scores >= min_score
         return replace(self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept])
 
     def to_coco(self, image_id: int | str | None = None, decimals: int | None = None) -> list[dict[str, Any]]:
         """Return COCO result dicts: image_id, category_id, bbox [x, y, width, height] and score.
 
-        ``image_id`` defaults to the detections' own; ``ValueError`` where neither is given. Numbers are in full
-        precision; ``decimals=2`` rounds them as the authors' result files do, which costs AP a little.
+        ``image_id`` defaults to the detections' own. Raises ``ValueError`` if neither is given. Numbers have full
+        precision by default. ``decimals=2`` rounds them as in the authors' result files, which costs a little AP.
         """
         image_id = self.image_id if image_id is None else image_id
         if image_id is None:
@@ -130,7 +137,7 @@ class Detections:
         ]
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return a data frame, a row a box: image_id (where known), x1, y1, x2, y2, score, label, class."""
+        """Return a data frame with one row per box: image_id (if known), x1, y1, x2, y2, score, label, class."""
         import pandas as pd
 
         columns: dict[str, Any] = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T, strict=True))
@@ -142,9 +149,9 @@ class Detections:
         return frame
 
     def to_supervision(self) -> Any:
-        """Return these boxes as ``supervision.Detections``, with the names of their classes in ``data["class_name"]``.
+        """Return these boxes as ``supervision.Detections``, with class names in ``data["class_name"]``.
 
-        Raises ``ImportError`` that names the extra where ``supervision`` is not installed.
+        Raises ``ImportError`` that names the extra to install if ``supervision`` is missing.
         """
         try:
             import supervision
@@ -159,7 +166,7 @@ class Detections:
         )
 
     def _photograph(self) -> NDArray[np.uint8] | None:
-        """The photograph, where ``image_id`` is the path of a file that can be read."""
+        """Return the photograph if ``image_id`` is the path of a readable image, else None."""
         if not isinstance(self.image_id, str):
             return None
         try:
@@ -168,14 +175,14 @@ class Detections:
             return None
 
     def _repr_png_(self) -> bytes | None:
-        """What a notebook shows: the photograph with the boxes of score 0.3 or more; None where it is not at hand."""
+        """Return what a notebook shows: the photograph with boxes scoring at least 0.3; None if it cannot be read."""
         image = self._photograph()
         if image is None:
             return None
         return bytes(cv2.imencode(".png", self.filter(0.3).plot(image))[1])
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the drawn photograph, where it is at hand, and a table of the best ten boxes."""
+        """Return what a notebook shows: the photograph with its boxes, if it can be read, and the ten best boxes."""
         head, *_ = repr(self).split("\n", 1)
         parts = [f"<p>{html.escape(head)}</p>"]
         picture = self._repr_png_()
@@ -201,13 +208,13 @@ class Detections:
     ) -> NDArray[np.uint8]:
         """Return a copy of the photograph with the boxes drawn on it, the best on top: ``filter(0.3).plot(image)``.
 
-        ``image`` is the original, uint8 [H, W, 3] BGR, and so is the result; a tiny picture is enlarged by a whole
-        factor so that names can be read. ``colours`` are BGR, by label, the project's palette by default. Raises
-        ``ValueError`` for a picture of another kind or of another size than ``size``.
+        ``image`` is the original, uint8 [H, W, 3] BGR, and so is the result. A small picture is enlarged by a whole
+        factor so that names are readable. ``colours`` are BGR, indexed by label, and default to the project's palette.
+        Raises ``ValueError`` if the array is not such a picture or its size is not ``size``.
         """
         if self.size is not None and tuple(image.shape[:2]) != tuple(self.size):
             raise ValueError(
-                f"the boxes are in pixels of a photograph of {self.size[1]}x{self.size[0]}; "
+                f"the boxes belong to a photograph of {self.size[1]}x{self.size[0]}; "
                 f"this one is {image.shape[1]}x{image.shape[0]}"
             )
         return draw_boxes(image, self.boxes, self.labels, self.scores, self.classes, colours=colours)

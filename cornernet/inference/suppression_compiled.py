@@ -1,9 +1,9 @@
-"""(Soft) suppression of all classes at once, with the bits of ``postprocess.soft_nms`` class by class.
+"""(Soft) suppression of all classes at once, bit-identical to ``suppression.soft_nms`` run class by class.
 
-Overlaps and factors are those of boxes as they were found, since a merged box is never compared again; so they are
-computed beforehand, for the boxes that are likely to be picked, and for more of them when one is picked that was not
-expected. Exponentials stay numpy's, and sums of merging are taken by the same calls over the same arrays, for the boxes
-that are reported alone: no result differs in a bit.
+A merged box is never compared again, so overlaps and factors depend only on the original boxes. They are computed in
+advance for the boxes that are likely to be picked, and extended when another box is picked. To keep results
+bit-identical, exponentials are numpy's, and merging makes the same calls on the same arrays, but only for the boxes
+that are reported.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ __all__ = ["MOST_PAIRS", "Picks", "pick_all"]
 Rows = NDArray[np.float32]
 
 MOST_PAIRS = 1 << 22
-"""Pairs of a box that may be picked and another of its class, over all classes, up to which this is done (16 MB each of
-two tables)."""
+"""Limit on the number of pairs of a likely pick and a box of its class, over all classes (two tables of 16 MB each)."""
 
 
 class Picks:
-    """What survives of N rows of C classes, class by class, in the order of picking.
+    """The survivors among N rows of C classes, class by class, in the order of picking.
 
-    ``rows`` [M] are indices of the input, ``scores`` [M] those at the time of picking, ``labels`` [M].
+    ``rows`` [M] are indices into the input, ``scores`` [M] the scores when picked, ``labels`` [M] the classes.
     """
 
     def __init__(self, rows: NDArray[np.int64], scores: Rows, labels: NDArray[np.int64]) -> None:
@@ -36,7 +35,7 @@ class Picks:
         self._order: NDArray[np.int64] = rows
 
     def others(self, pick: int) -> tuple[NDArray[np.int64], Rows, Rows]:
-        """Return the rows that were left beside a pick, in their order then, their overlaps and factors."""
+        """Return the rows that were left when a pick was made, in their order then, with overlaps and factors."""
         assert self._tables is not None
         local, begin, left, overlaps, factors = self._tables
         here = left[begin[pick] : begin[pick + 1]]
@@ -50,15 +49,16 @@ def pick_all(
     labels: NDArray[np.int64],
     factor: Callable[[Rows], Rows],
     floor: np.float32,
-    one: np.float32,
+    pixel_extent: np.float32,
     max_picks: int,
     merging: bool,
 ) -> Picks | None:
-    """Return the picks among ``rows`` [N, 7], as ``soft_nms`` makes them; None where there are too many pairs.
+    """Return the picks among ``rows`` [N, 7], as ``soft_nms`` makes them.
 
-    ``factor`` gives what scores are multiplied by from overlaps; ``floor`` is the score under which an overlapping box
-    is discarded; ``one`` is 1 where the IoU counts pixels, 0 if not; ``max_picks`` stops each class. ``merging`` keeps
-    what :meth:`Picks.others` needs. None too where a number is not finite.
+    ``factor`` maps overlaps to the factors of scores. An overlapping box is discarded if its score falls below
+    ``floor``. ``pixel_extent`` is added to widths and heights: 1 if coordinates are pixels, 0 if they are points. Each
+    class stops after ``max_picks``. ``merging`` keeps what :meth:`Picks.others` needs. Returns None if there are more
+    than :data:`MOST_PAIRS` pairs or a number is not finite.
     """
     order = np.argsort(labels, kind="stable")
     classes, sizes = np.unique(labels, return_counts=True)
@@ -67,7 +67,7 @@ def pick_all(
         return None
     boxes, state = np.ascontiguousarray(rows[order, :4]), _State(np.ascontiguousarray(rows[order, 4]), starts)
     likely = np.concatenate([state.likely(group, max_picks) for group in range(len(classes))])
-    tables = _Tables(boxes, starts, one, factor)
+    tables = _Tables(boxes, starts, pixel_extent, factor)
     limits = np.minimum(sizes, max_picks)
     picked = np.empty(int(limits.sum()), np.int64)
     scores = np.empty(len(picked), np.float32)
@@ -94,17 +94,17 @@ def pick_all(
 
 
 class _State:
-    """Where the picks of each class have come to. Of a class, the boxes picked come first, then the ``live`` ones."""
+    """The progress of each class. The picked boxes of a class come first, then the ``live`` ones."""
 
     def __init__(self, given: Rows, starts: NDArray[np.int64]) -> None:
         self.starts, self.scores = starts, given.copy()
         sizes = np.diff(starts)
         self.order = np.arange(len(given)) - np.repeat(starts[:-1], sizes)
-        """Of the boxes of a class, counted from its first."""
+        """Indices of boxes, counted from the first box of their class."""
         self.live, self.done = sizes.copy(), np.zeros(len(sizes), np.int64)
 
     def likely(self, group: int, max_picks: int) -> NDArray[np.int64]:
-        """Return the boxes of a class with the best scores of those left: all, where there are not many more."""
+        """Return the boxes of a class with the best remaining scores, or all remaining ones if they are few."""
         first = self.starts[group]
         here = np.arange(first + self.done[group], first + self.live[group])
         if len(here) > 2 * max_picks:
@@ -114,23 +114,28 @@ class _State:
 
 
 class _Tables:
-    """Overlaps and factors of boxes with all of their class; ``line`` says where those of a box begin, or -1."""
+    """Overlaps and factors of boxes with all boxes of their class.
 
-    def __init__(self, boxes: Rows, starts: NDArray[np.int64], one: np.float32, factor: Callable[[Rows], Rows]) -> None:
-        self.boxes, self.starts, self.one, self.factor = boxes, starts, one, factor
+    ``line`` gives the start of a box's entries, or -1 if they have not been computed.
+    """
+
+    def __init__(
+        self, boxes: Rows, starts: NDArray[np.int64], pixel_extent: np.float32, factor: Callable[[Rows], Rows]
+    ) -> None:
+        self.boxes, self.starts, self.pixel_extent, self.factor = boxes, starts, pixel_extent, factor
         self.groups = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
         self.line = np.full(len(boxes), -1, np.int64)
         self.overlaps = self.factors = np.empty(0, np.float32)
 
     def extend(self, rows: NDArray[np.int64]) -> bool:
-        """Add the overlaps of ``rows``; return whether there was room for them."""
+        """Add the overlaps of ``rows`` and return True, or return False if that would exceed the limit."""
         sizes = np.diff(self.starts)[self.groups[rows]]
         ends = len(self.overlaps) + np.cumsum(sizes)
         if len(rows) and ends[-1] > MOST_PAIRS:
             return False
         self.line[rows] = ends - sizes
         more = np.empty(int(sizes.sum()), np.float32)
-        _overlaps_of(rows, self.groups, self.boxes, self.starts, self.one, more)
+        _overlaps_of(rows, self.groups, self.boxes, self.starts, self.pixel_extent, more)
         self.overlaps = np.concatenate([self.overlaps, more])
         self.factors = np.concatenate([self.factors, np.asarray(self.factor(more), np.float32)])
         return True
@@ -142,21 +147,21 @@ def _overlaps_of(
     groups: NDArray[np.int64],
     boxes: Rows,
     starts: NDArray[np.int64],
-    one: np.float32,
+    pixel_extent: np.float32,
     out: Rows,
 ) -> None:
-    """Write the IoU of each of ``rows`` with every box of its class, one after the other; 0 where they do not touch."""
+    """Write to ``out`` the IoU of each of ``rows`` with every box of its class; 0 where they do not touch."""
     zero = np.float32(0)
     at = 0
     for i in rows:
         x1, y1, x2, y2 = boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3]
-        area = (x2 - x1 + one) * (y2 - y1 + one)
+        area = (x2 - x1 + pixel_extent) * (y2 - y1 + pixel_extent)
         for j in range(starts[groups[i]], starts[groups[i] + 1]):
-            width = min(x2, boxes[j, 2]) - max(x1, boxes[j, 0]) + one
-            height = min(y2, boxes[j, 3]) - max(y1, boxes[j, 1]) + one
+            width = min(x2, boxes[j, 2]) - max(x1, boxes[j, 0]) + pixel_extent
+            height = min(y2, boxes[j, 3]) - max(y1, boxes[j, 1]) + pixel_extent
             shared = max(width, zero) * max(height, zero)
             if shared > zero:
-                union = (boxes[j, 2] - boxes[j, 0] + one) * (boxes[j, 3] - boxes[j, 1] + one)
+                union = (boxes[j, 2] - boxes[j, 0] + pixel_extent) * (boxes[j, 3] - boxes[j, 1] + pixel_extent)
                 union += area
                 union -= shared
                 shared = shared / union
@@ -184,9 +189,9 @@ def _pick(
     begin: NDArray[np.int64],
     left: NDArray[np.int32],
 ) -> int:
-    """Pick class by class from ``group`` on; see :func:`pick_all`.
+    """Pick class by class, starting with ``group``; see :func:`pick_all`.
 
-    Returns the class in which a box comes first whose overlaps are not there yet, or the number of classes at the end.
+    Returns the number of classes when done, or the class in which the next pick has no overlaps yet.
     """
     total = all_done.sum()
     while group < len(starts) - 1:

@@ -1,4 +1,4 @@
-"""The checkpoints of a training run: a folder each, there whole or not at all, and read only as it was written.
+"""The checkpoints of a training run: one folder each, complete or absent, and read only if unchanged.
 
 ::
 
@@ -6,9 +6,9 @@
     checkpoints/step-N/training.pt         optimiser and scaler: tensors and plain values, read without running code
     checkpoints/step-N/contents.json       the iteration, what was trained on, and the sha256 of both files
 
-The newest is the one that counts. A crash while one is written leaves the one before it, and one while that is removed
-leaves the newer; what else lies in the folder is let alone. Digests are there because a file that a disk or a copy has
-damaged may well be readable: its numbers would be others, and nothing would say so.
+Only the newest counts. A crash while one is being written leaves the previous one. A crash while the previous one is
+being removed leaves the newer one. Other files in the folder are not touched. The digests are there because a file that
+a disk or a copy has damaged may still be readable: training would continue with wrong numbers, and nobody would notice.
 """
 
 from __future__ import annotations
@@ -26,10 +26,21 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from cornernet.data.images import DataError
 from cornernet.files import sync
+from cornernet.training.errors import NotFiniteError
+from cornernet.training.step import TrainStep
 from cornernet.weights.checkpoints import CheckpointError
 
-__all__ = ["RunCheckpoint", "newest", "read_checkpoint", "tidy", "write_checkpoint"]
+__all__ = [
+    "RunCheckpoint",
+    "load_newest",
+    "newest",
+    "read_checkpoint",
+    "remove_others",
+    "require_finite_weights",
+    "write_checkpoint",
+]
 
 WEIGHTS, REST, CONTENTS = "model.safetensors", "training.pt", "contents.json"
 
@@ -38,19 +49,19 @@ _PARTIAL = re.compile(r"\.step-\d+\.partial")
 
 
 class RunCheckpoint(NamedTuple):
-    """What a run goes on from."""
+    """The state that a run resumes from."""
 
     iteration: int
     """Finished iterations."""
     weights: dict[str, Tensor]
     rest: dict[str, Any]
-    """State of the optimiser and of the scaler, as given to :func:`write_checkpoint`."""
+    """The state of the optimiser and of the scaler, as given to :func:`write_checkpoint`."""
     data: str
-    """What was trained on (``DetectionDataset.outline``)."""
+    """Identifies the training data (``DetectionDataset.quick_fingerprint``)."""
 
 
 def newest(folder: Path) -> Path | None:
-    """Return the checkpoint with the most iterations in a run's ``checkpoints``, or None without any."""
+    """Return the checkpoint with the most iterations in a run's ``checkpoints``, or None if there is no checkpoint."""
     found = {int(match[1]): path for path in folder.glob("step-*") if (match := _STEP.fullmatch(path.name))}
     return found[max(found)] if found else None
 
@@ -58,17 +69,17 @@ def newest(folder: Path) -> Path | None:
 def write_checkpoint(
     folder: Path, iteration: int, weights: Mapping[str, Tensor], rest: Mapping[str, Any], data: str
 ) -> None:
-    """Write a checkpoint into a run's ``checkpoints`` beside the last one, then remove the last one.
+    """Write a checkpoint into a run's ``checkpoints``, beside the previous one, then remove the previous one.
 
-    One of as many iterations is left as it is: a run has been in that state once, and nothing else lies there. Raises
-    ``OSError`` where it cannot be written, on a full disk for example; nothing of it is left then, and the last one is
-    as it was.
+    A checkpoint of the same iteration is left as it is: the run was in that state before, and the folder holds no other
+    run. Raises ``OSError`` if it cannot be written, for example because the disk is full; then nothing of it is left,
+    and the previous one is unchanged.
     """
     folder.mkdir(exist_ok=True)
     partial, final = folder / f".step-{iteration:07d}.partial", folder / f"step-{iteration:07d}"
     shutil.rmtree(partial, ignore_errors=True)
     if final.exists():
-        tidy(folder, final)
+        remove_others(folder, final)
         return
     try:
         partial.mkdir()
@@ -81,27 +92,27 @@ def write_checkpoint(
             sync(path)
         partial.rename(final)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        # it is of no use, and its room may be what is lacking
+        # an unfinished checkpoint is useless, and the disk may be full
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError):
             raise
-        # neither torch nor safetensors tells of a full disk as an OSError
-        raise OSError(f"{final} cannot be written: {error}") from error
+        # neither torch nor safetensors reports a full disk as an OSError
+        raise OSError(f"cannot write {final}: {error}") from error
     sync(folder)
-    tidy(folder, final)
+    remove_others(folder, final)
 
 
-def tidy(folder: Path, keep: Path) -> None:
-    """Remove the other checkpoints of a run's ``checkpoints``, and what crashes left of some."""
+def remove_others(folder: Path, keep: Path) -> None:
+    """Remove all checkpoints but one from a run's ``checkpoints``, and unfinished ones that crashes left."""
     for path in folder.glob("*step-*"):
         if path != keep and (_STEP.fullmatch(path.name) or _PARTIAL.fullmatch(path.name)):
             shutil.rmtree(path)
 
 
 def read_checkpoint(path: Path) -> RunCheckpoint:
-    """Read one checkpoint, tensors on the CPU. Nothing pickled is executed.
+    """Read one checkpoint, with tensors on the CPU. Nothing pickled is executed.
 
-    Raises :class:`CheckpointError` for one that is not as it was written: cut short, changed, or put together from two.
+    Raises :class:`CheckpointError` if it differs from what was written: truncated, changed, or mixed from two.
     """
     match = _STEP.fullmatch(path.name)
     try:
@@ -110,17 +121,50 @@ def read_checkpoint(path: Path) -> RunCheckpoint:
         contents = json.loads((path / CONTENTS).read_text(encoding="utf-8"))
         for name in (WEIGHTS, REST):
             if _digest(path / name) != contents["sha256"][name]:
-                raise ValueError(f"{name} is not what was written: the file is damaged")
+                raise ValueError(f"{name} differs from what was written; the file is damaged")
         weights = safetensors.torch.load_file(path / WEIGHTS)
         rest = torch.load(path / REST, map_location="cpu", weights_only=True)
         for named, iteration in ((REST, int(rest["iteration"])), (CONTENTS, int(contents["iteration"]))):
             if iteration != int(match[1]):
-                raise ValueError(f"{named} is of iteration {iteration}")
+                raise ValueError(f"{named} belongs to iteration {iteration}")
         return RunCheckpoint(int(match[1]), weights, rest, contents["data"])
     except Exception as error:
         raise CheckpointError(
-            f"the checkpoint {path} cannot be read: {error}; remove it to start again from the beginning"
+            f"cannot read the checkpoint {path}: {error}; remove it to start again from the beginning"
         ) from error
+
+
+def load_newest(folder: Path, step: TrainStep, data: str) -> int:
+    """Load the newest checkpoint of a run's ``checkpoints`` into a step, and return its iteration; 0 if there is none.
+
+    ``data`` is the quick fingerprint of the training data. Raises :class:`CheckpointError` for a checkpoint that is
+    damaged or does not fit the model, and ``DataError`` if the data has changed: the result would be one of a mixture.
+    """
+    path = newest(folder)
+    if path is None:
+        return 0
+    found = read_checkpoint(path)
+    if found.data != data:
+        raise DataError(
+            f"the training data has changed since {path} was written, in its images or its boxes; restore the data, or "
+            "start a new run in another folder"
+        )
+    try:
+        step.detector.load_state_dict(found.weights)
+        step.load_state_dict(found.rest)
+    except Exception as error:
+        raise CheckpointError(
+            f"the checkpoint {path} does not fit the run: {error}; remove it to start again from the beginning"
+        ) from error
+    return found.iteration
+
+
+def require_finite_weights(state: Mapping[str, Tensor], done: int) -> None:
+    """Raise :class:`NotFiniteError` if a weight or a statistic is NaN or infinite after ``done`` iterations."""
+    broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise NotFiniteError(f"after iteration {done} weights are not finite ({broken[0]}{more})")
 
 
 def _digest(path: Path) -> str:

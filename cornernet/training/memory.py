@@ -18,11 +18,12 @@ __all__ = ["step_memory"]
 
 
 def step_memory(detector: Detector, dataset: DetectionDataset, config: Config) -> float:
-    """Return the most memory that tensors take at a time in a training step, in MiB (2^20 bytes).
+    """Return the peak memory of tensors in a training step, in MiB (2^20 bytes).
 
-    That is weights, gradients, Adam's moments, a batch, and what is kept for the way back, of a copy of ``detector``
-    that takes the steps of :func:`cornernet.training.timing.step_latency`. What a library takes beside tensors, and the
-    program itself, are not in it. Counted by torch's profiler on a CPU, by its allocator on a GPU.
+    This covers weights, gradients, Adam's moments, a batch, and the activations kept for the backward pass, of a copy
+    of ``detector`` that takes the steps of :func:`cornernet.training.timing.step_latency`. It does not cover the
+    program itself and what libraries allocate outside tensors. It is counted by torch's profiler on a CPU, by its
+    allocator on a GPU. Raises what ``step_latency`` raises.
     """
     device = next(detector.parameters()).device
     if device.type == "cuda":
@@ -43,5 +44,5 @@ def step_memory(detector: Detector, dataset: DetectionDataset, config: Config) -
 
 
 def _two_steps(detector: Detector, dataset: DetectionDataset, config: Config) -> None:
-    # in the first the optimiser has no moments yet
+    # Adam allocates its moments in the first step, so the second one is the larger
     step_latency(detector, dataset, config, warmup=1, steps=1)

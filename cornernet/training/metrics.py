@@ -1,19 +1,33 @@
-"""Reading metrics.jsonl, the numbers that a training run writes as it goes."""
+"""metrics.jsonl, the file to which a run adds a line of numbers as it trains: written, read and cut back."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_metrics"]
+from cornernet.files import atomic_write
+
+__all__ = ["append_metrics", "finite", "read_metrics", "truncate_metrics"]
+
+
+def append_metrics(path: Path, record: Mapping[str, Any]) -> None:
+    """Add one line to the file, in a single write. Raises an ``OSError`` that names the file."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a file of metrics, in its order; none where there is no file.
+    """Return the lines of the file in order; an empty list if there is no file.
 
-    A line that was cut short, by a machine that stopped, and what else is no line of a run, is left out.
+    Lines that are not records of an iteration are skipped, such as a last line that a crash cut short.
     """
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
@@ -22,3 +36,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             if isinstance(line, dict) and type(line.get("iteration")) is int:
                 lines.append(line)
     return lines
+
+
+def truncate_metrics(path: Path, done: int) -> None:
+    """Drop the lines after iteration ``done``, and a last line that was cut short: the run resumes from there."""
+    if path.exists():
+        atomic_write(path, "".join(json.dumps(line) + "\n" for line in read_metrics(path) if line["iteration"] <= done))
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the values with None in place of NaN and infinities, which JSON cannot hold."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -1,18 +1,18 @@
-"""The model that ships with the package, trained on generated ``shapes``: something to look at at once.
+"""The model that ships with the package, trained on generated ``shapes`` so that there is something to try at once.
 
-``cornernet detect --demo`` runs it, and ``--weights starter`` names it everywhere. It is made again by::
+``cornernet detect --demo`` runs it, and every command accepts ``--weights starter``. To train it again::
 
     python -m cornernet.training.starter --out runs/starter
 
-on one thread, a few minutes, resumable. It knows three drawn shapes and nothing of photographs: a demonstration, and
-no start for training. Its weights are stored in half precision, and computed with in single precision as any others.
+This takes a few minutes on one thread and can be resumed. The model knows three drawn shapes and no photographs. It is
+a demonstration, not a starting point for training. Its weights are stored in half precision; like all others, they are
+used in single precision.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +21,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from cornernet.checkout import revision
 from cornernet.config import Config
 from cornernet.config.recipes import recipe
 from cornernet.data.shapes import SHAPES_VERSION
@@ -40,7 +41,7 @@ EDITS: dict[str, object] = {
     "training.threads": 1,
     "training.device": "cpu",
 }
-"""What it changes: three times the pictures and the iterations, on one thread, where bits do not depend on a count."""
+"""The edits: three times the images and iterations, and one thread, because bits depend on the number of threads."""
 
 
 def starter_config() -> Config:
@@ -52,42 +53,39 @@ def starter_config() -> Config:
 
 
 def made_from(weights: Path = STARTER) -> dict[str, object]:
-    """Return how a starter model was made: recipe, edits, seed, revision, and its metrics on val."""
+    """Return how a starter model was made: recipe, edits, seed, revision, versions, and metrics on val."""
     with safetensors.safe_open(weights, framework="pt") as file:
         found: dict[str, object] = json.loads(file.metadata()["made"])
     return found
 
 
 def halve(source: Path, target: Path, made: dict[str, object]) -> None:
-    """Write the weights of ``source`` to ``target`` in half precision, with ``made`` in their metadata."""
+    """Write the weights in ``source`` to ``target`` in half precision, with ``made`` in the metadata.
+
+    Raises ``ValueError`` for a weight that half precision cannot represent.
+    """
     with safetensors.safe_open(source, framework="pt") as file:
-        # in half precision they are other weights than the digest is of
+        # the digest is that of the weights in single precision
         metadata = {name: text for name, text in file.metadata().items() if name != "sha256"}
         metadata["made"] = json.dumps(made)
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is not a mapping
     half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     broken = [key for key, value in half.items() if not torch.isfinite(value).all()]
     if broken:
-        raise ValueError(f"{source}: {broken[0]} does not fit into half precision")
+        raise ValueError(f"{source}: half precision cannot represent {broken[0]}")
     atomic_write(target, safetensors.torch.save(half, metadata))
-
-
-def _revision() -> str:
-    """The commit that this is run from, with ``+changes`` where files differ from it; unknown outside git."""
-    root = Path(__file__).resolve().parents[2]
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the starter model and write its weights."""
     parser = argparse.ArgumentParser(prog="python -m cornernet.training.starter", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/starter"), help="the run's folder; goes on with it")
-    parser.add_argument("--weights", type=Path, help="file to write; default: starter.safetensors in --out")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/starter"),
+        help="the folder of the run; an unfinished run there is resumed",
+    )
+    parser.add_argument("--weights", type=Path, help="the file to write; default: starter.safetensors in --out")
     arguments = parser.parse_args(argv)
     target = arguments.weights or arguments.out / STARTER.name
     evaluation = train(starter_config(), arguments.out, resume=True)
@@ -98,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "recipe": RECIPE,
         "edits": EDITS,
         "seed": EDITS["training.seed"],
-        "revision": _revision(),
+        "revision": revision(),
         "shapes_version": SHAPES_VERSION,
         "torch": torch.__version__,
         "metrics": {name: round(evaluation.metrics[name], 4) for name in ("AP", "AP50", "AP75")},

@@ -1,4 +1,4 @@
-"""Curves of a run for TensorBoard: an extra, ``pip install cornernet-lab[tensorboard]``."""
+"""The curves of a run in TensorBoard. Needs the extra: ``pip install cornernet-lab[tensorboard]``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["TensorBoardLog"]
 
 
 class TensorBoardLog:
-    """Writes the records of a run, as metrics.jsonl has them, below ``folder``; a context manager.
+    """Writes the lines of metrics.jsonl into ``folder`` for TensorBoard. A context manager; call it with each line.
 
-    Raises ``ConfigError`` where TensorBoard is not installed.
+    Raises ``ConfigError`` if TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -22,14 +22,14 @@ class TensorBoardLog:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ConfigError(
-                "TensorBoard is not installed: pip install cornernet-lab[tensorboard], or leave out --tensorboard"
+                "TensorBoard is not installed; run pip install cornernet-lab[tensorboard], or omit --tensorboard"
             ) from error
         self.folder = folder
         self.make: Any = SummaryWriter
         self.writer: Any = None
 
     def __call__(self, record: dict[str, Any]) -> None:
-        """Write the numbers of one record at its iteration. The folder is made with the first."""
+        """Write the numbers of one line at its iteration. The first one creates the folder."""
         if self.writer is None:
             self.writer = self.make(str(self.folder))
         for name, value in record.items():

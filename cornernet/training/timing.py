@@ -1,8 +1,9 @@
-"""How long a training step takes, and where the time of testing and of training goes."""
+"""How long a training step takes, and where the time of testing and training is spent."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import statistics
 import time
@@ -11,15 +12,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cornernet.config import Config
 from cornernet.data.images import DataError
 from cornernet.data.loader import Batch, TrainingSet, collate
 from cornernet.data.transforms import fit_image
-from cornernet.inference.detect import decode, network, prepare, restore, suppress, testing_mode
+from cornernet.inference.detect import decode, network, testing_mode
+from cornernet.inference.placement import prepare, to_photo
+from cornernet.inference.suppression import suppress
 from cornernet.model.detector import Detector
 from cornernet.model.heads.corner.head import CornerPooling
+from cornernet.training.devices import Processes
+from cornernet.training.step import Lap, TrainStep
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
@@ -27,56 +32,78 @@ if TYPE_CHECKING:
 __all__ = ["STAGES", "stage_latency", "step_latency", "step_stages", "training_step"]
 
 STAGES = ("read", "resize", "backbone", "pooling", "heads", "decode", "suppression")
-"""Of the test path. Pooling is the corner pooling modules, convolutions included; heads are the rest of the head."""
+"""Stages of the test path. ``pooling`` is the corner pooling modules with their convolutions, ``heads`` the rest of the
+head."""
+
+TakeStep = Callable[[Lap], None]
+"""Takes one training step, and calls its argument at the end of each stage."""
 
 
 def step_latency(
     detector: Detector, dataset: DetectionDataset, config: Config, warmup: int = 2, steps: int = 7
 ) -> float:
-    """Return the median time of a training step in milliseconds, over ``steps`` after ``warmup`` that do not count.
+    """Return the median time of a training step in milliseconds, over ``steps`` steps after ``warmup`` untimed ones.
 
-    A step is what ``config.training`` takes over one batch that is on the device already: forward, loss, backward,
-    clipping and the optimiser, with corners pooled by ``testing.pooling_impl``. It is taken by a copy of ``detector``,
-    whose weights, modes and gradients stay as they are. The batch is drawn from ``dataset`` as in training. Raises
-    ``ValueError`` for no steps and ``DataError`` for a picture that cannot be read.
+    The step is :class:`cornernet.training.step.TrainStep`, as ``config.training`` describes it, with the whole batch on
+    the device already. Loading data is not included. Corners are pooled by ``testing.pooling_impl``. A copy of
+    ``detector`` takes the steps: the weights, modes and gradients of the original do not change. The batch is drawn
+    from ``dataset`` as in training. Raises ``ValueError`` if ``steps`` is less than 1, ``DataError`` for an image that
+    cannot be read, and ``TrainingError`` if the loss or the gradient is not finite.
     """
     if steps < 1:
-        raise ValueError(f"steps is {steps}; time 1 or more")
-    with _stepping(detector, dataset, config) as (step, device):
-        seconds = [_timed(step, device) for _ in range(warmup + steps)]
+        raise ValueError(f"steps is {steps}; it must be 1 or more")
+    with _stepping(detector, dataset, config) as (take, device):
+        seconds = [_timed(lambda: take(_no_lap), device) for _ in range(warmup + steps)]
     return 1000 * statistics.median(seconds[warmup:])
 
 
 def step_stages(
     detector: Detector, dataset: DetectionDataset, config: Config, warmup: int = 2, steps: int = 5
 ) -> dict[str, float]:
-    """Return where the time of :func:`step_latency` goes: median milliseconds of its stages, in their order.
+    """Return where the time of :func:`step_latency` is spent: median milliseconds of each stage, in order.
 
-    On a GPU each stage is waited for, so that they add up to a little more than an undivided step.
+    The stages are forward, loss, backward, clipping (with ``training.clip_norm`` only) and optimiser, which includes
+    the check that losses and gradients are finite. On a GPU every stage waits for the device, so they add up to a
+    little more than one undivided step. Raises what :func:`step_latency` raises.
     """
     if steps < 1:
-        raise ValueError(f"steps is {steps}; time 1 or more")
-    with _stepping(detector, dataset, config) as (step, device):
-        found = [_stages_of_step(step, device) for _ in range(warmup + steps)]
+        raise ValueError(f"steps is {steps}; it must be 1 or more")
+    with _stepping(detector, dataset, config) as (take, device):
+        found = [_stages_of_step(take, device) for _ in range(warmup + steps)]
     return _medians(found[warmup:])
 
 
-def _stages_of_step(step: Callable[..., None], device: torch.device) -> dict[str, float]:
+def training_step(detector: Detector, dataset: DetectionDataset, config: Config) -> Callable[[], None]:
+    """Return a function that takes one training step each time it is called, always over the same batch.
+
+    It is the step of :func:`step_latency`, on the device of the detector, but with the detector's own pooling. The
+    detector itself learns; pass a copy if it must not change. Raises ``DataError`` for an image that cannot be read.
+    """
+    take, _ = _step_over_a_batch(detector, dataset, config)
+    return lambda: take(_no_lap)
+
+
+def _no_lap(_stage: str) -> None:
+    """Do nothing at the end of a stage."""
+
+
+def _stages_of_step(take: TakeStep, device: torch.device) -> dict[str, float]:
     """Return the seconds of each stage of one step."""
-    laps = _Laps(device)  # it counts from here on: made before the steps of others, it would hold their time as well
-    step(laps.lap)
+    laps = _Laps(device)  # a new one for each step: it counts from its creation
+    take(laps.lap)
     return laps.seconds
 
 
 def stage_latency(detector: Detector, dataset: DetectionDataset, config: Config, images: int = 8) -> dict[str, float]:
-    """Return where the time of an image goes: median milliseconds of each of :data:`STAGES`, over some images.
+    """Return where the time of an image is spent: the median milliseconds of each of :data:`STAGES`.
 
-    The first image is gone through once before, and does not count. A head that pools no corners has no such stage.
-    Nothing is substituted, whatever ``testing.substitute`` says. Raises ``ValueError`` for no image.
+    The median is over up to ``images`` images of ``dataset``, after one untimed pass over the first. A head without
+    corner pooling has no stage ``pooling``. ``testing.substitute`` is ignored. Raises ``ValueError`` if there is no
+    image.
     """
     count = min(images, len(dataset))
     if count < 1:
-        raise ValueError("there is no image to time the stages of testing on")
+        raise ValueError("there is no image to time the stages of testing with")
     device = next(detector.parameters()).device
     with testing_mode(detector), detector.pooling_by(config.testing.pooling_impl):
         _stages_of(detector, dataset, 0, config, device)
@@ -105,7 +132,7 @@ def _stages_of(
         if inside["pooling"]:
             laps.move("backbone", "pooling", inside["pooling"])
         for at, candidates in enumerate(decode(detector, predictions, config.testing)):
-            restored.append(restore(candidates, placement, mirrored=at == 1))
+            restored.append(to_photo(candidates, placement, mirrored=at == 1))
         laps.lap("decode")
     suppress(restored, config.testing)
     laps.lap("suppression")
@@ -113,7 +140,7 @@ def _stages_of(
 
 
 class _Laps:
-    """Seconds by stage, a lap at a time."""
+    """A stopwatch with laps: seconds by stage, from the moment that it is created."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.seconds = device, dict[str, float]()
@@ -128,14 +155,14 @@ class _Laps:
         self._last = now
 
     def move(self, source: str, target: str, seconds: float) -> None:
-        """Count some of a stage's time to another."""
+        """Move some of the time of one stage to another."""
         self.seconds[source] -= seconds
         self.seconds[target] = self.seconds.get(target, 0.0) + seconds
 
 
 @contextmanager
 def _within(detector: Detector, device: torch.device) -> Iterator[dict[str, float]]:
-    """Measure the seconds spent in the head, and in its corner pooling modules, in this context."""
+    """Measure the seconds that the head and its corner pooling modules take while the context lasts."""
     spent, began = {"head": 0.0, "pooling": 0.0}, dict[str, float]()
     named: list[tuple[str, nn.Module]] = [("head", detector.head)]
     named += [("pooling", part) for part in detector.head.modules() if isinstance(part, CornerPooling)]
@@ -164,87 +191,46 @@ def _medians(found: list[dict[str, float]]) -> dict[str, float]:
 
 
 @contextmanager
-def _stepping(
-    detector: Detector, dataset: DetectionDataset, config: Config
-) -> Iterator[tuple[Callable[..., None], torch.device]]:
-    """Give a function that takes a training step by a copy of the detector, and the device it is on."""
-    model = copy.deepcopy(detector).train()
-    device = next(model.parameters()).device
-    parts = _batch(model, dataset, config, device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate, fused=True)
-
-    def step(lap: Callable[[str], None] = lambda _: None) -> None:
-        _step(model, optimiser, parts, config, lap)
-
+def _stepping(detector: Detector, dataset: DetectionDataset, config: Config) -> Iterator[tuple[TakeStep, torch.device]]:
+    """Yield a function that takes a training step with a copy of the detector, and the copy's device."""
+    model = copy.deepcopy(detector)
     with torch.enable_grad(), model.pooling_by(config.testing.pooling_impl):
-        yield step, device
+        yield _step_over_a_batch(model, dataset, config)
 
 
-def training_step(detector: Detector, dataset: DetectionDataset, config: Config) -> Callable[[], None]:
-    """Return a function that takes one step of ``config.training`` with ``detector`` over one batch of ``dataset``.
+def _step_over_a_batch(detector: Detector, dataset: DetectionDataset, config: Config) -> tuple[TakeStep, torch.device]:
+    """Return a function that takes a training step over the same batch each time, and the device."""
+    device = next(detector.parameters()).device
+    detector.config = config  # says whether activations are computed twice
+    step = TrainStep(detector, config.training, Processes(0, 1, device))
+    parts = _batch(detector, dataset, config, device)
+    iterations = itertools.count(1)
 
-    The detector learns: give a copy where it should not. Compiled and with activations computed twice as configured.
-    Raises ``DataError`` for a picture that cannot be read.
-    """
-    model = detector.train()
-    model.config = config
-    if config.training.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    parts = _batch(model, dataset, config, next(model.parameters()).device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate, fused=True)
-    forward: Any = torch.compile(model) if config.training.compile else model
-    return lambda: _step(model, optimiser, parts, config, forward=forward)
+    def take(lap: Lap) -> None:
+        step(parts, next(iterations), lap=lap)
+
+    return take, device
 
 
-def _batch(model: Detector, dataset: DetectionDataset, config: Config, device: torch.device) -> list[Batch]:
+def _batch(detector: Detector, dataset: DetectionDataset, config: Config, device: torch.device) -> list[Batch]:
     """Return one batch of training on the device, in as many parts as training accumulates over."""
     training_set = TrainingSet(dataset, config.data, config.training.seed)
+    build_targets = functools.partial(detector.head.targets, image_size=config.data.input_size)
     keys = (divmod(position, len(dataset)) for position in itertools.count())
     memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
+    count = config.training.batch_size // config.training.accumulation
     parts = []
     for _ in range(config.training.accumulation):
-        count = config.training.batch_size // config.training.accumulation
-        batch = collate([training_set[key] for key in itertools.islice(keys, count)])
+        batch = collate([training_set[key] for key in itertools.islice(keys, count)], build_targets)
         if isinstance(batch, DataError):
             raise batch
-        targets = model.head.targets(batch.boxes, batch.labels, config.data.input_size).to(device)
-        parts.append(batch._replace(images=batch.images.to(device, memory_format=memory_format), targets=targets))
+        images = batch.images.to(device, memory_format=memory_format)
+        parts.append(batch._replace(images=images, targets=batch.targets.to(device)))
     return parts
 
 
-def _step(
-    model: Detector,
-    optimiser: torch.optim.Optimizer,
-    parts: list[Batch],
-    config: Config,
-    lap: Callable[[str], None] = lambda _: None,
-    forward: Any = None,
-) -> None:
-    """Take one optimiser step over the parts of a batch.
-
-    ``lap`` is called with the name of each stage at its end; ``forward`` is the compiled model where there is one.
-    """
-    forward = model if forward is None else forward
-    training = config.training
-    optimiser.zero_grad(set_to_none=True)
-    counts: Tensor = torch.stack([part.targets.counts() for part in parts]).sum(0)
-    for part in parts:
-        with torch.autocast(part.images.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
-            outputs = forward(part.images)
-        lap("forward")
-        loss = model.head.loss(outputs, part.targets, counts)["total"]
-        lap("loss")
-        loss.backward()  # type: ignore[no-untyped-call]
-        lap("backward")
-    if training.clip_norm is not None:
-        nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
-        lap("clipping")
-    optimiser.step()
-    lap("optimiser")
-
-
 def _timed(function: Callable[[], None], device: torch.device) -> float:
-    """Return the seconds that ``function`` takes, its work on a GPU included."""
+    """Return the seconds that ``function`` takes, including its work on a GPU."""
     _finish(device)
     began = time.perf_counter()
     function()
@@ -253,6 +239,6 @@ def _timed(function: Callable[[], None], device: torch.device) -> float:
 
 
 def _finish(device: torch.device) -> None:
-    """Wait for what is queued on a GPU."""
+    """Wait until a GPU has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""Sheets of pictures for people: what training sees, and what a detector makes of the same few photographs."""
+"""Sheets of pictures: what training sees, and what a detector finds in a few fixed photographs."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from cornernet.files import atomic_write
 from cornernet.inference.detect import detect
 from cornernet.model.detector import Detector, build_detector
 from cornernet.model.heads.corner import CornerTargets
+from cornernet.progress import count
 
-__all__ = ["early_look", "fixed_images", "show_data", "write_image"]
+__all__ = ["fixed_images", "preview", "show_data", "write_image"]
 
-EARLY_LOOK = 4
-"""Pictures of an early look."""
+PREVIEW_IMAGES = 4
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write a picture, whole or not at all, in the format of the path's ending. Raises ``OSError``."""
+    """Write a picture, whole or not at all, in the format given by the path's suffix. Raises ``OSError``."""
     done, encoded = cv2.imencode(path.suffix, image)
     if not done:
         raise OSError(f"cannot encode {path}")
     atomic_write(path, encoded.tobytes())
 
 
-def fixed_images(count: int, available: int) -> list[int]:
-    """Return the indices of ``count`` pictures, or all there are, spread over a data set: always the same ones."""
-    return [int(at) for at in np.linspace(0, available - 1, min(count, available)).round()]
+def fixed_images(number: int, available: int) -> list[int]:
+    """Return ``number`` indices (at most ``available``), evenly spread over a data set and always the same."""
+    return [int(at) for at in np.linspace(0, available - 1, min(number, available)).round()]
 
 
 def show_data(
     dataset: DetectionDataset, config: Config, indices: Sequence[int], augmentations: int = 2
 ) -> NDArray[np.uint8]:
-    """Return a sheet with a row a picture: its boxes, then as training sees it, with the targets of its heatmaps.
+    """Return a sheet with one row per picture: its boxes, then its augmented forms, then its target heatmaps.
 
-    The augmented pictures are those of the first epochs under ``config``. A head without heatmaps has no last column.
-    Raises ``DataError`` where a picture cannot be read.
+    The augmented pictures are those of the first epochs under ``config``. For a head without heatmaps, the last column
+    is left out. Raises ``DataError`` if a picture cannot be read.
     """
     config = config.with_("model.num_classes", len(dataset.classes))
     with torch.device("meta"):  # the head's targets need no weights
@@ -55,29 +55,32 @@ def show_data(
     for index in indices:
         record = dataset.records[index]
         truth = draw_boxes(dataset.read(index), record.boxes, record.labels, None, dataset.classes)
-        row = [(f"{record.path.name} {record.width}x{record.height}, {len(record.boxes)} boxes", truth)]
+        row = [
+            (f"{record.path.name} {record.width}x{record.height}, {count(len(record.boxes), 'box', 'boxes')}", truth)
+        ]
         for epoch in range(augmentations):
             pixels, boxes, labels = training.augmented(epoch, index)
             picture = np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
-            caption = f"epoch {epoch}: {picture.shape[1]}x{picture.shape[0]}, {len(boxes)} boxes"
+            caption = f"epoch {epoch}: {picture.shape[1]}x{picture.shape[0]}, {count(len(boxes), 'box', 'boxes')}"
             row.append((caption, draw_boxes(picture, boxes, labels, None, dataset.classes)))
             targets = head.targets([torch.from_numpy(boxes)], [torch.from_numpy(labels)], config.data.input_size)
             if isinstance(targets, CornerTargets) and epoch == augmentations - 1:
                 top_left, bottom_right = (one[0].numpy() for one in targets.heatmaps)
-                row.append(("its targets: top-left, bottom-right", draw_heatmaps(picture, top_left, bottom_right)))
+                row.append(("targets: top-left, bottom-right", draw_heatmaps(picture, top_left, bottom_right)))
         rows.append(row)
     return sheet(rows)
 
 
-def early_look(detector: Detector, dataset: DetectionDataset, config: Config, title: str) -> NDArray[np.uint8]:
-    """Return a sheet of four pictures of ``dataset``, always the same: the true boxes above, what is found below.
+def preview(detector: Detector, dataset: DetectionDataset, config: Config, title: str) -> NDArray[np.uint8]:
+    """Return a sheet of four fixed pictures of ``dataset``, with the true boxes above and the detections below.
 
-    Boxes with a score of 0.3 or more are drawn; a caption counts them. Raises ``DataError`` for an unreadable picture.
+    Boxes with a score of at least 0.3 are drawn, and a caption counts them. Raises ``DataError`` for an unreadable
+    picture.
     """
-    # what needs the truth is for metrics
+    # these fields need the truth, and matter only for metrics
     config = config.with_("testing.substitute", ()).with_("testing.corner_metrics", False)
     above, below = [], []
-    for index in fixed_images(EARLY_LOOK, len(dataset)):
+    for index in fixed_images(PREVIEW_IMAGES, len(dataset)):
         record, image = dataset.records[index], dataset.read(index)
         above.append(
             (f"{record.path.name}: truth", draw_boxes(image, record.boxes, record.labels, None, dataset.classes))

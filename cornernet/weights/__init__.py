@@ -1,1 +1,6 @@
-"""Weights on disk: ours, the authors', CornerNet-Lite's and mmdetection's, and exported programs."""
+"""Weights on disk.
+
+* ``checkpoints``: reading and writing weights, in our format and in those of other projects
+* ``foreign``: the names and conventions of the authors' CornerNet, CornerNet-Lite and mmdetection
+* ``export``: ONNX files, ``torch.export`` programs and AOTInductor packages
+"""

@@ -1,9 +1,9 @@
 """Weights on disk: our own files, the authors', CornerNet-Lite's and mmdetection's.
 
-Ours is one ``.safetensors`` file: the weights, and in its header the configuration and the classes, so that a file
-is all that testing needs. The others' are pickled state dicts; they are read without executing pickled code, and what
-goes with their weights (``cornernet.weights.foreign``) becomes part of the configuration. docs/checkpoints.md says what
-is supported.
+Our format is a single ``.safetensors`` file. It holds the weights and, in its header, the configuration and the
+classes, so testing needs nothing else. The other projects' files are pickled state dicts. They are read without
+executing pickled code, and the conventions of their weights (``cornernet.weights.foreign``) become part of the
+configuration. docs/checkpoints.md lists what is supported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import json
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,22 @@ from cornernet.config import Config, HourglassConfig
 from cornernet.config.checks import value_at
 from cornernet.files import atomic_write, nearest
 from cornernet.model.detector import Detector, build_detector
+from cornernet.progress import count
 from cornernet.weights.foreign import FORMATS, Format, inferred_config, recognised
 
 __all__ = ["CheckpointError", "foreign_state", "from_authors_key", "load_detector", "save_detector", "save_foreign"]
 
 FORMAT = "cornernet-lab/1"
 STARTER = Path(__file__).with_name("starter.safetensors")
-"""The weights that ship with the package, which ``starter`` names (``cornernet.training.starter``)."""
+"""The weights that ship with the package under the name ``starter`` (``cornernet.training.starter``)."""
 PICKLED = (".pkl", ".pth", ".pt", ".bin")
+
+_MOST_LISTED = 8
+"""Entries that a message lists before it ends in an ellipsis."""
 
 
 class CheckpointError(ValueError):
-    """Weights that cannot be read or do not fit. The message names the file, what differs, and the fix."""
+    """Weights that cannot be read or do not fit. The message names the file, the difference, and the fix."""
 
 
 def save_detector(detector: Detector, path: str | Path) -> None:
@@ -55,7 +60,7 @@ def save_detector(detector: Detector, path: str | Path) -> None:
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:
-    """Return the sha256 (hex) of names and values on the CPU: a flipped bit makes others that are as readable."""
+    """Return the sha256 (hex) of names and values on the CPU. A flipped bit would otherwise read as a valid weight."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
@@ -72,82 +77,122 @@ def load_detector(
 ) -> Detector:
     """Return a detector in eval mode with the weights of ``source``.
 
-    ``source`` is a file of ours (.safetensors), a run's folder, ``starter`` (the package's own), a pickled file (.pkl,
-    .pth, .pt, .bin) or a state dict with the names of ours, of the authors' CornerNet, of CornerNet-Lite's or of
-    mmdetection's. Names may start with ``module.`` and ``num_batches_tracked``, which checkpoints of torch 0.4 do not
-    have, may be missing.
+    ``source`` is one of
 
-    ``config`` is needed for a state dict of ours alone, and counts before what a file says. Without it others' weights
-    get the paper's configuration with the network that their shapes tell, and with the normalisation, the padding and
-    the way of decoding that go with them; ``start`` takes the place of the paper's configuration in this.
+    * a file in our format (.safetensors), the folder of a run, or ``starter``, the package's own weights;
+    * a pickled file (.pkl, .pth, .pt, .bin);
+    * a state dict, with the names of this project, the authors' CornerNet, CornerNet-Lite or mmdetection.
 
-    Raises :class:`CheckpointError` that lists what is missing, what is extra and what differs, in the source's names.
+    Names may start with ``module.``. Entries ``num_batches_tracked``, which checkpoints of torch 0.4 lack, may be
+    missing.
+
+    ``config`` overrides the configuration in the file, and is required only for a state dict with our names. Without
+    it, other projects' weights get the paper's configuration, with the network that the shapes of the weights imply,
+    and with the normalisation, padding and decoding that belong to these weights. ``start`` replaces the paper's
+    configuration in this.
+
+    Raises :class:`CheckpointError` that lists missing, extra and differing entries by the source's names.
     """
-    classes, category_ids = None, None
-    if isinstance(source, Mapping):
-        origin, state = "the state dict", _state_dict(source, "the state dict")
-    else:
-        path = STARTER if source == "starter" else Path(source)
-        origin = str(path)
-        if path.is_dir():
-            path = path / "model.safetensors"
-            if not path.is_file() and (path.parent / "checkpoints").is_dir():
-                raise CheckpointError(
-                    f"the run in {path.parent} is not finished; go on with it: "
-                    f"cornernet train --out {path.parent} --resume"
-                )
-        if not path.is_file():
-            raise CheckpointError(
-                f"there is no file {path}; give a .safetensors file, a run's folder, or a .pkl file{nearest(path)}"
-            )
-        if path.suffix in PICKLED:
-            state = _read_pickled(path)
-        else:
-            state, metadata = _read_safetensors(path)
-            if "config" in metadata:
-                own = Config.from_json(metadata["config"], f"the configuration in {path}")
-                config = config or start or own
-                classes = _listed(path, metadata, "classes", str)
-                category_ids = _listed(path, metadata, "category_ids", int)
-                if len(classes or ()) != len(category_ids or ()):
-                    raise CheckpointError(f"{path} has another number of classes than of category_ids")
-
-    theirs = recognised(state)
+    found = _read(source)
+    if found.config is not None:
+        config = config or start or found.config
+    state, theirs = found.state, recognised(found.state)
     if theirs is not None:
-        state = _renamed(state, theirs, origin)
+        state = _renamed(state, theirs, found.origin)
         config = config or theirs.with_conventions(inferred_config(state, start))
         if not isinstance(config.model.backbone, HourglassConfig):
             raise CheckpointError(
-                f"{origin} holds {theirs.title}, an hourglass, and the configuration another backbone"
+                f"{found.origin} holds {theirs.title}, which has an hourglass backbone, but the configuration has a "
+                f"{config.model.backbone.kind} backbone"
             )
     config = config or start
     if config is None:
-        raise CheckpointError(
-            f"{origin} holds no configuration, and its names are none of {', '.join(FORMATS)}; pass config="
-        )
-    # built without drawing weights that would be overwritten at once
+        raise CheckpointError(_without_config(found))
+    # built on meta: no weights are drawn only to be overwritten
     with torch.device("meta"):
         detector = build_detector(config)
-    _fit(detector, state, origin, theirs)
-    detector.classes = tuple(classes) if classes else None
-    detector.category_ids = tuple(category_ids) if category_ids else None
+    _fit(detector, state, found.origin, theirs)
+    detector.classes, detector.category_ids = found.classes, found.category_ids
     return detector.to(device).eval()
 
 
+@dataclass(frozen=True)
+class _Source:
+    """The contents of a source of weights; ``origin`` names it in messages."""
+
+    origin: str
+    state: dict[str, Tensor]
+    config: Config | None = None
+    classes: tuple[str, ...] | None = None
+    category_ids: tuple[int, ...] | None = None
+
+
+def _read(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> _Source:
+    if isinstance(source, Mapping):
+        return _Source("the state dict", _state_dict(source, "the state dict"))
+    origin, path = _located(source)
+    if path.suffix in PICKLED:
+        return _Source(origin, _read_pickled(path))
+    state, metadata = _read_safetensors(path)
+    if "config" not in metadata:
+        return _Source(origin, state)
+    config = Config.from_json(metadata["config"], f"the configuration in {path}")
+    classes = _listed(path, metadata, "classes", str)
+    category_ids = _listed(path, metadata, "category_ids", int)
+    if len(classes or ()) != len(category_ids or ()):
+        raise CheckpointError(
+            f"{path} has {count(len(classes or ()), 'entry', 'entries')} in classes and {len(category_ids or ())} in "
+            "category_ids; the numbers must be equal. Save the detector again"
+        )
+    return _Source(origin, state, config, tuple(classes or ()) or None, tuple(category_ids or ()) or None)
+
+
+def _located(source: str | os.PathLike[str]) -> tuple[str, Path]:
+    """Return the name of a source in messages and the path of its file. Raises ``CheckpointError`` if there is none."""
+    path = STARTER if source == "starter" else Path(source)
+    origin = str(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+        if not path.is_file() and (path.parent / "checkpoints").is_dir():
+            raise CheckpointError(
+                f"the run in {path.parent} is not finished. Resume it: cornernet train --out {path.parent} --resume"
+            )
+    if not path.is_file():
+        raise CheckpointError(
+            f"there is no file {path}; give a .safetensors file, the folder of a run, or a .pkl file{nearest(path)}"
+        )
+    return origin, path
+
+
+def _without_config(found: _Source) -> str:
+    """Return the message about weights whose configuration is neither stored nor implied by a known format."""
+    titles = [each.title for each in FORMATS.values()]
+    return (
+        f"{found.origin} holds no configuration. Its entries ({_first(list(found.state), 3)}) are not named as in "
+        f"{', '.join(titles[:-1])} or {titles[-1]}, whose configuration could be inferred. If they have this project's "
+        "names, pass config= (--recipe on the command line)"
+    )
+
+
+def _first(names: Sequence[str], most: int = _MOST_LISTED) -> str:
+    """Return the first names, separated by commas, and an ellipsis if there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
 def _renamed(state: Mapping[str, Tensor], theirs: Format, origin: str) -> dict[str, Tensor]:
-    """Return ``state`` with our names; names that are none of theirs stay. Raises where two would be one."""
+    """Return ``state`` with our names; names unknown to the format stay. Raises if two entries get the same name."""
     renamed: dict[str, Tensor] = {}
     before: dict[str, str] = {}
     for name, value in state.items():
         ours = theirs.to_ours(name) or name
         if ours in renamed:
-            raise CheckpointError(f"{origin} holds an entry twice, as {before[ours]} and as {name}; remove one")
+            raise CheckpointError(f"{origin} holds the same entry twice, as {before[ours]} and as {name}; remove one")
         renamed[ours], before[ours] = value, name
     return renamed
 
 
 def _fit(detector: Detector, state: dict[str, Tensor], origin: str, theirs: Format | None) -> None:
-    """Give ``detector`` the tensors of ``state``, or say all that does not fit, in the names of the source."""
+    """Load ``state`` into ``detector``, or raise an error that lists everything that does not fit, by source names."""
 
     def named(name: str) -> str:
         return (theirs.from_ours(name) if theirs is not None else None) or name
@@ -172,19 +217,15 @@ def _fit(detector: Detector, state: dict[str, Tensor], origin: str, theirs: Form
         listed = (
             ("missing", missing), ("extra", extra), ("of another shape", differ), ("not floating point", kinds),
         )  # fmt: skip
-        parts = [
-            f"{len(names)} {what}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
-            for what, names in listed
-            if names
-        ]
-        what = "the configured detector" if theirs is None else f"the detector that {theirs.title} would be"
+        parts = [f"{len(names)} {what}: {_first(names)}" for what, names in listed if names]
+        what = "the configured detector" if theirs is None else f"the detector expected of {theirs.title}"
         raise CheckpointError(f"{origin} does not fit {what}; " + "; ".join(parts))
     copied = {key: state[key].to(value.dtype).clone() for key, value in expected.items()}
     wild = [named(key) for key, value in copied.items() if not torch.isfinite(value).all()]
     if wild:
         raise CheckpointError(
-            f"{origin} holds values that are not finite, in {len(wild)} entries: {', '.join(wild[:8])}; with them it "
-            "would find nothing, or anything: take an earlier checkpoint"
+            f"{origin} holds values that are not finite, in {count(len(wild), 'entry', 'entries')}: {_first(wild)}. "
+            "Its detections would be meaningless; use an earlier checkpoint"
         )
     detector.load_state_dict(copied, assign=True)
     for parameter in detector.parameters():
@@ -197,15 +238,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
             metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole .safetensors file: {error}") from error
-    # files from before it was written have none
+        raise CheckpointError(f"{path} is not a complete .safetensors file: {error}") from error
+    # older files have no digest
     if "sha256" in metadata and metadata["sha256"] != _digest(state):
-        raise CheckpointError(f"{path} does not hold the weights that were written: the file is damaged; copy it again")
+        raise CheckpointError(f"{path} is damaged: its weights do not match the stored checksum; copy it again")
     return state, metadata
 
 
 def _listed(path: Path, metadata: Mapping[str, str], name: str, kind: type) -> list[Any] | None:
-    """Return a list of the metadata; None where the detector knows none."""
+    """Return a list from the metadata, or None if the detector has none."""
     try:
         found = json.loads(metadata.get(name, "null"))
     except (ValueError, RecursionError) as error:
@@ -214,29 +255,32 @@ def _listed(path: Path, metadata: Mapping[str, str], name: str, kind: type) -> l
         ) from error
     if found is None or (isinstance(found, list) and all(type(each) is kind for each in found)):
         return found
-    raise CheckpointError(f"{path}: {name} in its metadata is no list of {kind.__name__}; save it again")
+    raise CheckpointError(f"{path}: {name} in its metadata is not a list of {kind.__name__}; save the detector again")
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # torch's own words advise to read it all the same, and run what is in it
+        # torch's own message advises reading the file anyway, which would run the code in it
         if "weights_only" in str(error):
             wanted = re.search(r"GLOBAL (\S+)", str(error))
-            holds = f"it asks for {wanted[1]}" if wanted else "it holds something else than tensors, or it is damaged"
-            fix = "save the state dict alone"
+            holds = f"it asks for {wanted[1]}" if wanted else "it holds more than tensors, or it is damaged"
+            fix = "save only the state dict"
         else:
             reason = str(error).partition(". ")[0].splitlines()[0] if str(error) else type(error).__name__
-            holds, fix = f"it is no file of torch's, or damaged or cut short ({reason})", "download or copy it again"
+            holds, fix = (
+                f"it is not a torch file, or it is damaged or incomplete ({reason})",
+                "download or copy it again",
+            )
         raise CheckpointError(
-            f"{path} cannot be read as weights: {holds}; {fix}. Only tensors are read from pickled files, never code"
+            f"{path} cannot be read as weights: {holds}; {fix}. Only tensors are loaded from pickled files, never code"
         ) from error
     return _state_dict(state, str(path))
 
 
 def _state_dict(content: Any, origin: str) -> dict[str, Tensor]:
-    """Return the state dict that ``content`` is, or holds under ``state_dict``."""
+    """Return ``content`` as a state dict, or what it holds under the key ``state_dict``."""
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if (
@@ -244,18 +288,18 @@ def _state_dict(content: Any, origin: str) -> dict[str, Tensor]:
         or not content
         or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
     ):
-        raise CheckpointError(f"{origin} holds no state dict (names to tensors)")
+        raise CheckpointError(f"{origin} holds no state dict (a mapping from names to tensors)")
     return dict(content)
 
 
-# ------------------------------------------------------------------------------------------------------- others' names
+# ------------------------------------------------------------------------------------------------------- other names
 
 
 def foreign_state(detector: Detector, format_name: str) -> OrderedDict[str, Tensor]:
     """Return a detector's weights under the names of ``format_name``, a row of ``cornernet.weights.foreign.FORMATS``.
 
     Names have the prefix of the project's released files. The tensors are copies on the CPU. Raises
-    :class:`CheckpointError` where the project has no such network.
+    :class:`CheckpointError` for an unknown format and for a network that the project does not have.
     """
     if format_name not in FORMATS:
         raise CheckpointError(f"there is no format {format_name!r}; use one of {', '.join(FORMATS)}")
@@ -269,17 +313,16 @@ def foreign_state(detector: Detector, format_name: str) -> OrderedDict[str, Tens
         else:
             result[theirs.prefix + name] = value.detach().cpu().contiguous().clone()
     if without:
-        raise CheckpointError(
-            f"{theirs.title} has no place for {len(without)} of this detector's entries: {', '.join(without[:8])}"
-        )
+        entries = count(len(without), "entry", "entries")
+        raise CheckpointError(f"{theirs.title} has no names for {entries} of this detector: {_first(without)}")
     return result
 
 
 def save_foreign(detector: Detector, path: str | Path, format_name: str) -> list[str]:
-    """Write a detector's weights as ``format_name``'s project saves them, whole or not at all.
+    """Write a detector's weights the way ``format_name``'s project saves them, whole or not at all.
 
-    That is a pickled dict of tensors (mmdetection's inside ``{"state_dict": ...}``). Returns what the file cannot say,
-    a line each: fields of the configuration that the project would take otherwise.
+    The file is a pickled dict of tensors (for mmdetection, inside ``{"state_dict": ...}``). Returns what is lost, one
+    line per field of the configuration that the file cannot hold and that the project sets differently.
     """
     state: Any = foreign_state(detector, format_name)
     buffer = io.BytesIO()
@@ -301,9 +344,9 @@ _CONVENTIONS = (
 def _left_out(config: Config, theirs: Format) -> list[str]:
     ours, usual = config.to_dict(), theirs.with_conventions(Config()).to_dict()
     pairs = ((path, value_at(ours, path), value_at(usual, path)) for path in _CONVENTIONS)
-    return [f"{path} is {here}, and {theirs.title} takes {there}" for path, here, there in pairs if here != there]
+    return [f"{path} is {here}, but {theirs.title} uses {there}" for path, here, there in pairs if here != there]
 
 
 def from_authors_key(key: str) -> str:
-    """Return our name of an entry of the authors' state dict, or the name unchanged where it is none of theirs."""
+    """Return our name for an entry of the authors' state dict, or the name without ``module.`` if it is not theirs."""
     return FORMATS["authors"].to_ours(key) or key.removeprefix("module.")

@@ -1,16 +1,17 @@
-"""A detector for other programs: ONNX, ``torch.export`` and AOTInductor packages, each checked as it is written.
+"""Export of a detector to ONNX, ``torch.export`` programs and AOTInductor packages. Every export is checked.
 
-All take images [B, 3, H, W] float32, normalised, with any batch and with sides of the form ``total_stride * k - 1`` up
-to a largest one, and give either the last stack's raw maps or, decoded, the best boxes in heatmap cells. What the
-images must look like (mean, deviation, order of channels, padding), the strides and the classes are in the file.
+The exported programs take normalised images [B, 3, H, W] float32 of any batch size. Sides have the form
+``total_stride * k - 1``, up to a maximum. The outputs are either the raw maps of the last stack or, decoded, the best
+boxes in heatmap cells. The file also holds the required form of the images (mean, standard deviation, channel order,
+padding), the strides and the classes.
 
-* onnx: corner pooling as a fixed number of steps, each the maximum of a map and of itself, moved and padded with minus
-  infinity. No custom operator.
-* export: a ``torch.export`` program (.pt2) with ``kernels.logstep``; ``torch.export.load(path).module()`` runs it.
-* inductor: the same compiled ahead of time for this kind of machine (.pt2), which needs a C++ compiler here and none
-  there; ``torch._inductor.aoti_load_package(path)`` runs it.
+* onnx: corner pooling in a fixed number of steps, without custom operators. Each step takes the maximum of a map and a
+  copy that is shifted and padded with minus infinity.
+* export: a ``torch.export`` program (.pt2) with ``kernels.logstep``. Run it with ``torch.export.load(path).module()``.
+* inductor: the same program, compiled ahead of time for this kind of machine (.pt2). Compiling needs a C++ compiler,
+  running does not. Run it with ``torch._inductor.aoti_load_package(path)``.
 
-The last two load in a process that imports nothing but torch.
+The last two load in a process that imports only torch.
 """
 
 from __future__ import annotations
@@ -45,21 +46,21 @@ ExportFormat: TypeAlias = Literal["onnx", "export", "inductor"]
 RAW = tuple(
     f"{corner}_{what}" for what in ("heatmap", "embedding", "offset") for corner in ("top_left", "bottom_right")
 )
-"""Names of the raw outputs: logits [B, K, h, w], embeddings [B, D, h, w], offsets [B, 2, h, w] at the output stride."""
+"""Names of raw outputs: logits [B, K, h, w], embeddings [B, D, h, w], offsets [B, 2, h, w], at the output stride."""
 DECODED = ("boxes", "scores", "corner_scores", "labels")
-"""Names of decoded outputs: [B, N, 4] x1 y1 x2 y2 in heatmap cells, [B, N], [B, N, 2], [B, N]; score -1: no box."""
+"""Names of decoded outputs: [B, N, 4] x1 y1 x2 y2 in heatmap cells, [B, N], [B, N, 2], [B, N]. Score -1 is no box."""
 
 LARGEST_BATCH = 1024
 TOLERANCE = 1e-4
-"""Largest difference between the exported program and the detector, as a part of the largest value of the output."""
+"""Largest allowed difference between program and detector, as a fraction of the output's largest value."""
 
 
 class ExportError(RuntimeError):
-    """An export that cannot be made, or whose results differ. The message says why."""
+    """An export that failed, or whose results differ from the detector's. The message says why."""
 
 
 class _LastStack(nn.Module):
-    """The last stack's predictions as a flat tuple of tensors, raw or decoded."""
+    """A detector that returns the last stack's predictions, raw or decoded, as a flat tuple of tensors."""
 
     def __init__(self, detector: Detector, decoded: bool) -> None:
         super().__init__()
@@ -74,13 +75,13 @@ class _LastStack(nn.Module):
 
 
 def why_unavailable(format_name: ExportFormat) -> str | None:
-    """Return why a format cannot be written here, None where it can."""
+    """Return why a format cannot be written on this machine, or None if it can."""
     if format_name == "onnx":
         missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
         if missing:
             return f"it needs {', '.join(missing)}: pip install 'cornernet-lab[export]'"
     if format_name == "inductor" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
-        return "it needs a C++ compiler (g++ or clang++) where it is compiled, and there is none"
+        return "it needs a C++ compiler, and neither g++ nor clang++ is installed"
     return None
 
 
@@ -92,23 +93,25 @@ def export_detector(
     decoded: bool = False,
     largest: int = 2047,
 ) -> list[str]:
-    """Write a detector to ``path`` and check it; return the lines of the check, a size each.
+    """Write a detector to ``path``, check it, and return the report of the check, one line per image size.
 
-    ``largest`` is the longest side of an image that the program takes. ``decoded`` adds the corner head's decoding by
-    ``detector.config.testing``, up to ``num_candidates`` boxes an image. The file is written only after the program
-    gave the detector's results at two sizes that it was not traced with. Raises :class:`ExportError` where it did not,
-    or where this machine cannot, ``ConfigError`` for a side that is too small or a head that cannot be decoded so.
+    ``largest`` is the longest side, in pixels, of an image that the program accepts. ``decoded`` adds the corner head's
+    decoding according to ``detector.config.testing``, with up to ``num_candidates`` boxes per image. The file is only
+    written if the program reproduces the detector's results at two sizes that it was not traced with.
+
+    Raises :class:`ExportError` if it does not, or if this machine cannot write the format, and ``ConfigError`` if
+    ``largest`` is too small or the head's decoding cannot be exported.
     """
     path = Path(path)
     reason = why_unavailable(format_name)
     if reason is not None:
         raise ExportError(f"cannot export to {format_name}: {reason}")
     if decoded and not detector.head.finds_corners:
-        raise ConfigError("decoding can be exported for heads that find corners; export the raw maps")
+        raise ConfigError("decoding can be exported only for heads that find corners; export the raw maps instead")
     stride = detector.total_stride
     least, most = _fewest(detector, decoded), (largest + 1) // stride
     if most < least + 2:
-        raise ConfigError(f"the largest side is {largest}; use {(least + 2) * stride - 1} or more")
+        raise ConfigError(f"the largest side is {largest}, which is too small; use {(least + 2) * stride - 1} or more")
     model = _LastStack(copy.deepcopy(detector).float().cpu().eval(), decoded).eval()
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), _quiet():
@@ -126,24 +129,24 @@ def export_detector(
 
 
 def _fewest(detector: Detector, decoded: bool) -> int:
-    """Return the least k of sides ``stride * k - 1``: decoded heatmaps need as many places as corners are taken."""
+    """Return the smallest k of sides ``stride * k - 1``. Decoding ``top_k`` corners needs as many heatmap entries."""
     if not decoded:
         return 2
     cells = detector.total_stride // detector.output_stride
-    places = detector.config.model.num_classes * cells * cells
-    return max(2, math.ceil(math.sqrt(detector.config.testing.top_k / places)))
+    entries = detector.config.model.num_classes * cells * cells
+    return max(2, math.ceil(math.sqrt(detector.config.testing.top_k / entries)))
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out the exporters' warnings, which are about themselves."""
+    """Silence the exporters' warnings, which concern only their own internals."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def _facts(detector: Detector, decoded: bool) -> dict[str, str]:
-    """Return what whoever runs the file has to know."""
+def _metadata(detector: Detector, decoded: bool) -> dict[str, str]:
+    """Return what users of the exported file need to know."""
     data = detector.config.data
     return {
         "producer": "cornernet-lab",
@@ -173,7 +176,7 @@ def _traced(model: _LastStack, span: tuple[int, int]) -> torch.export.ExportedPr
 def _write_program(model: _LastStack, path: Path, span: tuple[int, int]) -> Callable[[Tensor], Sequence[Tensor]]:
     with model.detector.pooling_by("logstep"):
         program = _traced(model, span)
-    torch.export.save(program, path, extra_files=_facts(model.detector, model.decoded))
+    torch.export.save(program, path, extra_files=_metadata(model.detector, model.decoded))
     return torch.export.load(path).module()
 
 
@@ -182,8 +185,8 @@ def _write_package(model: _LastStack, path: Path, span: tuple[int, int]) -> Call
 
     with model.detector.pooling_by("logstep"):
         program = _traced(model, span)
-    facts = {"aot_inductor.metadata": _facts(model.detector, model.decoded)}
-    torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=facts)
+    configs = {"aot_inductor.metadata": _metadata(model.detector, model.decoded)}
+    torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=configs)
     loaded: Callable[[Tensor], Sequence[Tensor]] = torch._inductor.aoti_load_package(str(path))
     return loaded
 
@@ -202,7 +205,7 @@ def _write_onnx(model: _LastStack, path: Path, span: tuple[int, int]) -> Callabl
     )
     assert program is not None
     graph = program.model_proto
-    for name, value in _facts(model.detector, model.decoded).items():
+    for name, value in _metadata(model.detector, model.decoded).items():
         graph.metadata_props.add(key=name, value=value)
     onnx.checker.check_model(graph)
     onnx.save(graph, path)
@@ -217,7 +220,7 @@ def _write_onnx(model: _LastStack, path: Path, span: tuple[int, int]) -> Callabl
 
 
 class _PadAndMaximum:
-    """Corner pooling of maps with sides of up to ``longest``, in steps that an ONNX graph can hold."""
+    """Corner pooling of maps with sides of up to ``longest`` cells, in a fixed number of ONNX-compatible steps."""
 
     def __init__(self, corner: Corner, longest: int) -> None:
         self.corner = corner
@@ -247,7 +250,7 @@ class _PadAndMaximum:
 def _compare(
     run: Callable[[Tensor], Sequence[Tensor]], model: _LastStack, size: tuple[int, int, int], stride: int
 ) -> str:
-    """Run program and detector on one batch; return a line about them. Raises ``ExportError`` where they differ."""
+    """Run program and detector on one batch and return a line that compares them; ``ExportError`` if they differ."""
     batch, rows, columns = size
     generator = torch.Generator().manual_seed(batch + rows)
     images = torch.randn(batch, 3, stride * rows - 1, stride * columns - 1, generator=generator)
@@ -255,14 +258,14 @@ def _compare(
     where = f"{batch}x3x{images.shape[2]}x{images.shape[3]}"
     if [each.shape for each in found] != [each.shape for each in expected]:
         raise ExportError(
-            f"at {where} the program's outputs have the shapes {[list(each.shape) for each in found]}, and the "
-            f"detector's {[list(each.shape) for each in expected]}"
+            f"at {where} the program's outputs have the shapes {[list(each.shape) for each in found]} instead of "
+            f"{[list(each.shape) for each in expected]}"
         )
     if model.decoded:
         worst = _unmatched(found, expected)
         if worst > 0.02:
-            raise ExportError(f"at {where} {100 * worst:.1f}% of the detector's boxes are not among the program's")
-        return f"{where}: {100 * (1 - worst):.1f}% of the boxes found again"
+            raise ExportError(f"at {where} the program misses {100 * worst:.1f}% of the detector's boxes")
+        return f"{where}: {100 * (1 - worst):.1f}% of the boxes reproduced"
     worst = 0.0
     for name, mine, theirs in zip(RAW, found, expected, strict=True):
         difference = float((mine - theirs).abs().max()) / max(1.0, float(theirs.abs().max()))
@@ -273,10 +276,11 @@ def _compare(
 
 
 def _unmatched(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Return the share of the expected boxes without a partner: the same label, box and score, in any order.
+    """Return the fraction of expected boxes without a partner: a box of the same label, position and score.
 
-    Boxes that are equal in score to the last digits may come in any order, and one of them replace another at the end.
-    Corners of score 0 fill up maps that have too few; which places they take is left open, and so they do not count.
+    Order does not matter, because boxes whose scores differ only in the last digits may swap, and at the end of the
+    list one may replace the other. Boxes with a corner of score 0 do not count: such corners fill maps that have too
+    few, and their positions are arbitrary.
     """
     missing = count = 0
     for image in range(len(expected[0])):

@@ -1,11 +1,11 @@
-"""Other projects' names for the weights of a CornerNet, and the conventions that their weights were trained with.
+"""Other projects' names for the weights of a CornerNet, and the conventions that these weights were trained with.
 
-One row of :data:`FORMATS` a project. A row's rules pair the beginning of a name of theirs with the beginning of ours;
-``#`` stands for a number that both share, and the rest of a name is the same but for single parts such as ``low1``. So
-every row reads in both directions.
+:data:`FORMATS` has one row per project. The rules of a row pair the start of a name of theirs with the start of ours.
+``#`` stands for a number that both share, and the rest of a name is the same except for single parts such as ``low1``.
+Every row can therefore be read in both directions.
 
-Names alone do not make a model: normalisation, the order of channels, padding and decoding differ too. A row's
-``conventions`` are the fields of the configuration that go with its weights.
+Names are not enough to use the weights: normalisation, the order of channels, padding and decoding differ too. The
+``conventions`` of a row are the fields of the configuration that belong to its weights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["FORMATS", "Format", "inferred_config", "recognised"]
 
 @dataclass(frozen=True)
 class Rule:
-    """Names that begin with ``theirs`` begin with ``ours`` in this project, and what follows differs by ``parts``."""
+    """A name that starts with ``theirs`` starts with ``ours`` in this project; ``parts`` translates the rest."""
 
     theirs: str
     ours: str
@@ -38,17 +38,17 @@ class Rule:
 
 @dataclass(frozen=True)
 class Format:
-    """How one project names the entries of a state dict."""
+    """The names that one project gives to the entries of a state dict."""
 
     name: str
     title: str
     mark: str
-    """The beginning of names that no other format has."""
+    """The start of names that only this format has."""
     rules: tuple[Rule, ...]
     conventions: tuple[tuple[str, Any], ...] = ()
-    """Fields of the configuration, by path, that the project's weights need; all others are the authors'."""
+    """Fields of the configuration, by path, that the project's weights need. All other fields are the authors'."""
     prefix: str = ""
-    """What the project's released files put before every name; reading takes it away where it is there."""
+    """Prefix of every name in the project's released files. Reading removes it if it is present."""
 
     @cached_property
     def _readers(self) -> list[tuple[re.Pattern[str], str, dict[str, str]]]:
@@ -59,11 +59,11 @@ class Format:
         return [_translation(rule.ours, rule.theirs, {b: a for a, b in rule.parts}) for rule in self.rules]
 
     def to_ours(self, name: str) -> str | None:
-        """Return our name of an entry of theirs, with or without the prefix; None where it is none of theirs."""
+        """Return our name for an entry of theirs, given with or without the prefix; None for an unknown name."""
         return _translated(name.removeprefix("module."), self._readers)
 
     def from_ours(self, name: str) -> str | None:
-        """Return their name, without the prefix, of an entry of ours; None where they have no such entry."""
+        """Return their name, without the prefix, for an entry of ours; None if they have no such entry."""
         return _translated(name, self._writers)
 
     def with_conventions(self, config: Config) -> Config:
@@ -83,8 +83,8 @@ def _translated(name: str, translations: list[tuple[re.Pattern[str], str, dict[s
         match = pattern.fullmatch(name)
         if match:
             rest = [parts.get(part, part) for part in match[match.lastindex or 1].split(".")]
-            place = target.replace("#", match[1]) if "#" in target else target
-            return ".".join([place, *rest])
+            start = target.replace("#", match[1]) if "#" in target else target
+            return ".".join([start, *rest])
     return None
 
 
@@ -104,15 +104,15 @@ _AUTHORS_POOLING = (
 )
 
 
-def _authors_rules(places: Mapping[str, str], pools: str, branches: Mapping[str, str]) -> tuple[Rule, ...]:
-    """Rules of the authors' two projects, which differ in the names of places alone."""
+def _authors_rules(modules: Mapping[str, str], pools: str, branches: Mapping[str, str]) -> tuple[Rule, ...]:
+    """Return the rules of the authors' two projects, which differ only in the names of the modules."""
     rules = [
-        Rule(f"{places['pre']}.#", "backbone.stem.#", _SHORTCUT),
-        Rule(f"{places['kps']}.#", "backbone.hourglasses.#", (*_LEVELS, *_SHORTCUT)),
-        Rule(f"{places['cnvs']}.#", "backbone.outputs.#"),
-        Rule(f"{places['inters_']}.#", "backbone.merge_inputs.#"),
-        Rule(f"{places['cnvs_']}.#", "backbone.merge_outputs.#"),
-        Rule(f"{places['inters']}.#", "backbone.merge_residuals.#", _SHORTCUT),
+        Rule(f"{modules['pre']}.#", "backbone.stem.#", _SHORTCUT),
+        Rule(f"{modules['kps']}.#", "backbone.hourglasses.#", (*_LEVELS, *_SHORTCUT)),
+        Rule(f"{modules['cnvs']}.#", "backbone.outputs.#"),
+        Rule(f"{modules['inters_']}.#", "backbone.merge_inputs.#"),
+        Rule(f"{modules['cnvs_']}.#", "backbone.merge_outputs.#"),
+        Rule(f"{modules['inters']}.#", "backbone.merge_residuals.#", _SHORTCUT),
     ]
     for corner, our_corner in _CORNERS:
         ours = f"head.stacks.#.{our_corner}"
@@ -123,8 +123,8 @@ def _authors_rules(places: Mapping[str, str], pools: str, branches: Mapping[str,
     return tuple(rules)
 
 
-_PLACES = {name: name for name in ("pre", "kps", "cnvs", "inters_", "cnvs_", "inters")}
-_LITE_PLACES = {name: f"hg.{name}" for name in _PLACES} | {"kps": "hg.hgs"}
+_MODULES = {name: name for name in ("pre", "kps", "cnvs", "inters_", "cnvs_", "inters")}
+_LITE_MODULES = {name: f"hg.{name}" for name in _MODULES} | {"kps": "hg.hgs"}
 
 
 # ---------------------------------------------------------------------------------------------------------- mmdetection
@@ -171,14 +171,14 @@ FORMATS: dict[str, Format] = {
         title="the authors' CornerNet",
         mark="kps.",
         prefix="module.",
-        rules=_authors_rules(_PLACES, "cnvs", {"heats": "heatmap", "tags": "embedding", "regrs": "offset"}),
+        rules=_authors_rules(_MODULES, "cnvs", {"heats": "heatmap", "tags": "embedding", "regrs": "offset"}),
     ),
     "lite": Format(
         name="lite",
         title="CornerNet-Lite's CornerNet",
         mark="hg.hgs.",
         prefix="module.",
-        rules=_authors_rules(_LITE_PLACES, "modules", {"heats": "heatmap", "tags": "embedding", "offs": "offset"}),
+        rules=_authors_rules(_LITE_MODULES, "modules", {"heats": "heatmap", "tags": "embedding", "offs": "offset"}),
     ),
     "mmdetection": Format(
         name="mmdetection",
@@ -201,12 +201,13 @@ FORMATS: dict[str, Format] = {
 
 
 def recognised(names: Iterable[str]) -> Format | None:
-    """Return the format that a state dict's names are in, None where it is none of :data:`FORMATS`."""
+    """Return the format of a state dict by its names, or None if it is not in :data:`FORMATS`."""
     plain = [name.removeprefix("module.") for name in names]
     for each in FORMATS.values():
         if any(name.startswith(each.mark) for name in plain):
             return each
-    # too little is left of it to see its mark: the error that lists what is missing is in the names it has most of
+    # the entries with the mark may be missing: choose the format of most names, so that the error that lists the
+    # missing entries uses its names
     counts = Counter({each.name: sum(each.to_ours(name) is not None for name in plain) for each in FORMATS.values()})
     best, most = counts.most_common(1)[0]
     ours = sum(name.startswith(("head.stacks.", "backbone.hourglasses.")) for name in plain)
@@ -217,10 +218,10 @@ def recognised(names: Iterable[str]) -> Format | None:
 
 
 def inferred_config(state: Mapping[str, Tensor], start: Config | None = None) -> Config:
-    """Return ``start`` (the paper's by default) with the classes, embedding and hourglass found in ``state``.
+    """Return ``start`` with the number of classes, the embedding and the hourglass that ``state`` implies.
 
-    ``state`` has our names. Widths and numbers of blocks are those of ``start`` where as much of ``state`` fits them
-    as fits what is read from ``state`` itself, so that one damaged entry does not pass for another network.
+    ``state`` has our names. ``start`` defaults to the paper's configuration. The hourglass is the paper's if it fits
+    ``state`` as well as the one inferred from shapes does, so that one damaged entry does not pass for another network.
     """
     config = hourglass_104() if start is None else start
     stacks = _count(state, r"backbone\.hourglasses\.(\d+)\.")
@@ -248,34 +249,34 @@ def inferred_config(state: Mapping[str, Tensor], start: Config | None = None) ->
 
 
 def _nearest_input(side: int, stride: int) -> int:
-    """Return the largest multiple of ``stride`` less one that is not over ``side``, two of them at the least."""
+    """Return the largest ``k * stride - 1`` that does not exceed ``side``, with k of at least 2."""
     return max(2, (side + 1) // stride) * stride - 1
 
 
 def _count(state: Iterable[str], pattern: str) -> int:
-    """Return one more than the largest number that ``pattern`` finds at the beginning of a name, 0 where none."""
+    """Return one more than the largest number that ``pattern`` matches at the start of a name; 0 without a match."""
     found = (re.match(pattern, name) for name in state)
     return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
 def _width(state: Mapping[str, Tensor], pattern: str) -> int | None:
-    """Return the first size that most entries have whose names begin as ``pattern``, None where there are none."""
+    """Return the most common first dimension of the entries whose names match ``pattern``; None without a match."""
     sizes = (value.shape[0] for name, value in state.items() if value.dim() and re.match(pattern, name))
     widths = Counter(size for size in sizes if size)
     return widths.most_common(1)[0][0] if widths else None
 
 
 def _inferred_hourglass(state: Mapping[str, Tensor], stacks: int) -> tuple[HourglassConfig, int] | None:
-    """Return the backbone and the width of pooling that the shapes in ``state`` tell, None where they tell none."""
+    """Return the backbone and the pooling width that the shapes in ``state`` imply; None if they are incomplete."""
     stem = _width(state, r"backbone\.stem\.0\.")
     pool = _width(state, r"head\.stacks\.\d+\.\w+\.pooling\.(vertical|horizontal)\.")
-    channels, blocks, place = [], [], r"backbone\.hourglasses\.\d+\."
-    while _count(state, place + r"skip\.(\d+)\."):
-        channels.append(_width(state, place + r"skip\."))
-        blocks.append(_count(state, place + r"skip\.(\d+)\."))
-        place += r"inner\."
-    channels.append(_width(state, place + r"\d+\."))
-    blocks.append(_count(state, place + r"(\d+)\."))
+    channels, blocks, level = [], [], r"backbone\.hourglasses\.\d+\."
+    while _count(state, level + r"skip\.(\d+)\."):
+        channels.append(_width(state, level + r"skip\."))
+        blocks.append(_count(state, level + r"skip\.(\d+)\."))
+        level += r"inner\."
+    channels.append(_width(state, level + r"\d+\."))
+    blocks.append(_count(state, level + r"(\d+)\."))
     widths = tuple(width for width in channels if width is not None)
     if stem is None or pool is None or len(channels) < 2 or len(widths) < len(channels) or 0 in blocks:
         return None
@@ -283,7 +284,7 @@ def _inferred_hourglass(state: Mapping[str, Tensor], stacks: int) -> tuple[Hourg
 
 
 def _misfits(state: Mapping[str, Tensor], backbone: HourglassConfig, pool_channels: int) -> int:
-    """Return how many entries of the backbone and the pooling modules are missing, extra or of another shape."""
+    """Return the number of entries that are missing, extra or of another shape with this backbone and pooling."""
     model = ModelConfig(backbone=backbone, head=CornerHeadConfig(pool_channels=pool_channels))
     side = _nearest_input(511, backbone.total_stride)
     with torch.device("meta"):

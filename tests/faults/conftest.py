@@ -1,4 +1,4 @@
-"""What is killed, how often, and what it must come to."""
+"""Processes to kill, how often to kill them, and the results that they must reach."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ ROOT = Path(__file__).parents[2]
 
 
 def pytest_report_header() -> str:
-    return f"faults: {rounds(2)} of a kind; CORNERNET_FAULTS takes more"
+    return f"faults: {rounds(2)} of each kind; set CORNERNET_FAULTS to inject more"
 
 
 def rounds(few: int) -> int:
-    """How many faults of a kind are tried: ``few``, or as many as CORNERNET_FAULTS says."""
+    """The number of faults of each kind: CORNERNET_FAULTS if it is set, otherwise ``few``."""
     return int(os.environ.get("CORNERNET_FAULTS", few))
 
 
 class Running:
-    """A fork at work."""
+    """A running fork of the zygote."""
 
     def __init__(self, zygote: subprocess.Popen[str]) -> None:
         self.zygote = zygote
@@ -39,11 +39,11 @@ class Running:
     def _line(self) -> str:
         assert self.zygote.stdout is not None
         line = self.zygote.stdout.readline()
-        assert line, "the zygote is gone"
+        assert line, "the zygote has died"
         return line
 
     def kill(self) -> None:
-        """Kill the whole tree, without a chance to tidy up."""
+        """Kill the whole process tree, without a chance to clean up."""
         try:
             process = psutil.Process(self.pid)
             tree = [*process.children(recursive=True), process]
@@ -54,24 +54,24 @@ class Running:
                 each.kill()
             except psutil.NoSuchProcess:
                 continue
-        # grandchildren are not ours to wait for
+        # wait cannot be called for grandchildren
         psutil.wait_procs(tree[:-1], timeout=30)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the whole group, as a terminal does."""
+        """Send a signal to the whole process group, as a terminal does."""
         os.killpg(self.pid, number)
 
     def alive(self) -> bool:
         return psutil.pid_exists(self.pid) and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
 
     def wait(self) -> tuple[int, int]:
-        """Return the exit status, and how many file operations there were."""
+        """Return the exit status and the number of file operations."""
         status, operations = self._line().split()
         return int(status), int(operations)
 
 
 class Zygote:
-    """Starts forks of a process that has everything imported."""
+    """Starts forks of a process that has imported everything."""
 
     def __init__(self) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
@@ -111,7 +111,7 @@ def zygote() -> Iterator[Zygote]:
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
-    """Count what was tried; CORNERNET_FAULTS_LOG names a file for it."""
+    """Count the faults; they are written to the file that CORNERNET_FAULTS_LOG names."""
     counted: dict[str, int] = {}
 
     def add(what: str, number: int = 1) -> None:

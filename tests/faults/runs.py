@@ -1,4 +1,4 @@
-"""Small trainings, and all that one comes to."""
+"""Small trainings and their complete results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def config(**edits: object) -> Config:
 
 @dataclass
 class Whole:
-    """A run that nothing happened to."""
+    """A run without a fault."""
 
     config: Path
     folder: Path
@@ -50,7 +50,7 @@ class Whole:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """All that a run comes to: weights, metrics of every line but its times, the final ones, and every detection."""
+    """All results of a run: weights, the lines of metrics without times, the final metrics, and every detection."""
     detector = load_detector(folder)
     before = torch.get_num_threads()
     torch.set_num_threads(1)

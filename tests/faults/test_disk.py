@@ -1,4 +1,4 @@
-"""A disk that is full, a folder that cannot be written to, and one that is in use."""
+"""A full disk, a folder that cannot be written to, and a folder in use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("faults")
 SMOKE = ["--profile", "smoke", "--studies", "table1", "--seeds", "0"]
 
 
-def test_a_full_disk_stops_the_run_with_its_last_checkpoint_and_room_lets_it_go_on(
+def test_a_full_disk_stops_the_run_with_its_last_checkpoint_and_it_resumes_once_there_is_space(
     zygote,
     whole,
     tmp_path,
@@ -36,14 +36,14 @@ def test_a_full_disk_stops_the_run_with_its_last_checkpoint_and_room_lets_it_go_
     (tmp_path / "run" / "config.json").write_text(whole.config.read_text())
     for share in (0.001, 0.2, 0.5, 0.9, 0.999) if rounds(2) > 2 else (0.2, 0.9):
         log = tmp_path / f"log-{share}"
-        # no file may grow beyond it, as on a disk that has no more room
+        # no file may grow beyond this size, as if the disk were full
         status, _ = zygote.run("cornernet", log, argv=argv, file_bytes=int(share * largest))
         said = log.read_text()
         assert status == 2, said
         assert "Traceback" not in said
         assert "cornernet: error: " in said
-        assert re.search(r"make room, and go on with --resume\n$", said), said
-        assert not list((tmp_path / "run").rglob("*.partial")), "what was begun takes no room"
+        assert re.search(r"free some disk space, then continue with --resume\n$", said), said
+        assert not list((tmp_path / "run").rglob("*.partial")), "an unfinished checkpoint takes no space"
         assert not list((tmp_path / "run").rglob("*.tmp"))
         tally("full disks")
     status, _ = zygote.run("train", tmp_path / "log", config=whole.config, out=tmp_path / "run")
@@ -52,7 +52,7 @@ def test_a_full_disk_stops_the_run_with_its_last_checkpoint_and_room_lets_it_go_
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT], ids=["full", "quota"])
-def test_a_disk_that_answers_full_or_over_quota_stops_the_run_and_it_goes_on(number, whole, tmp_path, tally) -> None:
+def test_a_disk_that_is_full_or_over_quota_stops_the_run_and_it_resumes(number, whole, tmp_path, tally) -> None:
     run, left, fsync = tmp_path / "run", 9, os.fsync  # beyond the first checkpoint
 
     def answers(file: int) -> None:
@@ -64,9 +64,11 @@ def test_a_disk_that_answers_full_or_over_quota_stops_the_run_and_it_goes_on(num
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", answers)
-        with pytest.raises(TrainingError, match=rf"{os.strerror(number)}.*make room, and go on with --resume"):
+        with pytest.raises(
+            TrainingError, match=rf"{os.strerror(number)}.*free some disk space, then continue with --resume"
+        ):
             train(config(), run, quiet=True)
-    assert not list(run.rglob("*.partial")), "what was begun takes no room"
+    assert not list(run.rglob("*.partial")), "an unfinished checkpoint takes no space"
     assert len(list((run / "checkpoints").glob("step-*"))) == 1
     train(config(), run, resume=True, quiet=True)
     assert results(run) == whole.results
@@ -74,7 +76,7 @@ def test_a_disk_that_answers_full_or_over_quota_stops_the_run_and_it_goes_on(num
 
 
 @pytest.mark.thorough
-def test_a_full_disk_under_a_study_is_said_and_leaves_no_half_record(zygote, tmp_path, tally) -> None:
+def test_a_full_disk_during_a_study_is_reported_and_leaves_no_partial_record(zygote, tmp_path, tally) -> None:
     store, out, log = tmp_path / "store", tmp_path / "out", tmp_path / "log"
     argv = [*SMOKE, "--store", str(store), "--out", str(out), "--workers", "1"]
     status, _ = zygote.run("ablate", log, argv=argv, file_bytes=20_000)
@@ -90,7 +92,7 @@ def test_a_full_disk_under_a_study_is_said_and_leaves_no_half_record(zygote, tmp
 
 @pytest.fixture
 def read_only() -> Iterator[Path]:
-    """A folder that this process may not write into; root gives up its rights for the time."""
+    """A folder that this process may not write to; root drops its privileges meanwhile."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "store"
         folder.mkdir()
@@ -113,7 +115,7 @@ def test_a_store_that_cannot_be_written_to_is_named(read_only, capsys) -> None:
     said = capsys.readouterr().err
     assert "ablations: error: [Errno 13] Permission denied" in said
     assert str(read_only) in said
-    assert main(["status", *SMOKE, "--store", str(read_only / "runs")]) == 0, "looking needs no right to write"
+    assert main(["status", *SMOKE, "--store", str(read_only / "runs")]) == 0, "status needs no permission to write"
 
 
 def test_a_run_folder_that_cannot_be_written_to_is_named(read_only) -> None:

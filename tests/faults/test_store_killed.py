@@ -1,4 +1,4 @@
-"""The runner of a study and the renderer, killed anywhere: nothing lost, nothing run twice, the same tables."""
+"""The runner of a study and the renderer are killed at any point: nothing is lost, nothing runs twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("faults")
 
 TABLE = ["--profile", "smoke", "--studies", "table1", "--seeds", "0"]
 MOMENTS = ("latency", "seconds", "memory", "provenance")
-"""What a record says of the process that made it."""
+"""Fields of a record that depend on the process that made it."""
 
 
 def argv(root: Path, store: str = "store", out: str = "out") -> list[str]:
@@ -61,14 +61,14 @@ def study(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> StudyRun:
 
 
 def once(seen: dict[str, bytes], store: Path) -> None:
-    """Hold that every record that was there is there as it was: with its time and its seconds, not made again."""
+    """Assert that every record from before is unchanged: it has its date and its seconds, so it was not made again."""
     now = {path.name: path.read_bytes() for path in (store / "evaluations").glob("*.json")}
     assert {name: now.get(name) for name in seen} == seen
     seen.update(now)
 
 
-@pytest.mark.parametrize("what", ["the-whole-tree", pytest.param("the-runner-alone", marks=pytest.mark.thorough)])
-def test_a_study_that_is_killed_goes_on_to_the_same_tables_and_repeats_nothing(
+@pytest.mark.parametrize("what", ["the-whole-tree", pytest.param("only-the-runner", marks=pytest.mark.thorough)])
+def test_a_study_that_is_killed_resumes_to_the_same_tables_and_repeats_nothing(
     what, zygote, study, tmp_path, tally
 ) -> None:
     rng = random.Random(what)
@@ -87,7 +87,7 @@ def test_a_study_that_is_killed_goes_on_to_the_same_tables_and_repeats_nothing(
                 psutil.Process(run.pid).kill()
             status, _ = run.wait()
             kills += status == -signal.SIGKILL
-            seconds *= 1 if status else 0.7  # killed too late: the machine is faster now
+            seconds *= 1 if status else 0.7  # the kill came too late: the machine is faster now
             once(seen, root / "store")
         status, _ = zygote.run("ablate", root / "log", argv=argv(root))
         assert status == 0, (root / "log").read_text()
@@ -98,7 +98,7 @@ def test_a_study_that_is_killed_goes_on_to_the_same_tables_and_repeats_nothing(
     tally("studies that ended", story)
 
 
-def test_a_reader_sees_records_whole_while_they_are_written_again_and_again(tmp_path, tally) -> None:
+def test_a_reader_sees_whole_records_while_they_are_being_rewritten(tmp_path, tally) -> None:
     store, job = Store(tmp_path), smoke_job()
     stop = threading.Event()
 
@@ -125,7 +125,7 @@ def test_a_reader_sees_records_whole_while_they_are_written_again_and_again(tmp_
     assert len(sizes) > 1
 
 
-def test_a_record_of_another_job_or_of_no_kind_is_refused(tmp_path) -> None:
+def test_a_record_of_another_job_and_a_file_that_is_no_record_are_refused(tmp_path) -> None:
     store, job = Store(tmp_path), smoke_job()
     store.write_record(job, {"evaluation_key": "another", "metrics": {"AP": 1.0}})
     with pytest.raises(StoreError, match=rf"{job.evaluation_key}\.json is the record of another; remove it"):
@@ -143,13 +143,13 @@ def test_a_renderer_that_is_killed_leaves_whole_files_and_the_next_call_writes_t
     for name, content in files.items():
         (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "new" / name).write_bytes(content)
-    old = dict.fromkeys(files, b"what an earlier call wrote")
+    old = dict.fromkeys(files, b"written by an earlier call")
     rng, kills = random.Random("renderer"), 0
     while kills < rounds(1):
         out = tmp_path / f"out-{kills}"
         out.mkdir(exist_ok=True)
         write_files(out, old)
-        (out / "tables" / "gone.md").write_bytes(b"a table that is made no longer")
+        (out / "tables" / "gone.md").write_bytes(b"a table that no longer exists")
         status, _ = zygote.run(
             "write",
             tmp_path / "log",
@@ -170,7 +170,7 @@ def test_a_renderer_that_is_killed_leaves_whole_files_and_the_next_call_writes_t
 
 
 @pytest.mark.thorough
-def test_ctrl_c_stops_a_study_within_seconds_and_says_how_to_go_on(zygote, study, tmp_path, tally) -> None:
+def test_ctrl_c_stops_a_study_within_seconds_and_says_how_to_continue(zygote, study, tmp_path, tally) -> None:
     rng, stopped, stories = random.Random("stopped"), 0, max(3, rounds(3) // 20)
     for story in range(stories):
         root = tmp_path / f"story-{story}"
@@ -191,11 +191,11 @@ def test_ctrl_c_stops_a_study_within_seconds_and_says_how_to_go_on(zygote, study
         status, _ = zygote.run("ablate", root / "log", argv=argv(root))
         assert status == 0, (root / "log").read_text()
         assert tables(root / "out") == study.tables
-    assert stopped, "all had finished before the signal came"
+    assert stopped, "every study finished before its signal came"
 
 
 @pytest.mark.thorough
-def test_two_runners_on_one_store_one_of_them_killed_come_to_the_same_tables(zygote, study, tmp_path, tally) -> None:
+def test_two_runners_on_one_store_give_the_same_tables_though_one_is_killed(zygote, study, tmp_path, tally) -> None:
     rng, other = random.Random("two"), Zygote()
     try:
         for story in range(max(1, rounds(1) // 20)):
@@ -223,7 +223,7 @@ def test_two_runners_on_one_store_one_of_them_killed_come_to_the_same_tables(zyg
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("workers", [1, 3])
-def test_however_many_run_side_by_side_the_records_are_the_same(workers, zygote, study, tmp_path) -> None:
+def test_records_do_not_depend_on_the_number_of_workers(workers, zygote, study, tmp_path) -> None:
     status, _ = zygote.run("ablate", tmp_path / "log", argv=[*argv(tmp_path), "--workers", str(workers)])
     assert status == 0, (tmp_path / "log").read_text()
     assert records(tmp_path / "store") == study.records
@@ -231,7 +231,7 @@ def test_however_many_run_side_by_side_the_records_are_the_same(workers, zygote,
 
 
 @pytest.mark.thorough
-def test_a_worker_that_is_killed_is_a_failure_that_the_next_call_mends(zygote, study, tmp_path, tally) -> None:
+def test_a_killed_worker_is_a_failure_that_the_next_call_retries(zygote, study, tmp_path, tally) -> None:
     rng = random.Random("worker")
     for story in range(max(1, rounds(1) // 10)):
         root = tmp_path / f"story-{story}"

@@ -1,4 +1,4 @@
-"""A training that is killed, wherever that is, goes on to the bits of one that was not."""
+"""A training that is killed at any point resumes to the same bits as one that was not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("faults")
 
 
 def kill_while_a_checkpoint_is_written(run: Running, out: Path, rng: random.Random) -> None:
-    """Wait for the folder that a checkpoint is written into, or the end."""
+    """Kill the run while it writes a checkpoint, unless it ends before."""
     skip = rng.randrange(3)
     seen: set[str] = set()
     while run.alive():
@@ -40,7 +40,7 @@ def kill_while_a_checkpoint_is_written(run: Running, out: Path, rng: random.Rand
         pytest.param("write", marks=pytest.mark.thorough, id="while-a-checkpoint-is-written"),
     ],
 )
-def test_a_training_that_is_killed_goes_on_to_the_same_bits(how, zygote, whole, tmp_path, tally) -> None:
+def test_a_training_that_is_killed_resumes_to_the_same_bits(how, zygote, whole, tmp_path, tally) -> None:
     rng = random.Random(f"killed {how}, {rounds(1)} times")
     wanted, kills, story, seconds = rounds(1), 0, 0, whole.seconds
     while kills < wanted:
@@ -57,7 +57,7 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bits(how, zygote, whole, 
             status, _ = run.wait()
             assert status in (0, -signal.SIGKILL), log.read_text()
             kills += status != 0
-        if status == 0:  # it was killed too late: the machine is faster now
+        if status == 0:  # the kill came too late: the machine is faster now
             seconds *= 0.7
         assert zygote.run("train", log, config=whole.config, out=out)[0] == 0, log.read_text()
         assert results(out) == whole.results, f"story {story}"
@@ -78,7 +78,7 @@ def wait_for(condition: Callable[[], object], run: Running, log: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_a_training_with_loader_processes_is_killed_or_left_and_goes_on_to_the_same_bits(
+def test_a_training_with_loader_processes_is_killed_and_resumes_to_the_same_bits(
     zygote, whole, tmp_path, tally
 ) -> None:
     rng = random.Random("loaders")
@@ -93,7 +93,7 @@ def test_a_training_with_loader_processes_is_killed_or_left_and_goes_on_to_the_s
         if story % 2:
             run.kill()
         elif run.alive():
-            # the one that trains alone: its loader processes must notice
+            # only the process that trains: its loader processes must notice
             psutil.Process(run.pid).kill()
         run.wait()
         _, left = psutil.wait_procs(others, timeout=60)
@@ -116,7 +116,7 @@ def test_ctrl_c_to_the_whole_group_leaves_the_loader_processes_to_finish_the_ite
     run.signal(number)
     status, _ = run.wait()
     assert status == 130, log.read_text()
-    assert "go on with --resume" in log.read_text()
+    assert "continue with --resume" in log.read_text()
     assert "Traceback" not in log.read_text()
     assert len(list((out / "checkpoints").glob("step-*"))) == 1
     tally("seconds to stop", round(time.monotonic() - began))
@@ -136,14 +136,14 @@ def test_a_loader_process_that_is_killed_ends_the_run_with_a_reason_and_its_chec
     said = log.read_text()
     assert status == 2, said
     assert "Traceback" not in said
-    assert "cornernet: error: a loader process was lost (is memory short?): DataLoader worker" in said
-    assert "go on with --resume, with fewer --training.workers" in said
+    assert "cornernet: error: a loader process died (out of memory?): DataLoader worker" in said
+    assert "continue with --resume, and with fewer --training.workers" in said
     assert len(list((out / "checkpoints").glob("step-*"))) == 1
     tally("loader processes killed")
 
 
-def test_ctrl_c_during_an_evaluation_stops_it_and_the_evaluation_is_made_up_for(zygote, tmp_path) -> None:
-    """The evaluation would take minutes: it is left at once, and the checkpoint is of its iteration."""
+def test_ctrl_c_during_an_evaluation_stops_it_and_resuming_makes_up_for_it(zygote, tmp_path) -> None:
+    """The evaluation would take minutes. It ends at once, and the checkpoint is the one of its iteration."""
     path, out, log = tmp_path / "config.json", tmp_path / "run", tmp_path / "log"
     long = config(data__source__val_images=2000, training__checkpoint_every=100, training__evaluate_every=2)
     path.write_text(long.to_json())
@@ -154,10 +154,10 @@ def test_ctrl_c_during_an_evaluation_stops_it_and_the_evaluation_is_made_up_for(
     run.signal(signal.SIGINT)
     assert run.wait()[0] == 130, log.read_text()
     said = log.read_text()
-    assert "stopping after this iteration; once more stops at once" in said
-    assert f"stopped after iteration 2 of 8; a checkpoint is in {out}: go on with --resume" in said
+    assert "stopping after this iteration; press Ctrl-C again to stop at once" in said
+    assert f"stopped after iteration 2 of 8; a checkpoint is in {out}; continue with --resume" in said
     assert [line for line in (out / "metrics.jsonl").read_text().splitlines() if "val/AP" in line] == []
-    # the data of val is none of the training's
+    # training does not depend on the data of val
     path.write_text(long.with_("data.source.val_images", 3).with_("training.iterations", 3).to_json())
     (out / "config.json").write_text(path.read_text())
     assert zygote.run("train", log, config=path, out=out)[0] == 0, log.read_text()
@@ -175,7 +175,7 @@ def interrupt_after(last: int) -> Callable[[int], None]:
 
 def test_ctrl_c_in_the_last_iteration_leaves_the_final_evaluation_to_the_next_call(tmp_path) -> None:
     short = config(training__iterations=2, training__evaluate_every=0)
-    with pytest.raises(Interrupted, match=r"stopped after iteration 2 of 2; .*go on with --resume"):
+    with pytest.raises(Interrupted, match=r"stopped after iteration 2 of 2; .*continue with --resume"):
         train(short, tmp_path, quiet=True, on_iteration=interrupt_after(2))
     assert not (tmp_path / "evaluation.json").exists()
     assert train(short, tmp_path, resume=True, quiet=True) is not None
@@ -183,7 +183,7 @@ def test_ctrl_c_in_the_last_iteration_leaves_the_final_evaluation_to_the_next_ca
 
 
 @pytest.mark.thorough
-def test_ctrl_c_outside_the_loop_says_how_to_go_on(tmp_path, monkeypatch) -> None:
+def test_ctrl_c_outside_the_loop_says_how_to_continue(tmp_path, monkeypatch) -> None:
     short = config(training__iterations=1, training__evaluate_every=0)
 
     def stopped(*_: object, **__: object) -> None:
@@ -191,14 +191,14 @@ def test_ctrl_c_outside_the_loop_says_how_to_go_on(tmp_path, monkeypatch) -> Non
 
     with monkeypatch.context() as patch:
         patch.setattr("cornernet.training.loop.open_dataset", stopped)
-        with pytest.raises(Interrupted, match="stopped before the run began: the same command begins it"):
+        with pytest.raises(Interrupted, match="stopped before the run began; start it with the same command"):
             train(short, tmp_path / "run", quiet=True)
     with monkeypatch.context() as patch:
         patch.setattr("cornernet.training.loop.build_detector", stopped)
-        with pytest.raises(Interrupted, match=r"stopped before the first checkpoint in .*: begin again with --resume"):
+        with pytest.raises(Interrupted, match=r"stopped before the first checkpoint in .*; start again with --resume"):
             train(short, tmp_path / "run", quiet=True)
     with monkeypatch.context() as patch:
         patch.setattr("cornernet.training.loop.evaluate", stopped)
-        with pytest.raises(Interrupted, match="has the checkpoint of iteration 1: go on with --resume"):
+        with pytest.raises(Interrupted, match="has the checkpoint of iteration 1; continue with --resume"):
             train(short, tmp_path / "run", resume=True, quiet=True)
     assert train(short, tmp_path / "run", resume=True, quiet=True) is not None

@@ -1,10 +1,10 @@
-"""A process that has everything imported and computed nothing, and forks what is to be killed.
+"""A process that has imported everything and computed nothing, and forks the processes to kill.
 
 ``python -m tests.faults.zygote``.
 
-Importing torch takes seconds; a fork of this process begins at once, so that hundreds of runs can be killed in minutes.
-It reads requests as lines of JSON, and answers each with the process's number, then with its exit status and how many
-file operations it came to in its folder.
+Importing torch takes seconds. A fork of this process starts at once, so that hundreds of runs can be killed in minutes.
+It reads requests as lines of JSON. It answers each with the process id, then with the exit status and the number of
+file operations in the watched folder.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import torch._dynamo  # noqa: F401 - torch imports it with the first optimiser, which takes seconds
+import torch._dynamo  # noqa: F401 - torch imports it for the first optimiser, which takes seconds
 
 import cornernet.ablations.__main__ as ablations_command
-import cornernet.kernels.cpu_kernels  # noqa: F401 - with the first pooling
+import cornernet.kernels.cpu_kernels  # noqa: F401 - imported for the first pooling
 from cornernet import Config
 from cornernet.ablations.reporting.folder import write_files
 from cornernet.ablations.running.planner import Job
@@ -36,7 +36,7 @@ FILE_OPERATIONS = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os
 
 
 class Fork:
-    """A forked worker, as ``ablations.running.executors.Run`` has it."""
+    """A forked worker with the interface of ``ablations.running.executors.Run``."""
 
     def __init__(self, number: int) -> None:
         self.pid, self.returncode = number, None
@@ -59,7 +59,7 @@ class Fork:
 
 
 class ForkExecutor:
-    """Starts the workers of a runner as forks: what ``LocalExecutor`` does, without importing torch again."""
+    """Starts the workers of a runner as forks, like ``LocalExecutor`` but without importing torch again."""
 
     def __init__(self, workers: int, processes: int = 1) -> None:
         self.workers = workers
@@ -78,7 +78,7 @@ class ForkExecutor:
 
 
 def _leave(run: Callable[[], int | None], log: Path) -> Any:
-    """Run something in this fork, its output in a file, and end."""
+    """Run a function in this fork with its output in a file, then end the process."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -90,7 +90,7 @@ def _leave(run: Callable[[], int | None], log: Path) -> Any:
         status = 130
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
-    except BaseException:  # noqa: BLE001 - the parent reads it in the log
+    except BaseException:  # noqa: BLE001 - the test reads it in the log
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -126,7 +126,7 @@ KINDS: dict[str, Callable[[dict[str, Any]], int | None]] = {
 
 
 def _counted(request: dict[str, Any], counted: str) -> None:
-    """Count the file operations below the request's ``watch``, and die before that of number ``kill_at``."""
+    """Count the file operations below the request's ``watch``, and die before number ``kill_at``."""
     below, kill_at = request.get("watch"), request.get("kill_at")
     count = 0
 

@@ -1,4 +1,4 @@
-"""Soft-NMS, with both defects switched on, leaves the array that the authors' leaves."""
+"""With both defects on, soft-NMS leaves the same array as the authors' code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from cornernet.inference.detect import soft_nms
+from cornernet.inference.suppression import soft_nms
 from tests.parity.goldens import load
 
 GOLDEN: dict[str, Any] = load("soft_nms.npz")

@@ -13,8 +13,9 @@ import torch
 
 from cornernet import Candidates
 from cornernet.config import DataConfig, TestingConfig
-from cornernet.inference.detect import Placement, prepare, restore, suppress
 from cornernet.inference.detections import Detections
+from cornernet.inference.placement import Placement, prepare, to_photo
+from cornernet.inference.suppression import suppress
 from tests.parity import recipe
 from tests.parity.goldens import load
 
@@ -49,12 +50,12 @@ def prepared(case: dict[str, Any]) -> list[tuple[npt.NDArray[np.float32], Placem
     return [(batch.numpy(), placement) for batch, placement in pairs]
 
 
-def restored(case: dict[str, Any]) -> list[Candidates]:
+def in_photo(case: dict[str, Any]) -> list[Candidates]:
     found = []
     for i, (_, placement) in enumerate(prepared(case)):
         for flip, rows in enumerate(torch.from_numpy(GOLDEN[f"{case['name']}/scale{i}_raw_dets"])):
             candidates = Candidates(rows[:, :4], rows[:, 4], rows[:, 5:7], rows[:, 7].long())
-            found.append(restore(candidates, placement, mirrored=flip == 1))
+            found.append(to_photo(candidates, placement, mirrored=flip == 1))
     return found
 
 
@@ -76,7 +77,7 @@ def test_network_inputs_are_the_authors_at_every_scale(case: dict[str, Any]) -> 
 
 @each_case
 def test_authors_compatible_reports_the_authors_boxes_in_their_order(case: dict[str, Any]) -> None:
-    found = suppress(restored(case), settings_of(case))
+    found = suppress(in_photo(case), settings_of(case))
     expected = GOLDEN[f"{case['name']}/top_bboxes"]
     assert len(found) == len(expected)
     np.testing.assert_allclose(as_rows(found), expected, rtol=0, atol=1e-3)
@@ -84,7 +85,7 @@ def test_authors_compatible_reports_the_authors_boxes_in_their_order(case: dict[
 
 @each_case
 def test_without_stale_rows_the_reported_boxes_are_the_kept_ones(case: dict[str, Any]) -> None:
-    found = suppress(restored(case), settings_of(case), stale_rows=False)
+    found = suppress(in_photo(case), settings_of(case), stale_rows=False)
     expected = GOLDEN[f"{case['name']}/top_bboxes_kept_only"]
     assert len(found) == len(expected)
     np.testing.assert_allclose(as_rows(found), expected, rtol=0, atol=1e-3)
@@ -92,7 +93,7 @@ def test_without_stale_rows_the_reported_boxes_are_the_kept_ones(case: dict[str,
 
 @pytest.mark.parametrize("case", [c for c in CASES if not c["config"]["merge_bbox"]], ids=lambda case: case["name"])
 def test_our_default_without_merging_reports_the_kept_boxes_best_first(case: dict[str, Any]) -> None:
-    found = suppress(restored(case), replace(settings_of(case), authors_compatible=False))
+    found = suppress(in_photo(case), replace(settings_of(case), authors_compatible=False))
     expected = GOLDEN[f"{case['name']}/top_bboxes_kept_only"]
     expected = expected[np.argsort(-expected[:, 5], kind="stable")]
     np.testing.assert_allclose(as_rows(found), expected, rtol=0, atol=1e-3)
@@ -100,7 +101,7 @@ def test_our_default_without_merging_reports_the_kept_boxes_best_first(case: dic
 
 def test_our_default_merges_to_other_boxes_but_the_authors_scores() -> None:
     case = next(case for case in CASES if case["config"]["merge_bbox"])
-    found = as_rows(suppress(restored(case), replace(settings_of(case), authors_compatible=False)))
+    found = as_rows(suppress(in_photo(case), replace(settings_of(case), authors_compatible=False)))
     expected = GOLDEN[f"{case['name']}/top_bboxes_kept_only"]
     expected = expected[np.argsort(-expected[:, 5], kind="stable")]
     np.testing.assert_allclose(found[:, 5], expected[:, 5], rtol=0, atol=1e-5)
@@ -109,11 +110,11 @@ def test_our_default_merges_to_other_boxes_but_the_authors_scores() -> None:
 
 @each_case
 def test_result_file_with_two_decimals_is_the_authors(case: dict[str, Any]) -> None:
-    found = replace(suppress(restored(case), settings_of(case)), category_ids=COCO_IDS)
+    found = replace(suppress(in_photo(case), settings_of(case)), category_ids=COCO_IDS)
     results = found.to_coco(image_id=42, decimals=2)
     expected = json.loads(str(GOLDEN[f"{case['name']}/coco_json"]))
     assert len(results) == len(expected)
-    # merged coordinates agree to 1e-3 only, so that one may round to the other side
+    # merged coordinates agree only to 1e-3, so one may round differently
     slack = 0.0101 if case["config"]["merge_bbox"] else 0.0
     for mine, theirs in zip(results, expected, strict=True):
         assert {k: mine[k] for k in ("image_id", "category_id")} == {k: theirs[k] for k in ("image_id", "category_id")}

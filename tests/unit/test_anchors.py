@@ -19,7 +19,9 @@ from cornernet.cli import main
 from cornernet.config import AnchorHeadConfig, HourglassConfig
 from cornernet.data import open_dataset
 from cornernet.evaluation.evaluate import evaluate
-from cornernet.inference.detect import detect, lay, place, restore, suppress
+from cornernet.inference.detect import detect
+from cornernet.inference.placement import pad_to_stride, to_heatmap, to_photo
+from cornernet.inference.suppression import suppress
 from cornernet.model.heads.anchor import AnchorPredictions
 from cornernet.model.heads.anchor.anchors import anchor_boxes, anchor_shapes, decode, encode
 from cornernet.model.heads.anchor.losses import anchor_losses, box_loss, focal_loss
@@ -523,13 +525,13 @@ def test_predictions_as_the_targets_ask_give_back_the_boxes_in_pixels(size, mirr
     testing = recipe("tiny_anchors").testing
     photograph = np.zeros((size[0] - 9, size[1] - 6, 3), np.uint8)
     height, width = photograph.shape[:2]
-    canvas, placement = place(photograph, 1.0, detector.total_stride)
+    canvas, placement = pad_to_stride(photograph, 1.0, detector.total_stride)
     truth = np.array([[3.0, 4.0, 25.5, 30.25], [30.0, 2.0, width - 1.0, 20.0], [5.0, 33.0, 40.0, height - 2.0]])
-    cells = lay(torch.from_numpy(truth), placement, mirrored)
+    cells = to_heatmap(torch.from_numpy(truth), placement, mirrored)
     pixels = cells / torch.tensor(placement.ratio * 2, dtype=torch.float64)
     targets = detector.head.targets([pixels], [torch.tensor([0, 1, 2])], canvas.shape[:2])
     (candidates,) = detector.head.decode(perfect(targets, detector, canvas.shape[:2]), testing)
-    found = suppress([restore(candidates, placement, mirrored)], testing)
+    found = suppress([to_photo(candidates, placement, mirrored)], testing)
     best = found.scores > 0.5
     assert sorted(found.labels[best].tolist()) == [0, 1, 2]
     order = np.argsort(found.labels[best])

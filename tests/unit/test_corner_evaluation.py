@@ -1,4 +1,4 @@
-"""Corners as detections of their own: what counts as found, in which quadrant, and the AP that follows."""
+"""Evaluation of single corners: hits, their quadrants, and the resulting AP."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_corner_of_another_class_or_in_another_photograph_is_none() -> None:
 
 def test_a_true_corner_is_taken_once_by_the_best_score() -> None:
     twice = measured(view([(3, 3, 0.5, 0), (4, 3, 0.9, 0)], [(3, 3, 0), (18, 3, 0)]))[TOP_LEFT]
-    # one of two found, its repetition below it
+    # one of two found, with a duplicate below it
     assert twice == pytest.approx(51 / 101)
     first_is_taken = measured(view([(3, 3, 0.5, 0), (3, 4, 0.9, 0)], [(3, 3, 0), (3, 4.8, 0)]))[TOP_LEFT]
     assert first_is_taken == 1
@@ -83,9 +83,9 @@ def test_quadrants_hold_what_lies_in_them() -> None:
     views = view([(3, 3, 0.9, 0), (15, 15, 0.8, 0), (13, 13, 0.7, 0)], [(3, 3, 0), (13, 13, 0), (15, 3, 0)])
     found = measured(views)
     assert found[TL_QUADRANT] == 1
-    # below a false alarm
+    # ranked below a false positive
     assert found[BR_QUADRANT] == pytest.approx(1 / 2)
-    # the corner at the top right lies in neither, and is missed all the same
+    # the corner at the top right lies in neither quadrant, but still counts as missed overall
     assert found[TOP_LEFT] == pytest.approx((34 * 1 + 33 * 2 / 3) / 101)
 
 

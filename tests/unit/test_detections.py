@@ -1,4 +1,4 @@
-"""Detections: what they refuse, what they convert to, and how they are drawn."""
+"""Detections: invalid input, conversions, and drawing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = ("cell", "platelet")
 
 
 def made(boxes: Any, scores: Any, labels: Any, **more: Any) -> Detections:
-    """Detections from whatever converts to arrays."""
+    """Return Detections from anything that converts to arrays."""
     return Detections(boxes, scores, labels, **more)
 
 
@@ -81,7 +81,7 @@ def test_no_boxes_in_any_spelling() -> None:
     [
         (np.zeros((2, 5)), np.zeros(2), np.zeros(2, int), r"boxes must be \[N, 4\], not \[2, 5\]"),
         (np.zeros((2, 4)), np.zeros((2, 1)), np.zeros(2, int), r"scores must be \[N\]"),
-        (np.zeros((2, 4)), np.zeros(3), np.zeros(2, int), "as many boxes"),
+        (np.zeros((2, 4)), np.zeros(3), np.zeros(2, int), "equal numbers of boxes"),
         (np.zeros((1, 4)), np.zeros(1), np.array([0.5]), "whole numbers"),
         (np.zeros((1, 4)), np.zeros(1), np.array([2]), "label 2 has no name"),
         (np.zeros((1, 4)), np.zeros(1), np.array([-1]), "label -1 has no name"),

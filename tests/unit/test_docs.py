@@ -92,7 +92,7 @@ def test_the_tutorial_runs_from_a_voc_folder_to_a_report(tmp_path, capsys) -> No
     out = capsys.readouterr().out
     assert "dropped: nothing" in out
     assert "This folder can be used." in out
-    assert {path.name for path in (tmp_path / "run" / "looks").iterdir()} >= {"step-0000003.png"}
+    assert {path.name for path in (tmp_path / "run" / "previews").iterdir()} >= {"step-0000003.png"}
     assert (tmp_path / "found" / "coco.json").is_file()
     assert (tmp_path / "shown.png").is_file()
     assert (tmp_path / "run" / "report.html").is_file()

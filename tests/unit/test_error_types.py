@@ -1,4 +1,4 @@
-"""TIDE's types of errors: an error shows up in its own type, by the amount that mending it brings."""
+"""TIDE's error types: an error counts in its own type, by the AP that correcting it would gain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CROWD = [45.0, 0.0, 15.0, 15.0]
 
 
 def photographs(root: Path, **changes: Any) -> DetectionDataset:
-    """Picture 7 with three persons, a crowd of them and two signs; a third class without objects."""
+    """Return a data set of one picture, 7, with three persons, a crowd and two signs; a third class has no objects."""
     boxes = [(PERSON, box) for box in PERSONS] + [(SIGN, box) for box in SIGNS]
     rows = [annotation(100 + index, 7, category, box) for index, (category, box) in enumerate(boxes)]
     rows.append(annotation(200, 7, PERSON, CROWD, iscrowd=1))
@@ -58,9 +58,20 @@ def test_no_error_costs_nothing(dataset) -> None:
     assert all(cost == 0 for cost in costs.values())
 
 
+def test_an_evaluations_own_matching_gives_the_same_costs(dataset) -> None:
+    results = [*all_found()[1:], found(PERSON, [30.0, 25.0, 10.0, 10.0], 0.95)]
+    expected = error_types(dataset, results)
+    assert any(expected.values())
+    for backend in ("pycocotools", "hotcoco"):
+        evaluation = coco_evaluation(dataset, results, backend)
+        assert error_types(dataset, results, evaluation.box_matching) == expected
+    with pytest.raises(ValueError, match="this one is by pycocotools"):
+        coco_evaluation(dataset, results).box_matching.ap50_gains()
+
+
 def test_a_background_box_costs_background_alone(dataset) -> None:
     costs = error_types(dataset, [*all_found(), found(PERSON, [30.0, 25.0, 10.0, 10.0], 0.95)])
-    # above three right boxes of one class of two it leaves a precision of 3 in 4
+    # ranked above three correct boxes of one class of two, it lowers their precision to 3 in 4
     assert main_types(costs) == pytest.approx({"dAP_Bkg": 0.25 / 2})
     assert costs["dAP_FP"] == pytest.approx(costs["dAP_Bkg"])
     assert costs["dAP_FN"] == 0
@@ -92,7 +103,7 @@ def test_a_shifted_box_costs_localisation_alone(dataset) -> None:
 def test_a_wrong_class_costs_classes_alone(dataset) -> None:
     results = all_found()
     results[0] = found(SIGN, PERSONS[0], 0.95)
-    # mended it is a person again; the signs below it had a precision of 2 in 3
+    # corrected, it is a person again; the signs below it had a precision of 2 in 3
     assert main_types(error_types(dataset, results)) == pytest.approx({"dAP_Cls": (1 - 67 / 101 + 1 / 3) / 2})
 
 
@@ -125,7 +136,7 @@ def test_objects_of_every_size_cost_alike(tmp_path) -> None:
 
 
 def test_without_detections_every_object_is_missed_and_nothing_else_is_wrong(dataset) -> None:
-    # nothing is left of a class that is missed whole, so that mending gains nothing
+    # without its missed objects the class has none left, so correcting gains nothing
     assert all(cost == 0 for cost in error_types(dataset, []).values())
 
 

@@ -1,4 +1,4 @@
-"""COCO evaluation: right by hand, the same from both backends, and honest about what was not measured."""
+"""COCO evaluation: results checked by hand, equal backends, and NaN for what cannot be measured."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_both_backends_agree_on_crowds_gaps_and_full_images(tmp_path) -> None:
     rng = np.random.default_rng(0)
     results = truth_as_results(photographs)
     for record in photographs.records:
-        for _ in range(150):  # beyond the limit of 100 a photograph
+        for _ in range(150):  # beyond the limit of 100 per photograph
             x, y, w, h = rng.random(4) * 30
             category = int(rng.choice(photographs.category_ids))
             score = float(rng.integers(1, 5)) / 5

@@ -1,4 +1,4 @@
-"""Exported detectors: checked as they are written, and run by programs that know nothing of this project."""
+"""Exported detectors: checked when written, and run by programs that do not import this project."""
 
 from __future__ import annotations
 

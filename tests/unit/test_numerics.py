@@ -1,4 +1,4 @@
-"""Losses and gradients at the ends of every number format, and what becomes of a run whose numbers are not finite."""
+"""Losses and gradients at the limits of every number format, and runs whose numbers are not finite."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from cornernet.training.loop import TrainingError, train
 ROOT = Path(__file__).parents[2]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 EXTREMES = (0.0, 1e-7, 17.0, 89.0, 1e4, 65504.0)
-"""Up to the largest number of float16; beyond 16.6 a float32 sigmoid is 1, beyond 88.7 an exponential infinite."""
+"""Up to the largest float16. Above 16.6 a float32 sigmoid is 1, above 88.7 an exponential is infinite."""
 SIZE = (31, 31)
 BOXES = [torch.tensor([[2.0, 3.0, 20.0, 25.0], [5.0, 5.0, 30.0, 29.0], [5.0, 5.0, 30.0, 29.0]], dtype=torch.float64)]
 LABELS = [torch.tensor([0, 1, 1])]
 
 
 def filled(shape: tuple[int, ...], value: float, dtype: torch.dtype, pattern: str) -> Tensor:
-    """A leaf tensor of one extreme, or of both in turn."""
+    """A leaf tensor filled with one extreme, or with both signs alternately."""
     found = torch.full(shape, value, dtype=dtype)
     if pattern == "negative":
         found = -found
-    elif pattern == "in turn":
+    elif pattern == "alternating":
         found.flatten()[::2] *= -1
     return found.requires_grad_(True)
 
@@ -52,7 +52,7 @@ def assert_finite(losses: dict[str, Tensor], leaves: list[Tensor]) -> None:
     assert all(leaf.grad is not None and torch.isfinite(leaf.grad).all() for leaf in leaves)
 
 
-@pytest.mark.parametrize("pattern", ["positive", "negative", "in turn"])
+@pytest.mark.parametrize("pattern", ["positive", "negative", "alternating"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("loss", HEATMAP_LOSSES)
 @pytest.mark.parametrize("dims", [1, 3])
@@ -68,7 +68,7 @@ def test_corner_losses_and_gradients_are_finite_at_every_extreme(loss, dtype, pa
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-@pytest.mark.parametrize("pattern", ["positive", "negative", "in turn"])
+@pytest.mark.parametrize("pattern", ["positive", "negative", "alternating"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_anchor_losses_and_gradients_are_finite_at_every_extreme(dtype, pattern, gamma) -> None:
     config = recipe("tiny_anchors").with_("model.head.focal_gamma", gamma)
@@ -84,7 +84,7 @@ def test_anchor_losses_and_gradients_are_finite_at_every_extreme(dtype, pattern,
 
 
 @pytest.mark.parametrize("field", ["focal_alpha", "focal_beta"])
-def test_exponents_under_which_a_corner_has_no_gradient_are_refused(field) -> None:
+def test_exponents_that_leave_a_corner_without_a_gradient_are_refused(field) -> None:
     with pytest.raises(ValueError, match="must not be negative"):
         recipe("tiny").with_(f"model.head.{field}", -1.0)
     assert recipe("tiny").with_(f"model.head.{field}", 0.0)
@@ -110,7 +110,7 @@ def small(**edits: Any) -> Config:
 
 
 def image_ids(config: Config, iteration: int) -> list[int]:
-    """The images of an iteration's batch, counted from 1."""
+    """The image ids in the batch of an iteration; iterations count from 1."""
     dataset = open_dataset(config.data.source, "train")
     training = config.training
     sampler = BatchSampler(
@@ -120,7 +120,7 @@ def image_ids(config: Config, iteration: int) -> list[int]:
 
 
 def broken_at(step: int, change: Callable[[CornerHead, dict[str, Tensor]], dict[str, Tensor]]) -> Any:
-    """The head's loss, changed in the ``step``-th call and after."""
+    """The loss of the head, changed from the ``step``-th call on."""
     whole, calls = CornerHead.loss, iter(range(1, 1000))
 
     def loss(self: CornerHead, *arguments: Any) -> dict[str, Tensor]:
@@ -135,7 +135,7 @@ def no_pull(_head: CornerHead, losses: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def no_gradient(head: CornerHead, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add a zero whose derivative is not a number."""
+    """Add a zero whose derivative is NaN."""
     return {**losses, "total": losses["total"] + (next(head.parameters()) * 0).sum().sqrt()}
 
 
@@ -209,8 +209,8 @@ def test_statistics_that_are_not_finite_never_replace_a_checkpoint(tmp_path) -> 
 
 
 @pytest.mark.thorough
-def test_of_two_processes_the_images_of_the_one_whose_loss_broke_are_named(tmp_path) -> None:
-    """Looked at later there, so the step is not the one at which the run stops."""
+def test_with_two_processes_the_images_of_the_one_whose_loss_broke_are_named(tmp_path) -> None:
+    """With several processes the check comes later, so the step is not the one at which the run stops."""
     config = small(training__iterations=9, training__checkpoint_every=8)
     (tmp_path / "config.json").write_text(config.to_json())
     script = tmp_path / "run.py"
@@ -242,8 +242,8 @@ def test_of_two_processes_the_images_of_the_one_whose_loss_broke_are_named(tmp_p
 # ------------------------------------------------------------------------------------------------- what is read
 
 
-def test_nothing_that_is_read_runs_code() -> None:
-    """No module reads pickles by itself, and torch and numpy are told to read plain values alone."""
+def test_no_file_that_is_read_can_run_code() -> None:
+    """No module unpickles anything, and torch and numpy are told to read only plain values."""
     files = [path for part in ("kernels", "cornernet", "ablations") for path in (ROOT / part).rglob("*.py")]
     assert len(files) > 100
     loads = 0
@@ -251,7 +251,7 @@ def test_nothing_that_is_read_runs_code() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
-                # what a process hands to those that it starts itself, in memory, is not read from anywhere
+                # shared memory passes pickles only between a process and the processes that it starts
                 allowed = {"pickle"} if path == ROOT / "cornernet" / "data" / "shared.py" else set()
                 found = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"} & set(names)
                 assert found <= allowed, path

@@ -21,7 +21,7 @@ TINYCOCO = Path(__file__).parents[3] / "shared" / "data" / "tinycoco"
 
 
 def authors_file(path: Path, num_classes: int) -> Path:
-    """A small network in the authors' format, every entry drawn as the goldens draw theirs."""
+    """Write a small network in the authors' format, with entries drawn in the same way as the goldens'."""
     backbone = HourglassConfig(stacks=2, stem_channels=16, channels=(16, 24, 32), blocks=(1, 1, 2))
     config = recipe("tiny").with_("model.backbone", backbone).with_("model.num_classes", num_classes)
     state = {
@@ -76,7 +76,7 @@ def test_the_whole_network_is_evaluated_on_photographs_of_coco(tmp_path, capsys)
     weights = tmp_path / "CornerNet_500000.pkl"
     state = dict(official_state())
     official_state.cache_clear()
-    # drawn weights find nothing by themselves: the goldens raise one class in the same way
+    # random weights find nothing; the goldens raise one class in the same way
     for corner in ("tl", "br"):
         bias = state[f"module.{corner}_heats.1.1.bias"].clone()
         bias[[3, 79]] += 6
@@ -85,7 +85,7 @@ def test_the_whole_network_is_evaluated_on_photographs_of_coco(tmp_path, capsys)
     smaller = [] if thorough else ["--data.fit", "127", "127"]
     results = tmp_path / "results.json"
     command = ["evaluate", "--weights", str(weights), "--data", str(root), "--recipe", "paper", *smaller]
-    # drawn embeddings of a whole photograph's corners are further apart than those of one object that was learned
+    # random embeddings of corners lie further apart than the learned embeddings of one object
     command += ["--testing.embedding-threshold", "20"]
     assert main([*command, "--save-results", str(results)]) == 0
     out = capsys.readouterr().out

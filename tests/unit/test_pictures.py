@@ -1,4 +1,4 @@
-"""Pictures for reports: the rules that choose them, what is written, and how the renderer places them or does not."""
+"""Pictures for reports: the rules that choose them, the files written, and whether the renderer includes them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def detections(*boxes: tuple[float, float, float, float], label: int = 0) -> Det
         ((1, 1, 99, 101), "wrong pairing", (0, 1)),
         ((0, 20, 110, 110), "merged boundaries", (0, 1)),
         ((2, 2, 41, 39), None, None),  # a hit
-        ((60, 60, 240, 240), None, None),  # the other corner is another class's
+        ((60, 60, 240, 240), None, None),  # the other corner belongs to another class
         ((300, 300, 340, 340), None, None),  # background
     ],
 )

@@ -1,8 +1,9 @@
-"""Implementations of corner pooling when testing: chosen by the configuration, and the same to the last digit."""
+"""Implementations of corner pooling in testing: chosen by the configuration, and equal to the last digit."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import math
 
 import pytest
@@ -11,13 +12,19 @@ import torch
 from cornernet import Config, ConfigError, Detector, build_detector, detect, kernels, load_detector, recipe
 from cornernet.ablations.profiles import find_profile
 from cornernet.ablations.running.planner import Fingerprints, make_job
+from cornernet.ablations.running.runner import run_group
+from cornernet.ablations.running.store import Store
 from cornernet.ablations.studies import find_study
 from cornernet.ablations.studies.study import Study, Variant
 from cornernet.data import DetectionDataset, open_dataset
+from cornernet.data.loader import TrainingSet, collate
 from cornernet.evaluation.evaluate import Evaluation, evaluate
 from cornernet.kernels.registry import ROWS
-from cornernet.training.loop import train
-from cornernet.training.timing import step_latency
+from cornernet.model.heads.corner.head import CornerHead
+from cornernet.training.devices import Processes
+from cornernet.training.loop import TrainingError, train
+from cornernet.training.step import TrainStep
+from cornernet.training.timing import step_latency, training_step
 from tests.emulation import fast_interpreter
 
 AVAILABLE = [row.name for row in ROWS if row.why_not("cpu", torch.float32) is None]
@@ -43,9 +50,9 @@ def detector(config) -> Detector:
 
 @pytest.fixture(scope="module")
 def evaluations(config, dataset, tmp_path_factory) -> dict[str, Evaluation]:
-    """Of one trained detector, under every implementation that serves float32 on this CPU."""
+    """Evaluations of one trained detector, with every implementation that supports float32 on this CPU."""
     before = torch.get_num_threads()
-    # where Triton serves the CPU it runs in its interpreter, whose scans take ten seconds a map as they come
+    # on a CPU Triton runs in its interpreter, whose own scans take ten seconds for each map
     if "triton" in AVAILABLE:
         fast_interpreter.install()
     try:
@@ -62,7 +69,7 @@ def evaluations(config, dataset, tmp_path_factory) -> dict[str, Evaluation]:
 
 @pytest.fixture
 def pooled_by(monkeypatch) -> list[str]:
-    """The implementation that each call of ``kernels.corner_pool`` asked for."""
+    """The implementation that each call of ``kernels.corner_pool`` asked for, in order."""
     seen: list[str] = []
     real = kernels.corner_pool
 
@@ -75,7 +82,7 @@ def pooled_by(monkeypatch) -> list[str]:
 
 
 def numbers(values: dict[str, float]) -> dict[str, str]:
-    """Exactly, and NaN as itself."""
+    """The values as exact text, in which NaN equals NaN."""
     return {name: float.hex(value) if math.isfinite(value) else str(value) for name, value in values.items()}
 
 
@@ -97,7 +104,7 @@ def test_the_implementation_survives_json(name) -> None:
 
 
 @pytest.mark.parametrize(("asked", "expected"), [("logstep", "logstep"), (None, "eager")])
-def test_testing_pools_by_the_configured_implementation_or_the_model_s(pooled_by, config, dataset, asked, expected):
+def test_testing_uses_the_configured_implementation_or_that_of_the_model(pooled_by, config, dataset, asked, expected):
     config = config.with_("model.head.pooling_impl", "eager").with_("testing.pooling_impl", asked)
     detect(build_detector(config), dataset.read(0), config)
     assert set(pooled_by) == {expected}
@@ -105,14 +112,14 @@ def test_testing_pools_by_the_configured_implementation_or_the_model_s(pooled_by
     assert set(pooled_by) == {expected}
 
 
-def test_the_model_s_own_implementation_is_back_after_testing(pooled_by, config, detector, dataset) -> None:
+def test_the_implementation_of_the_model_is_restored_after_testing(pooled_by, config, detector, dataset) -> None:
     detect(detector, dataset.read(0), config.with_("testing.pooling_impl", "eager"))
     pooled_by.clear()
     detector(torch.zeros(1, 3, 95, 95))
     assert set(pooled_by) == {"auto"}
 
 
-def test_an_implementation_that_cannot_run_here_says_why_and_leaves_the_model_s_in_place(
+def test_an_implementation_that_cannot_run_here_says_why_and_leaves_the_model_as_it_was(
     pooled_by, config, detector, dataset
 ) -> None:
     config = config.with_("testing.pooling_impl", "cuda")
@@ -129,14 +136,14 @@ def test_an_implementation_that_cannot_run_here_says_why_and_leaves_the_model_s_
 @pytest.mark.parametrize("name", AVAILABLE)
 def test_every_implementation_gives_the_same_detections_and_metrics_to_the_last_digit(evaluations, name) -> None:
     base, other = evaluations["eager"], evaluations[name]
-    assert base.results, "nothing was detected: equality would say nothing"
+    assert base.results, "nothing was detected, so equality would mean nothing"
     assert other.results == base.results
     assert numbers(other.metrics) == numbers(base.metrics)
     assert {k: numbers(v) for k, v in other.per_class.items()} == {k: numbers(v) for k, v in base.per_class.items()}
 
 
-def test_pooling_matters_to_these_detections(config, detector, dataset) -> None:
-    # so that the test above could fail: without pooling the same weights find something else
+def test_these_detections_depend_on_pooling(config, detector, dataset) -> None:
+    # shows that the test above could fail: without pooling the same weights give other detections
     without = build_detector(config.with_("model.head.pooling", "none"))
     without.load_state_dict(detector.state_dict())
     assert evaluate(without, dataset, config).results != evaluate(detector, dataset, config).results
@@ -145,7 +152,7 @@ def test_pooling_matters_to_these_detections(config, detector, dataset) -> None:
 # --------------------------------------------------------------------------------------- time of a step
 
 
-def test_timing_a_step_leaves_the_detector_as_it_was(config, detector, dataset) -> None:
+def test_timing_a_step_does_not_change_the_detector(config, detector, dataset) -> None:
     detector.eval()
     before = copy.deepcopy(detector.state_dict())
     assert step_latency(detector, dataset, config, warmup=0, steps=1) > 0
@@ -155,31 +162,79 @@ def test_timing_a_step_leaves_the_detector_as_it_was(config, detector, dataset) 
     assert all(parameter.grad is None for parameter in detector.parameters())
 
 
-def test_the_timed_step_pools_by_the_configured_implementation(pooled_by, config, detector, dataset) -> None:
+def test_the_timed_step_uses_the_configured_implementation(pooled_by, config, detector, dataset) -> None:
     config = config.with_("testing.pooling_impl", "cummax")
     step_latency(detector, dataset, config, warmup=1, steps=2)
-    assert pooled_by == ["cummax"] * 3 * 2  # two corners a step
+    assert pooled_by == ["cummax"] * 3 * 2  # two corners in each step
 
 
-def test_the_timed_step_takes_the_whole_batch_in_the_parts_of_training(pooled_by, config, detector, dataset) -> None:
-    # twelve pictures from a data set of four
+def test_the_timed_step_accumulates_over_the_whole_batch(pooled_by, config, detector, dataset) -> None:
+    # twelve images from a data set of four
     config = config.with_("training.batch_size", 12).with_("training.accumulation", 3)
     assert step_latency(detector, dataset, config, warmup=0, steps=1) > 0
     assert len(pooled_by) == 3 * 2
 
 
-def test_no_step_to_time_is_an_error(config, detector, dataset) -> None:
+def test_timing_zero_steps_is_an_error(config, detector, dataset) -> None:
     with pytest.raises(ValueError, match="steps is 0"):
         step_latency(detector, dataset, config, steps=0)
 
 
-def test_the_time_of_a_step_is_measured_on_request_and_is_no_metric(config, detector, dataset) -> None:
-    plain = evaluate(detector, dataset, config)
-    timed = evaluate(detector, dataset, config.with_("testing.measure_step", True))
-    assert plain.step_latency is None
-    assert timed.step_latency is not None
-    assert timed.step_latency > 0
-    assert numbers(timed.metrics) == numbers(plain.metrics)
+def test_a_record_has_the_time_and_memory_of_a_step_on_request_and_the_same_metrics(config, tmp_path) -> None:
+    store, configs = Store(tmp_path), [config, config.with_("testing.measure_step", True)]
+    before = torch.get_num_threads()
+    try:
+        assert run_group(store, configs) == 0
+    finally:
+        torch.set_num_threads(before)
+    data = Fingerprints(*(open_dataset(config.data.source, split).fingerprint for split in ("train", "val")))
+    plain, timed = (store.record(make_job(each, data)) for each in configs)
+    assert plain["latency"]["step_milliseconds"] is None
+    assert plain["memory"]["step_mebibytes"] is None
+    assert "step_stages" not in plain["latency"]
+    assert timed["latency"]["step_milliseconds"] > 0
+    assert timed["memory"]["step_mebibytes"] > 0
+    stages = ["forward", "loss", "backward", "clipping", "optimiser"]
+    assert [stage for stage, _ in timed["latency"]["step_stages"]] == stages
+    assert timed["metrics"] == plain["metrics"]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("float16", torch.float16)])
+def test_the_timed_step_computes_in_the_precision_of_training(precision, dtype, config, dataset, monkeypatch) -> None:
+    seen, whole = [], CornerHead.loss
+
+    def loss(self, outputs, *arguments):
+        seen.append(outputs[0].heatmaps.top_left.dtype)
+        return whole(self, outputs, *arguments)
+
+    monkeypatch.setattr(CornerHead, "loss", loss)
+    small = config.with_("data.input_size", (31, 31)).with_("training.precision", precision)
+    assert step_latency(build_detector(small), dataset, small, warmup=0, steps=1) > 0
+    assert seen == [dtype]
+
+
+def test_the_timed_step_is_the_step_that_trains(config, dataset) -> None:
+    """Taken over the same batch as often, both leave the same weights to the bit."""
+    config = config.with_("training.batch_size", 4).with_("training.accumulation", 2)
+    torch.manual_seed(0)
+    timed = build_detector(config)
+    trained = copy.deepcopy(timed)
+    take = training_step(timed, dataset, config)
+    step = TrainStep(trained, config.training, Processes(0, 1, torch.device("cpu")))
+    targets = functools.partial(trained.head.targets, image_size=config.data.input_size)
+    images = TrainingSet(dataset, config.data, config.training.seed)
+    parts = [collate([images[0, at] for at in part], targets) for part in ((0, 1), (2, 3))]
+    for iteration in range(1, 4):
+        take()
+        step(parts, iteration)
+    found = trained.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in timed.state_dict().items())
+
+
+def test_a_timed_step_whose_loss_is_not_finite_is_an_error(config, detector, dataset) -> None:
+    next(detector.parameters()).data.fill_(torch.nan)
+    with pytest.raises(TrainingError, match="at iteration 1 the loss is not finite: total is nan"):
+        step_latency(detector, dataset, config, warmup=0, steps=1)
 
 
 # ------------------------------------------------------------------------------------------- the study
@@ -190,13 +245,13 @@ def study() -> Study:
     return find_study("pooling_implementations")
 
 
-def test_the_study_has_every_implementation_but_the_brute_force_one(study) -> None:
+def test_the_study_has_every_implementation_except_brute_force(study) -> None:
     assert {variant.name for variant in study.variants} == {row.name for row in ROWS} - {"reference"}
     assert {contrast.base for contrast in study.contrasts} == {"eager"}
     assert "reference implementation is left out" in study.question
 
 
-def test_the_study_trains_nothing_but_the_arm_of_table_1_with_pooling(study) -> None:
+def test_the_study_trains_only_the_arm_of_table_1_with_pooling(study) -> None:
     base, data = find_profile("smoke").base(None), Fingerprints("train", "val")
     table1 = find_study("table1")
     trained = make_job(table1.configure(base, table1.variants[1]), data)
@@ -209,13 +264,13 @@ def test_a_variant_that_cannot_run_here_says_why_and_the_others_can(study) -> No
     base = find_profile("smoke").base(None).with_("training.device", "cpu")
     reasons = {variant.name: study.why_not(base, variant) for variant in study.variants}
     assert reasons["cuda"] == "it runs on cuda, not on cpu"
-    # Triton's interpreter, which these tests may run, is not timed
+    # these tests may run Triton's interpreter, which the study does not time
     assert reasons["triton"] is not None
     assert {name for name, reason in reasons.items() if reason is None} == set(AVAILABLE) - {"reference", "triton"}
     assert study.why_not(base, Variant(name="the model's own")) is None
 
 
-def test_equal_figures_are_no_disagreement_and_missing_variants_neither(study) -> None:
+def test_equal_values_and_missing_variants_are_no_disagreement(study) -> None:
     figures = {"AP": 0.25, "AP50": None, "AP75": 0.125}
     measured = {(name, seed): dict(figures) for name in ("eager", "cpu", "logstep") for seed in (0, 1)}
     del measured["logstep", 1]

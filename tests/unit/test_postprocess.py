@@ -1,4 +1,4 @@
-"""The test path: geometry there and back, suppression, and what is reported."""
+"""The test path: boxes to the heatmap and back, suppression, and the reported boxes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from cornernet import Candidates, Config, build_detector, recipe
 from cornernet.config import DataConfig, TestingConfig
 from cornernet.data.images import DataError
-from cornernet.inference.detect import decode, detect, network, place, prepare, restore, soft_nms, suppress
+from cornernet.inference.detect import decode, detect, network
+from cornernet.inference.placement import pad_to_stride, prepare, to_photo
+from cornernet.inference.suppression import soft_nms, suppress
 
 Rows = npt.NDArray[np.float32]
 Method = Literal["hard", "linear", "gaussian"]
@@ -29,7 +31,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 
 def overlap(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """IoU counting pixels."""
+    """Return the IoU of two boxes whose sides count pixels."""
     width = min(a[2], b[2]) - max(a[0], b[0]) + 1
     height = min(a[3], b[3]) - max(a[1], b[1]) + 1
     if width <= 0 or height <= 0:
@@ -41,7 +43,7 @@ def overlap(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
 def plain_soft_nms(
     given_rows: Rows, method: Method, iou: float, exponent: float | None, column_defect: bool
 ) -> tuple[npt.NDArray[np.float64], int]:
-    """The whole array and the number of survivors: one row after another, as the definition says, in float64."""
+    """Return the whole array and the number of survivors, computed row by row from the definition, in float64."""
     rows: npt.NDArray[np.float64] = given_rows.astype(np.float64)
     moving = 5 if column_defect else 7
     live, i = len(rows), 0
@@ -75,7 +77,7 @@ def plain_soft_nms(
 
 @st.composite
 def boxes_of_one_class(draw: st.DrawFn) -> Rows:
-    """Boxes on a coarse grid, with equal boxes and equal scores among them, all scores exact in float32."""
+    """Draw boxes on a coarse grid, some of them equal or with equal scores; all scores are exact in float32."""
     count = draw(st.integers(0, 14))
     grid = st.integers(0, 6)
     size = st.integers(0, 6)
@@ -233,7 +235,7 @@ def test_suppress_treats_classes_apart_and_reports_the_best_first() -> None:
 @pytest.mark.parametrize("column_defect", [False, True])
 @pytest.mark.parametrize("method", ["hard", "linear", "gaussian"])
 def test_suppress_takes_its_settings_from_the_configuration(method: str, column_defect: bool) -> None:
-    # with the authors' defect classes are taken one by one, and together without
+    # classes are suppressed one by one with the authors' defect, and all at once without it
     rows, labels = random_boxes(10, 60), np.arange(60) % 2
     for iou, sigma, min_score in ((0.5, 0.5, 0.001), (0.1, 0.5, 0.001), (0.5, 0.05, 0.001), (0.5, 0.5, 0.3)):
         testing = TestingConfig(nms=method, nms_iou=iou, nms_sigma=sigma, min_score=min_score)
@@ -328,7 +330,7 @@ def test_a_box_on_the_canvas_comes_back_to_the_photograph(
     height: int, width: int, scale: float, total_stride: int
 ) -> None:
     image = np.zeros((height, width, 3), np.uint8)
-    canvas, placement = place(image, scale, total_stride)
+    canvas, placement = pad_to_stride(image, scale, total_stride)
     assert canvas.shape[:2] == placement.canvas
     assert all((side + 1) % total_stride == 0 for side in placement.canvas)
     rng = np.random.default_rng(0)
@@ -343,29 +345,29 @@ def test_a_box_on_the_canvas_comes_back_to_the_photograph(
         cells = np.stack([x[:, 0], canvas_y[:, 0], x[:, 1], canvas_y[:, 1]], axis=1)
         cells *= placement.ratio * 2
         rows = np.column_stack([cells, rng.random((20, 3))]).astype(np.float32)
-        found = restore(candidates_of(rows, [0] * 20), placement, mirrored)
+        found = to_photo(candidates_of(rows, [0] * 20), placement, mirrored)
         np.testing.assert_allclose(found.boxes.numpy(), expected, rtol=0, atol=2e-3)
         np.testing.assert_array_equal(found.corner_scores.numpy(), rows[:, 5:])
 
 
 def test_restored_boxes_never_leave_the_photograph() -> None:
-    _, placement = place(np.zeros((50, 70, 3), np.uint8), 1.0, 128)
+    _, placement = pad_to_stride(np.zeros((50, 70, 3), np.uint8), 1.0, 128)
     rows = np.array([[-100, -3, 900, 800, 1, 1, 1]], np.float32)
-    assert restore(candidates_of(rows, [0]), placement).boxes.tolist() == [[0, 0, 70, 50]]
+    assert to_photo(candidates_of(rows, [0]), placement).boxes.tolist() == [[0, 0, 70, 50]]
 
 
 def test_the_window_is_where_the_photograph_lies_in_the_heatmap() -> None:
-    _, placement = place(np.zeros((50, 70, 3), np.uint8), 1.0, 128)
+    _, placement = pad_to_stride(np.zeros((50, 70, 3), np.uint8), 1.0, 128)
     rows = np.array([[*placement.window, 1, 1, 1]], np.float32)
-    np.testing.assert_allclose(restore(candidates_of(rows, [0]), placement).boxes[0], [0, 0, 70, 50], atol=1e-4)
+    np.testing.assert_allclose(to_photo(candidates_of(rows, [0]), placement).boxes[0], [0, 0, 70, 50], atol=1e-4)
 
 
 def test_place_refuses_a_stride_that_is_no_power_of_two() -> None:
     with pytest.raises(ValueError, match="power of two"):
-        place(np.zeros((5, 5, 3), np.uint8), 1.0, 96)
+        pad_to_stride(np.zeros((5, 5, 3), np.uint8), 1.0, 96)
     with pytest.raises(ValueError, match="power of two"):
-        place(np.zeros((5, 5, 3), np.uint8), 1.0, 0)
-    assert place(np.zeros((5, 5, 3), np.uint8), 1.0, 1)[1].canvas == (5, 5)
+        pad_to_stride(np.zeros((5, 5, 3), np.uint8), 1.0, 0)
+    assert pad_to_stride(np.zeros((5, 5, 3), np.uint8), 1.0, 1)[1].canvas == (5, 5)
 
 
 def test_prepare_puts_the_mirror_image_second_and_black_around() -> None:
@@ -385,7 +387,7 @@ def test_prepare_puts_the_mirror_image_second_and_black_around() -> None:
 
 
 class ColourSeer(nn.Module):
-    """A detector that sees, in each of the three channels, the one bright rectangle, to the pixel."""
+    """A detector that finds the bright rectangle of each of the three channels, exactly to the pixel."""
 
     output_stride = 4
     classes = None
@@ -431,7 +433,7 @@ PLANTED = np.array([[0.05, 0.1, 0.45, 0.5], [0.5, 0.3, 0.95, 0.8], [0.1, 0.6, 0.
 
 
 def planted(height: int, width: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """A dark photograph with a bright rectangle in each channel, and their boxes."""
+    """Return a dark photograph with a bright rectangle in each channel, and the boxes of the rectangles."""
     photo = np.full((height, width, 3), 20, np.uint8)
     boxes = np.rint(PLANTED * [width, height, width, height]).astype(np.int64)
     for channel, (x1, y1, x2, y2) in enumerate(boxes):
@@ -457,7 +459,7 @@ def test_planted_boxes_come_back_in_pixels_of_the_original(
     (found,) = detect(detector, photo, config)
     assert len(detector.seen) == len(scales)
     assert all(shape[0] == 1 + flip for _, _, shape in detector.seen)
-    # suppression leaves one box a class only where all flips and scales agree
+    # suppression leaves one box per class only if all flips and scales agree
     assert sorted(found.labels.tolist()) == [0, 1, 2]
     shrunk = 1.0 if fit is None else min(1.0, fit[0] / height, fit[1] / width)
     # a side that is rounded down, the row that a canvas of the same side cuts off, and the threshold between pixels
@@ -474,7 +476,7 @@ def test_every_flip_and_scale_finds_the_planted_boxes_by_itself() -> None:
         found = decode(detector, network(detector, batch), TestingConfig())
         assert len(found) == 2
         for index, candidates in enumerate(found):
-            back = restore(candidates, placement, mirrored=index == 1)
+            back = to_photo(candidates, placement, mirrored=index == 1)
             np.testing.assert_allclose(back.boxes.numpy(), boxes, rtol=0, atol=1.01 / scale)
 
 
@@ -535,7 +537,7 @@ def test_detect_refuses_what_is_no_photograph(tmp_path: Path) -> None:
     config = config_with(TestingConfig())
     wrong: Any
     for wrong in (np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 0, 3), np.uint8)):
-        with pytest.raises(ValueError, match="a photograph is uint8"):
+        with pytest.raises(ValueError, match="a photograph must be uint8"):
             detect(seer(), [wrong], config)
     (tmp_path / "no.jpg").write_text("words")
     for path in (tmp_path / "no.jpg", tmp_path / "gone.jpg"):

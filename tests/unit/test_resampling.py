@@ -1,9 +1,9 @@
-"""The bootstrap over images: pycocotools' numbers under unit weights, those of copied images under others."""
+"""The bootstrap over images: unit weights give pycocotools' numbers, others those of copied images."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,17 @@ from cornernet.ablations.statistics.resampling import (
     RESAMPLED_METRICS,
     RESAMPLES,
     WEIGHTS_VERSION,
-    Matches,
     Resamples,
     bootstrap,
     corner_bootstrap,
     image_weights,
-    match,
     metrics_under,
 )
 from cornernet.config import ShapesSource
 from cornernet.data import open_dataset
 from cornernet.evaluation.corners import CORNER_METRICS, match_corners
 from cornernet.evaluation.evaluate import METRICS, coco_evaluation
+from cornernet.evaluation.matching import Backend, Matches, match_boxes
 from cornernet.inference.detect import CornersInView
 from cornernet.model.heads.candidates import CornerPoints
 
@@ -38,7 +37,7 @@ BANDS = (300.0, 900.0)
 
 @dataclass
 class Scene:
-    """Ground truth and results, with as much of a data set as ``coco_evaluation`` asks for."""
+    """Ground truth and results, with the parts of a data set that ``coco_evaluation`` needs."""
 
     truth: dict[str, Any]
     results: list[dict[str, Any]]
@@ -55,14 +54,15 @@ class Scene:
     def ground_truth(self) -> dict[str, Any]:
         return self.truth
 
-    def match(self) -> Matches:
-        return match(self.truth, self.results, area_bands=self.area_bands, category_ids=self.category_ids)
+    def match(self, backend: Backend = "pycocotools") -> Matches:
+        bands, ids = self.area_bands, self.category_ids
+        return match_boxes(self.truth, self.results, area_bands=bands, category_ids=ids, backend=backend).matches()
 
     def oracle(self) -> dict[str, float]:
         return coco_evaluation(self, self.results, "pycocotools").metrics
 
     def duplicated(self, weights: np.ndarray) -> Scene:
-        """Return the scene in which image i lies ``weights[i]`` times, the copies one behind the other."""
+        """Return the scene that contains image i ``weights[i]`` times, the copies in succession."""
         images, annotations, results = [], [], []
         for image, weight in zip(sorted(self.truth["images"], key=lambda image: image["id"]), weights, strict=True):
             for copy in range(weight):
@@ -77,7 +77,7 @@ class Scene:
 
 
 def random_scene(seed: int, images: int, ties: bool, crowds: bool, wild: int = 4) -> Scene:
-    """Three classes, one of them without objects in most scenes; objects of all areas, found, displaced or invented."""
+    """Return a scene of three classes, one mostly without objects, whose results are hits, shifted or invented."""
     rng = np.random.default_rng(seed)
     category_ids = (1, 3, 7)
     ids = sorted(rng.choice(90, images, replace=False).tolist())
@@ -138,6 +138,16 @@ def test_unit_weights_give_pycocotools_numbers(seed, images, ties, crowds) -> No
 
 
 @given(**SCENES)
+def test_both_backends_give_the_same_matches(seed, images, ties, crowds) -> None:
+    scene = random_scene(seed, images, ties, crowds)
+    oracle, fast = scene.match("pycocotools"), scene.match("hotcoco")
+    assert oracle.image_ids == fast.image_ids
+    for ours, theirs in zip(oracle.classes, fast.classes, strict=True):
+        for each in fields(ours):
+            np.testing.assert_array_equal(getattr(ours, each.name), getattr(theirs, each.name), err_msg=each.name)
+
+
+@given(**SCENES)
 def test_weights_are_as_good_as_copies_of_the_images(seed, images, ties, crowds) -> None:
     scene = random_scene(seed, images, ties, crowds)
     weights = image_weights(str(seed), images, resamples=3)
@@ -167,11 +177,12 @@ def test_the_generated_data_set_under_unit_weights() -> None:
             results.append(
                 {"image_id": record.image_id, "category_id": category, "bbox": box, "score": float(rng.random())}
             )
-    matches = match(dataset.ground_truth(), results, area_bands=dataset.area_bands, category_ids=dataset.category_ids)
-    found = metrics_under(matches, np.ones((1, 12), np.int64), METRICS)
-    expected = coco_evaluation(dataset, results).metrics
+    evaluation = coco_evaluation(dataset, results)
+    assert evaluation.box_matching is not None
+    found = metrics_under(evaluation.box_matching.matches(), np.ones((1, 12), np.int64), METRICS)
+    expected = evaluation.metrics
     assert_same(found, 0, expected)
-    resampled = bootstrap(dataset, results, resamples=200)
+    resampled = bootstrap(dataset, evaluation.box_matching, resamples=200)
     assert resampled.fingerprint == dataset.fingerprint
     assert 0 < resampled.values["AP"].std() < 0.3
     assert abs(resampled.values["AP"].mean() - expected["AP"]) < 3 * resampled.values["AP"].std()
@@ -235,18 +246,18 @@ PINNED = [[0, 0, 0, 5, 1, 1, 0, 1], [1, 2, 3, 1, 0, 0, 0, 1], [0, 3, 3, 0, 0, 1,
 
 
 def test_weights_are_the_same_on_every_machine() -> None:
-    """Published records hold values under these; where they change, WEIGHTS_VERSION must be raised."""
+    """Published records hold values under these weights. If they change, WEIGHTS_VERSION must be increased."""
     assert WEIGHTS_VERSION == 1
     assert image_weights("0123abcd", 8, resamples=3).tolist() == PINNED
 
 
 def test_weights_follow_the_law_of_drawing_with_replacement() -> None:
     weights = image_weights("data", 50, resamples=4000)
-    # the count of one image is binomial(50, 1/50); 4,000 of them, and images of a row nearly independent
+    # the count of one image is binomial(50, 1/50); there are 4,000 rows, and a row's images are nearly independent
     assert weights.mean() == 1
     assert weights.var() == pytest.approx(0.98, abs=0.02)
     assert np.abs(weights.mean(axis=0) - 1).max() < 5 * np.sqrt(0.98 / 4000)
-    # those of two images: -1/50
+    # the covariance of two images is -1/50
     assert np.cov(weights[:, 0], weights[:, 1])[0, 1] == pytest.approx(-0.02, abs=5 / np.sqrt(4000))
 
 
@@ -317,7 +328,7 @@ def test_results_that_cannot_be_ranked_or_placed_are_errors() -> None:
 
 # ------------------------------------------------------------------------------------------------------------ corners
 class OfImages:
-    """As much of a data set as ``corner_bootstrap`` asks for."""
+    """The parts of a data set that ``corner_bootstrap`` needs."""
 
     fingerprint = "f"
     classes = ("only",)

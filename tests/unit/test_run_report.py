@@ -1,4 +1,4 @@
-"""``cornernet report RUN``: the page of one training run, and what it says where something is missing."""
+"""``cornernet report RUN``: the page of one training run, complete and with parts missing."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_a_run_has_a_page_with_curves_ap_classes_and_best_and_worst_images(tmp_p
     assert "not measured" in text
     assert EVIL not in text
     assert "&lt;img src=x" in text
-    assert "60 of " in text, "the line that was cut short is left out"
+    assert "60 of " in text, "the line that was cut short is skipped"
     assert len(re.findall(r'<img src="data:image/jpeg;base64,[^"]+" alt="[^"]+F1 \d', text)) == 2
     assert re.search(r'<svg role="img" aria-label="Losses over iterations[^"]+loss/total 2.333', text)
 
 
-def test_a_run_that_goes_on_has_a_page_without_what_is_not_there_yet(tmp_path) -> None:
+def test_an_unfinished_run_has_a_page_without_the_missing_parts(tmp_path) -> None:
     run = run_folder(tmp_path / "run", weights=False, evaluated=False)
     out = tmp_path / "page.html"
     assert main(["report", str(run), "--out", str(out)]) == 0
@@ -65,7 +65,7 @@ def test_a_run_that_goes_on_has_a_page_without_what_is_not_there_yet(tmp_path) -
     assert "there are no weights to detect with" in text
 
 
-def test_where_the_data_is_gone_the_rest_is_shown(tmp_path) -> None:
+def test_without_the_data_the_page_shows_the_rest(tmp_path) -> None:
     run = run_folder(tmp_path / "run")
     config = Config.load(run / "config.json").with_("data.source", CocoSource(root="/nowhere/photos"))
     (run / "config.json").write_text(config.to_json())
@@ -79,7 +79,7 @@ def test_where_the_data_is_gone_the_rest_is_shown(tmp_path) -> None:
     ("damage", "message"),
     [("config.json", "it has no config.json"), ("evaluation.json", "is no evaluation")],
 )
-def test_a_folder_that_is_no_run_is_an_error_that_names_the_file(tmp_path, capsys, damage, message) -> None:
+def test_a_folder_without_a_valid_run_is_an_error_that_names_the_file(tmp_path, capsys, damage, message) -> None:
     run = run_folder(tmp_path / "run", weights=False)
     if damage == "config.json":
         (run / damage).unlink()
@@ -89,13 +89,13 @@ def test_a_folder_that_is_no_run_is_an_error_that_names_the_file(tmp_path, capsy
     assert message in capsys.readouterr().err
 
 
-def test_the_curve_of_ap_ends_with_the_evaluation_that_ends_a_run(tmp_path) -> None:
+def test_the_ap_curve_ends_with_the_final_evaluation(tmp_path) -> None:
     run = run_folder(tmp_path / "run", weights=False)
     config = Config.load(run / "config.json")
     lines = [{"iteration": n, "loss/total": 1.0, **({"val/AP": 0.25} if n == 20 else {})} for n in (20, 40, 60)]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert main(["report", str(run)]) == 0
-    assert "AP on val during training" not in (run / "report.html").read_text(), "one point is no curve"
+    assert "AP on val during training" not in (run / "report.html").read_text(), "a single point is not a curve"
     (run / "config.json").write_text(config.with_("training.iterations", 60).to_json())
     assert main(["report", str(run)]) == 0
     assert re.search(r'aria-label="AP on val during training[^"]+0\.4321', (run / "report.html").read_text())

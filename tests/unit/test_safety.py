@@ -1,4 +1,4 @@
-"""Nothing that comes from data is run, begins markup or a command, or is written outside the folder that was given."""
+"""Data is never executed, never becomes markup or a command, and is never written outside the given folder."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ NAMES = (SCRIPT + "1", ATTRIBUTE + "2", EVIL)
 
 
 def elements(page: str) -> Iterator[Any]:
-    """Every element of a page, as a browser sees it."""
+    """Every element of a page, as a browser parses it."""
     return html5lib.parse(page, namespaceHTMLElements=False).iter()
 
 
 def require_harmless(page: str) -> None:
-    """Assert that the only script of a page is ours, and that nothing in it is loaded, opened or run."""
+    """Assert that the only script of a page is our own, and that the page loads, opens and runs nothing else."""
     found = [each for each in elements(page) if isinstance(each.tag, str)]
     scripts = [each.text or "" for each in found if each.tag == "script"]
     assert len(scripts) == 1
@@ -54,7 +54,7 @@ def require_harmless(page: str) -> None:
 
 
 def evil_folder(root: Path) -> Path:
-    """Photographs whose classes and file names are all that markup can be made of."""
+    """A data set whose class names and file names contain markup."""
     categories = [{"id": number, "name": name} for number, name in enumerate(NAMES, start=1)]
     names = ("<img src=x onerror=alert(1)>.png", "\"'><script>alert(2)<script>.png", "$\\input{x}$.png")
     images = [{"id": n, "file_name": name, "height": 40, "width": 60} for n, name in enumerate(names, start=1)]
@@ -66,7 +66,7 @@ def evil_folder(root: Path) -> Path:
     return root
 
 
-def test_the_page_of_a_run_is_harmless_whatever_classes_and_files_are_called(tmp_path: Path) -> None:
+def test_the_page_of_a_run_is_harmless_with_hostile_class_and_file_names(tmp_path: Path) -> None:
     data, run = evil_folder(tmp_path / SCRIPT.replace("/", "")), tmp_path / "<b>run"
     config = recipe("tiny").with_("data.source", CocoSource(root=str(data)))
     run.mkdir()
@@ -86,7 +86,7 @@ def test_the_page_of_a_run_is_harmless_whatever_classes_and_files_are_called(tmp
 
 
 def replaced(node: Any, depth: int = 0) -> Any:
-    """A record in which every text that no key depends on is hostile."""
+    """The record with hostile text in every field that no key depends on."""
     if isinstance(node, dict):
         return {key: replaced(value, depth + 1) for key, value in node.items()}
     return EVIL if isinstance(node, str) else node
@@ -94,7 +94,7 @@ def replaced(node: Any, depth: int = 0) -> Any:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of a report, of records in which every text is hostile."""
+    """The files of a report on records full of hostile text."""
     reports = tmp_path_factory.mktemp("reports")
     data = "<b>$cells\\input{x}"
     paths = publish_runs(reports, data, seeds=(1, 2, 3), classes=NAMES, old=True)
@@ -108,13 +108,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return render(published_report(paths[0].parent), notes=[EVIL])
 
 
-def test_the_html_of_a_report_is_harmless_whatever_records_say(report: dict[str, bytes]) -> None:
+def test_the_html_of_a_report_on_hostile_records_is_harmless(report: dict[str, bytes]) -> None:
     page = report["index.html"].decode()
     require_harmless(page)
     assert "&lt;script&gt;alert(1)" in page
 
 
-def test_the_latex_of_a_report_runs_nothing_whatever_records_say(report: dict[str, bytes]) -> None:
+def test_the_latex_of_a_report_on_hostile_records_runs_nothing(report: dict[str, bytes]) -> None:
     tables = [content.decode() for path, content in report.items() if path.endswith(".tex")]
     assert tables
     ours = {"begin", "caption", "label", "resizebox", "ifdim", "width", "linewidth", "else", "fi", "toprule", "midrule"}
@@ -126,7 +126,7 @@ def test_the_latex_of_a_report_runs_nothing_whatever_records_say(report: dict[st
         assert r"\textbackslash{}input\{x\}" in text
 
 
-def test_the_markdown_of_a_report_begins_no_tag_or_link_whatever_records_say(report: dict[str, bytes]) -> None:
+def test_the_markdown_of_a_report_on_hostile_records_contains_no_tag_or_link(report: dict[str, bytes]) -> None:
     for path, content in report.items():
         if path.endswith(".md"):
             text = re.sub(r"(`+)[^`\n]*\1", "", content.decode())
@@ -134,7 +134,7 @@ def test_the_markdown_of_a_report_begins_no_tag_or_link_whatever_records_say(rep
             assert "](javascript" not in text
 
 
-def test_what_a_notebook_shows_of_detections_is_harmless() -> None:
+def test_the_notebook_view_of_detections_is_harmless() -> None:
     found = Detections([[1, 2, 30, 40]] * 3, [0.9, 0.8, 0.7], [0, 1, 2], classes=NAMES, image_id=EVIL)
     shown = found._repr_html_()
     assert {each.tag for each in elements(shown)} <= {"html", "head", "body", "p", "table", "tbody", "tr", "td", "th"}
@@ -153,7 +153,7 @@ ESCAPING = ("../up.png", "../../up.png", "/tmp/up.png", "a/../../up.png", "..\\u
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to stand in, with photographs whose names are odd, and nothing beside it that may change."""
+    """The current folder, with photographs that have odd names. Nothing beside it may change."""
     monkeypatch.setenv("CORNERNET_CACHE", str(tmp_path / "cache"))
     inside = tmp_path / "here"
     write_images(inside / "photos", ("x...png", "-rf.png", "a b\nc.png", "deep/x..x/b.png", "$(touch ran).png"))
@@ -162,13 +162,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def outside(here: Path, *allowed: str) -> set[str]:
-    """What was made anywhere but in the folders allowed, below the folder that the test stands in."""
+    """Everything that was created outside the allowed folders, which lie in the current folder."""
     made = everything(here.parent) - {"here", "cache"} - {f"here/{name}" for name in allowed}
     places = tuple(f"here/{name}/" for name in ("photos", *allowed))
     return {path for path in made if not path.startswith((*places, "cache/")) and path != "here/photos"}
 
 
-def test_detect_writes_below_its_folder_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_detect_writes_only_below_its_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = everything(here)
     write = ["--write", "images", "json", "coco", "csv"]
     assert main(["detect", "photos", "--weights", "starter", "--out", "found", *write]) == 0
@@ -179,13 +179,13 @@ def test_detect_writes_below_its_folder_alone(here: Path, capsys: pytest.Capture
     assert len(json.loads((here / "found" / "detections.json").read_text())) == 5
 
 
-def test_a_file_whose_name_is_not_utf8_is_refused_by_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_name_that_is_not_utf8_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.rename(os.fsencode(here / "photos" / "-rf.png"), os.fsencode(here / "photos") + b"/\xff.png")  # noqa: PTH104
     assert main(["detect", "photos", "--weights", "starter", "--out", "found"]) == 2
     assert "\\udcff.png' is not text in UTF-8; rename it" in capsys.readouterr().err
 
 
-def test_show_split_check_and_import_write_below_their_folders_alone(
+def test_show_split_check_and_import_write_only_below_their_folders(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = [
@@ -216,7 +216,7 @@ def test_show_split_check_and_import_write_below_their_folders_alone(
     assert len(list((here / "made" / "voc" / "images").rglob("*.png"))) == 3
 
 
-def test_pictures_that_are_links_stay_links_when_a_folder_is_divided(here: Path) -> None:
+def test_links_to_images_stay_links_when_a_folder_is_split(here: Path) -> None:
     write_images(here.parent / "elsewhere")
     root = coco_folder(here / "coco", file="annotations/instances_all.json")
     for name in ("a.png", "b.png", "c.png"):

@@ -1,4 +1,4 @@
-"""Sheets of what training sees and of what a detector finds in the same four pictures."""
+"""Sheets of what training sees, and of what a detector finds in four fixed pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cornernet import build_detector, recipe
 from cornernet.cli import main
 from cornernet.data import open_dataset
 from cornernet.drawing.boxes import BOTTOM_RIGHT_COLOUR, TOP_LEFT_COLOUR, draw_pairs, sheet
-from cornernet.visualization.sheets import early_look, fixed_images
+from cornernet.visualization.sheets import fixed_images, preview
 from tests.unit.data.folders import coco_folder
 
 
@@ -49,11 +49,11 @@ def test_the_same_pictures_are_looked_at_every_time() -> None:
     assert fixed_images(4, 2) == [0, 1]
 
 
-def test_an_early_look_shows_truth_above_predictions_even_where_metrics_need_the_truth() -> None:
+def test_a_preview_shows_truth_above_predictions_even_where_metrics_need_the_truth() -> None:
     config = recipe("tiny").with_("data.source.val_images", 3).with_("testing.substitute", ["heatmaps"])
     torch.manual_seed(0)
     dataset = open_dataset(config.data.source, "val")
-    image = early_look(build_detector(config).eval(), dataset, config, "iteration 7")
+    image = preview(build_detector(config).eval(), dataset, config, "iteration 7")
     assert image.shape[0] > 2 * 240
     assert image.dtype == np.uint8
     assert image.std() > 0

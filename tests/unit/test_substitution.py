@@ -1,4 +1,4 @@
-"""The ground truth in place of outputs: where training has it, and all of it is a perfect net."""
+"""The ground truth in place of outputs: placed as in training, and perfect if it replaces all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from cornernet import Candidates, Config, ConfigError, Corners, Predictions, bui
 from cornernet.config import CornerHeadConfig, DataConfig, ShapesSource, TestingConfig
 from cornernet.data import open_dataset
 from cornernet.evaluation.evaluate import evaluate
-from cornernet.inference.detect import Truth, examine, lay, prepare, restore
+from cornernet.inference.detect import Truth, examine
+from cornernet.inference.placement import prepare, to_heatmap, to_photo
 from cornernet.model.heads import Head
 from cornernet.model.heads.corner.decode import corners, decode
 from cornernet.model.heads.corner.substitute import substitute
@@ -117,12 +118,12 @@ def test_predictions_are_left_as_they_were() -> None:
 def test_laying_a_box_on_the_canvas_undoes_its_way_back(height, width, scale, mirrored, seed) -> None:
     rng = np.random.default_rng(seed)
     _, placement = prepare(np.zeros((height, width, 3), np.uint8), DataConfig(), scale, True, 32)
-    # within the scaled photograph, which is rounded down: the way back clips to it
+    # inside the scaled photograph, whose size is rounded down: to_photo clips to it
     low, high = np.sort(rng.random((2, 3, 2)), axis=0) * (np.array(placement.scaled[::-1]) / scale)
     boxes = torch.from_numpy(np.concatenate([low, high], axis=1)).float()
     columns = torch.ones(3), torch.ones(3, 2), torch.zeros(3, dtype=torch.int64)
-    back = restore(Candidates(lay(boxes, placement, mirrored), *columns), placement, mirrored)
-    assert torch.equal(lay(boxes, placement), lay(boxes, placement, False))
+    back = to_photo(Candidates(to_heatmap(boxes, placement, mirrored), *columns), placement, mirrored)
+    assert torch.equal(to_heatmap(boxes, placement), to_heatmap(boxes, placement, False))
     torch.testing.assert_close(back.boxes, boxes, rtol=0, atol=1e-3)
 
 
@@ -138,8 +139,8 @@ def untrained(**testing: Any) -> tuple[Any, Config]:
     ids=["plain", "flip", "multi", "hard"],
 )
 def test_with_the_whole_truth_any_net_is_perfect(testing) -> None:
-    # what keeps the AP of other data below 1: objects that share the cell of a corner, boxes of a class that overlap so
-    # far that suppression ranks one below repetitions, and more than top_k corners or max_detections objects
+    # other data may not reach an AP of 1: objects may share the cell of a corner, boxes of a class may overlap so much
+    # that suppression ranks one below duplicates, and there may be more than top_k corners or max_detections objects
     detector, config = untrained(substitute=ALL, **testing)
     dataset = open_dataset(ShapesSource(train_images=2, val_images=24), "val")
     found = evaluate(detector, dataset, config)

@@ -1,4 +1,4 @@
-"""Which stacks predict and are supervised, predictions fed back, and corners without predicted offsets."""
+"""Intermediate supervision, feedback of predictions, and corners without predicted offsets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_without_supervision_the_last_stack_alone_predicts_and_every_weight_lear
     assert len(outputs) == 1
     assert not any(name.startswith("head.stacks.0.") for name in detector.state_dict())
     detector.head.loss(outputs, targets)["total"].backward()
-    # one without a gradient would stop training on several devices
+    # a parameter without a gradient would stop training on several devices
     assert all(p.grad is not None for p in detector.parameters())
 
 
@@ -88,7 +88,7 @@ def test_feedback_adds_its_convolution_and_nothing_else() -> None:
     added = set(fed) - set(plain)
     assert set(plain) <= set(fed)
     assert {name.split(".")[1] for name in added} == {"feedbacks"}
-    # two kinds of corners: three classes, one number of embedding, two of offset
+    # for each of two kinds of corners: three classes, one embedding value, two offset values
     assert fed["head.feedbacks.0.0.weight"].shape == (8, 12, 1, 1)
 
 
@@ -165,4 +165,4 @@ def test_a_later_field_at_its_neutral_value_is_its_default_and_keeps_the_keys(pa
 
 
 KEYS = ("bc68c98528b9a983", "03553acf995b9d56")
-"""Of a configuration from before any of these fields."""
+"""The keys of a configuration from before any of these fields existed."""

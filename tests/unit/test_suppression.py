@@ -1,4 +1,4 @@
-"""Suppression of all classes at once gives the bits of suppression class by class."""
+"""Suppressing all classes at once is bit-identical to suppressing them one by one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cornernet import Candidates
 from cornernet.config import TestingConfig
-from cornernet.inference.detect import soft_nms, suppress
+from cornernet.inference.suppression import soft_nms, suppress
 
 
 def boxes(seed: int, count: int, classes: int, ties: bool) -> Candidates:
@@ -24,7 +24,7 @@ def boxes(seed: int, count: int, classes: int, ties: bool) -> Candidates:
 
 
 def one_by_one(candidates: Candidates, testing: TestingConfig) -> tuple[np.ndarray, np.ndarray]:
-    """What is reported, by the public function for one class: rows [M, 7] and labels."""
+    """Return the reported rows [M, 7] and labels, computed with the public function for one class."""
     table = torch.cat([candidates.boxes, candidates.scores[:, None], candidates.corner_scores], 1).numpy()
     given_labels = candidates.labels.numpy()
     groups, labels = [np.empty((0, 7), np.float32)], [np.empty(0, np.int64)]
@@ -81,7 +81,7 @@ def test_so_do_many_boxes_in_few_places_where_most_of_the_likely_picks_are_suppr
     centres = boxes(places, places, 2, ties)
     at = torch.from_numpy(np.sort(rng.integers(0, places, 1200)))
     moved = centres.boxes[at] + torch.from_numpy(rng.random((1200, 4)).astype(np.float32))
-    falling = torch.linspace(1, 0.1, 1200)  # all boxes of a place come before those of the next
+    falling = torch.linspace(1, 0.1, 1200)  # all boxes at one place rank above those at the next
     scores = torch.full((1200,), 0.5) if ties else falling
     candidates = Candidates(moved, scores, torch.stack([scores, scores], 1), centres.labels[at])
     testing = TestingConfig(merge=merge, max_detections=50)

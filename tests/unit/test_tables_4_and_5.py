@@ -21,7 +21,7 @@ from cornernet.ablations.studies import STUDIES
 from cornernet.ablations.studies.study import Study
 from cornernet.config import AnchorHeadConfig, CocoSource
 from cornernet.model.costs import costs
-from cornernet.training.loop import differences
+from cornernet.training.run_folder import differences
 
 BASES = [recipe("tiny"), recipe("small").with_("data.source", CocoSource(root="photographs"))]
 BOTH = [STUDIES["table4"], STUDIES["table5"]]

@@ -1,4 +1,4 @@
-"""Training: the same numbers however a run is cut, resumed, loaded or spread; a run's folder; what stops it."""
+"""Training gives the same numbers however a run is cut, resumed, loaded or distributed; its folder; what stops it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from cornernet import Config, ConfigError, build_detector, load_detector, recipe
 from cornernet.config import CocoSource
 from cornernet.data import DataError
-from cornernet.training.loop import Interrupted, TrainingError, learning_rate, resolve_device, train
+from cornernet.training.devices import resolve_device
+from cornernet.training.loop import Interrupted, TrainingError, learning_rate, train
 from cornernet.weights.checkpoints import CheckpointError
 from tests.unit.data.folders import coco_folder
 
@@ -62,8 +63,8 @@ def test_a_run_leaves_a_whole_folder(tmp_path) -> None:
     evaluation = train(config(training__evaluate_every=3), tmp_path / "run", quiet=True)
     folder = tmp_path / "run"
     names = {p.name for p in folder.iterdir()} - {".training.lock"}
-    assert names == {"config.json", "metrics.jsonl", "checkpoints", "model.safetensors", "evaluation.json", "looks"}
-    assert sorted(p.name for p in (folder / "looks").iterdir()) == ["step-0000003.png", "step-0000006.png"]
+    assert names == {"config.json", "metrics.jsonl", "checkpoints", "model.safetensors", "evaluation.json", "previews"}
+    assert sorted(p.name for p in (folder / "previews").iterdir()) == ["step-0000003.png", "step-0000006.png"]
     assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step-0000006"]
     assert Config.load(folder / "config.json") == config(training__evaluate_every=3)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -98,7 +99,7 @@ def test_float16_scales_the_loss_and_resumes_to_the_same_bits(tmp_path) -> None:
     assert ours != theirs
 
 
-def test_whoever_asks_gets_every_record_and_the_final_metrics(tmp_path) -> None:
+def test_on_record_gets_every_record_and_the_final_metrics(tmp_path) -> None:
     records: list[dict[str, object]] = []
     train(config(training__evaluate_every=4), tmp_path, quiet=True, on_record=records.append)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -141,7 +142,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(stop_after, tmp_path) -> None:
     assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
 
 
-def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tmp_path) -> None:
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_continue(tmp_path) -> None:
     def interrupt(done: int) -> None:
         if done == 3:
             os.kill(os.getpid(), 2)
@@ -164,7 +165,7 @@ def test_loader_processes_change_nothing(tmp_path) -> None:
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path) -> None:
     train(config(), tmp_path, quiet=True, final_evaluation=False)
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="already holds a run"):
         train(config(), tmp_path, quiet=True)
     with pytest.raises(ConfigError, match=r"training\.seed \(0 there, 1 here\)"):
         train(config(training__seed=1), tmp_path, resume=True, quiet=True)
@@ -173,7 +174,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path) -> None:
 def test_a_broken_checkpoint_is_named(tmp_path) -> None:
     train(config(), tmp_path, quiet=True, final_evaluation=False)
     (tmp_path / "checkpoints" / "step-0000006" / "training.pt").write_bytes(b"torn")
-    with pytest.raises(CheckpointError, match="step-0000006 cannot be read"):
+    with pytest.raises(CheckpointError, match=r"cannot read the checkpoint .*step-0000006: "):
         train(config(), tmp_path, resume=True, quiet=True)
 
 
@@ -194,7 +195,7 @@ def test_weights_that_are_not_finite_never_replace_a_checkpoint(tmp_path) -> Non
         assert all(torch.isfinite(value).all() for value in state.values())
 
 
-def test_what_others_keep_beside_the_checkpoints_is_left_alone(tmp_path) -> None:
+def test_other_files_beside_the_checkpoints_are_not_touched(tmp_path) -> None:
     (tmp_path / "checkpoints" / "mine").mkdir(parents=True)
     (tmp_path / "checkpoints" / "notes.txt").write_text("mine")
     train(config(), tmp_path, resume=True, quiet=True, final_evaluation=False)
@@ -202,7 +203,7 @@ def test_what_others_keep_beside_the_checkpoints_is_left_alone(tmp_path) -> None
     assert names == {"mine", "notes.txt", "step-0000006"}
 
 
-def test_a_stop_in_the_iteration_of_an_evaluation_loses_none(tmp_path) -> None:
+def test_a_stop_in_the_iteration_of_an_evaluation_loses_no_evaluation(tmp_path) -> None:
     def interrupt(done: int) -> None:
         if done == 2:
             os.kill(os.getpid(), 2)
@@ -215,7 +216,7 @@ def test_a_stop_in_the_iteration_of_an_evaluation_loses_none(tmp_path) -> None:
     assert [line["iteration"] for line in lines if "val/AP" in line] == [3]
 
 
-def test_what_changes_no_result_may_differ_when_a_run_is_resumed(tmp_path) -> None:
+def test_settings_that_change_no_result_may_differ_when_a_run_is_resumed(tmp_path) -> None:
     class Stop(Exception):
         pass
 
@@ -251,7 +252,7 @@ def test_a_photograph_that_cannot_be_read_is_named_without_a_trace(workers, tmp_
     assert "Traceback" not in str(error.value)
 
 
-def test_images_that_are_trained_and_evaluated_on_are_warned_about(tmp_path, capsys) -> None:
+def test_images_in_both_train_and_val_give_a_warning(tmp_path, capsys) -> None:
     root = coco_folder(tmp_path)
     source = CocoSource(root=str(root), val_split="train")
     edited = config(data__source=source, training__iterations=1)
@@ -266,7 +267,7 @@ def test_the_loss_falls(tmp_path) -> None:
 
 
 def windows(folder: Path, **edits: object) -> torch.Tensor:
-    """The loss of 200 steps, as means of 25."""
+    """The loss of 200 steps, as means over 25."""
     made = config(training__iterations=200, data__source__train_images=100, **edits)
     train(made, folder, quiet=True, final_evaluation=False)
     return torch.tensor([loss for _, loss in losses(folder)]).reshape(8, 25).mean(1)
@@ -274,7 +275,7 @@ def windows(folder: Path, **edits: object) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory) -> torch.Tensor:
-    """The losses of the plain way, of four seeds."""
+    """The losses without any option for speed, for four seeds."""
     folder = tmp_path_factory.mktemp("plain")
     return torch.stack(
         [windows(folder / str(seed), training__channels_last=False, training__seed=seed) for seed in range(4)]
@@ -282,16 +283,16 @@ def plain(tmp_path_factory) -> torch.Tensor:
 
 
 @pytest.mark.thorough
-@pytest.mark.filterwarnings("ignore")  # torch.compile's are about itself
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns about its own internals
 @pytest.mark.parametrize(
     "way",
     [{"training__compile": True}, {"training__checkpoint_activations": True}, {"training__precision": "bfloat16"}, {}],
     ids=["compile", "activations twice", "bfloat16", "channels_last"],
 )
-def test_the_loss_of_a_faster_way_stays_within_the_spread_of_seeds_of_the_plain_way(way, plain, tmp_path) -> None:
+def test_options_for_speed_change_the_loss_no_more_than_another_seed_does(way, plain, tmp_path) -> None:
     spread = plain.amax(0) - plain.amin(0)
     off = (windows(tmp_path / "way", training__channels_last=True, training__seed=0, **way) - plain[0]).abs()
-    # over all windows: one more seed would itself leave the range of four in some of them
+    # over all windows together: even a fifth seed would leave the range of four in some of them
     assert off.mean() <= spread.mean(), f"{off} against a spread of {spread}"
     assert (off <= 2 * spread).all(), f"{off} against a spread of {spread}"
 
@@ -313,7 +314,7 @@ def test_schedules() -> None:
     assert rates[6] == pytest.approx(0)
 
 
-def test_devices_that_are_not_here_are_refused() -> None:
+def test_devices_that_do_not_exist_are_refused() -> None:
     assert resolve_device("cpu").type == "cpu"
     with pytest.raises(ConfigError, match="use auto, cpu, cuda"):
         resolve_device("warp")
@@ -329,7 +330,7 @@ def test_devices_that_are_not_here_are_refused() -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_that_accumulates(tmp_path) -> None:
-    """The same parts of the batch, whose gradients meet over the network or in one process."""
+    """The parts of the batch are the same; their gradients are added over the network or in one process."""
     one = config(training__accumulation=2, training__iterations=3)
     two = config(training__accumulation=1, training__iterations=3)
     train(one, tmp_path / "one", quiet=True, final_evaluation=False)
@@ -352,12 +353,12 @@ def test_two_processes_train_as_one_that_accumulates(tmp_path) -> None:
         assert b == pytest.approx(a, rel=1e-4)
     ours, theirs = weights(tmp_path / "one"), weights(tmp_path / "two")
     for key, value in ours.items():
-        if "running" not in key and "num_batches" not in key:  # statistics are each process's own
+        if "running" not in key and "num_batches" not in key:  # each process has its own statistics
             torch.testing.assert_close(theirs[key], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("stacks", [1, 2])
-def test_activations_computed_twice_give_the_same_gradients_and_statistics(stacks) -> None:
+def test_computing_activations_twice_gives_the_same_gradients_and_statistics(stacks) -> None:
     config = recipe("tiny").with_("model.backbone.stacks", stacks)
     images = torch.randn(2, 3, 31, 47, generator=torch.Generator().manual_seed(0))
     found = []
@@ -372,7 +373,7 @@ def test_activations_computed_twice_give_the_same_gradients_and_statistics(stack
     assert all(torch.equal(a, b) for a, b in zip(grads, grads_again, strict=True))
 
 
-def test_options_for_speed_leave_keys_of_published_runs_alone() -> None:
+def test_options_for_speed_do_not_change_the_keys_of_published_runs() -> None:
     plain = recipe("tiny").results_dict()
     assert not {"compile", "checkpoint_activations"} & set(plain["training"])
     assert not {"reject_empty", "nms_extent"} & set(plain["testing"])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +33,15 @@ class Targets(Protocol):
         ...
 
 
-BuildTargets: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor], tuple[int, int]], Targets]
-"""Returns the targets, on the CPU, for the boxes [N, 4] (x1 y1 x2 y2 in input pixels, float64) and labels [N] of each
-image, and the input's height and width. Loader workers get a copy, so it holds no tensors."""
+class BuildTargets(Protocol):
+    """Builds the targets of a batch. Loader workers get a copy, so it holds no tensors."""
+
+    def __call__(self, boxes: Sequence[Tensor], labels: Sequence[Tensor], image_size: tuple[int, int]) -> Targets:
+        """Return the targets, on the CPU, for the boxes [N, 4] and labels [N] of each image.
+
+        Boxes are x1 y1 x2 y2 in input pixels, float64. ``image_size`` is the input's (height, width).
+        """
+        ...
 
 
 class Head(nn.Module, abc.ABC):

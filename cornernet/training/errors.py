@@ -1,0 +1,20 @@
+"""What training raises."""
+
+from __future__ import annotations
+
+__all__ = ["Interrupted", "NotFiniteError", "TrainingError"]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot continue. The message says why, and at which iteration if it had started."""
+
+
+class NotFiniteError(TrainingError):
+    """A loss, a gradient or a weight is NaN or infinite."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message}; a lower training.learning_rate or a training.clip_norm may help")
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was asked to stop. The message says how to continue it."""

@@ -1,0 +1,142 @@
+"""The folder of a training run.
+
+::
+
+    config.json            the resolved configuration
+    metrics.jsonl          one line every training.log_every iterations, and one for each evaluation
+    checkpoints/step-N/    the newest checkpoint (cornernet.training.checkpoints)
+    previews/step-N.png    at each evaluation: detections in the same four images of val
+    trained_on.txt         a hash of every image file trained on; not for generated data
+    model.safetensors      the trained weights with their configuration
+    evaluation.json        metrics on val. It is written last: a run that has it is finished
+    .training.lock         held while a process trains here, so that two runs never overwrite each other's files
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cornernet.config import Config, ConfigError
+from cornernet.config.checks import changed_fields
+from cornernet.files import atomic_write, remove_unfinished
+from cornernet.training.checkpoints import newest
+from cornernet.training.errors import Interrupted, NotFiniteError, TrainingError
+
+__all__ = ["RunFolder", "differences", "explain_resume", "open_folder"]
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class RunFolder:
+    """The paths in a run's folder. As text, the folder itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.previews = path / "previews"
+        self.weights = path / "model.safetensors"
+        self.evaluation = path / "evaluation.json"
+        self.lock = path / ".training.lock"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@contextlib.contextmanager
+def open_folder(folder: RunFolder, config: Config, resume: bool) -> Iterator[None]:
+    """Create a run's folder, or check that it belongs to this run, and lock it until the context ends.
+
+    Raises :class:`TrainingError` if another process holds the lock. Raises ``ConfigError`` for a folder that holds a
+    run already, unless ``resume`` is set and the run has the same configuration.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with folder.lock.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(
+                f"another process is training in {folder}; wait for it, or choose another folder"
+            ) from None
+        except OSError as error:  # some network file systems have no locks
+            print(
+                f"warning: cannot lock {folder} ({error.strerror}); make sure that nothing else trains there",
+                file=sys.stderr,
+            )
+        _begin(folder, config, resume)
+        yield
+
+
+def _begin(folder: RunFolder, config: Config, resume: bool) -> None:
+    """Write the configuration of a run that starts or resumes. Raises ``ConfigError`` if it may not."""
+    begun = [path.name for path in (folder.metrics, folder.checkpoints, folder.weights) if path.exists()]
+    if begun and not resume:
+        raise ConfigError(
+            f"{folder} already holds a run ({begun[0]}); choose another folder, or continue that run with --resume"
+        )
+    if begun and folder.config.exists():
+        before = Config.load(folder.config)
+        if before.results_dict() != config.results_dict():
+            raise ConfigError(
+                f"{folder} holds a run with another configuration: {', '.join(differences(before, config))}; "
+                "resume with the configuration that it was started with, or choose another folder"
+            )
+    for each in (folder.path, folder.previews):
+        remove_unfinished(each)
+    atomic_write(folder.config, config.to_json())
+
+
+def differences(a: Config, b: Config) -> list[str]:
+    """Return the fields in which two configurations differ, by path and with both values.
+
+    Fields that do not change results are left out.
+    """
+    return [f"{path} ({x} there, {y} here)" for path, x, y in changed_fields(a.results_dict(), b.results_dict())]
+
+
+@contextlib.contextmanager
+def explain_resume(folder: RunFolder) -> Iterator[None]:
+    """Add to the message of whatever stops a run: is there a checkpoint, and how does the run continue?
+
+    That covers numbers that are not finite, Ctrl-C outside the loop, a full disk, and a loader process that died.
+    """
+    try:
+        yield
+    except NotFiniteError as error:
+        raise TrainingError(f"{error}; the last checkpoint is kept") from error
+    except Interrupted:
+        raise
+    except KeyboardInterrupt as stop:
+        raise Interrupted(_how_to_resume(folder)) from stop
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise TrainingError(
+            f"{error}; the last checkpoint in {folder}, if there is one, is kept; "
+            "free some disk space, then continue with --resume"
+        ) from error
+    except RuntimeError as error:
+        # torch raises this one from a signal handler, wherever this process happens to be
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"a loader process died (out of memory?): {str(error).splitlines()[0]}; the last checkpoint in {folder} "
+            "is kept; continue with --resume, and with fewer --training.workers if it happens again"
+        ) from error
+
+
+def _how_to_resume(folder: RunFolder) -> str:
+    """Return how to continue a run that was stopped outside its loop."""
+    kept = newest(folder.checkpoints)
+    if kept is not None:
+        done = int(kept.name.removeprefix("step-"))
+        return f"stopped; {folder} has the checkpoint of iteration {done}; continue with --resume"
+    if folder.config.exists():
+        return f"stopped before the first checkpoint in {folder}; start again with --resume"
+    return "stopped before the run began; start it with the same command"
