@@ -30,7 +30,7 @@ from cornernet.training.loop import resolve_device
 from cornernet.weights.checkpoints import load_detector
 
 from .records.provenance import revision
-from .reporting.placed import MANIFEST
+from .reporting.pictures import MANIFEST
 from .running.planner import Job
 from .running.store import Store, StoreError
 

@@ -22,10 +22,10 @@ from ..records.published import Report
 from ..statistics.intervals import CONFIDENCE
 from .figures import Drawing, draw_all
 from .grid import markdown_escape
-from .made_with import RUNS_HEADER, made_with, provenance_rows, runs_rows
 from .overview import Overview, overview
 from .page import index_page
-from .placed import PlacedPicture
+from .pictures import PlacedPicture
+from .provenance import RUNS_HEADER, made_with, provenance_rows, runs_rows
 from .tables import StudyTable
 from .verdicts import claims_frame
 

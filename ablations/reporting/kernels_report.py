@@ -19,7 +19,7 @@ from cornernet.drawing.html import Cell, details, escape, figure, inline_svg, pa
 
 from .figures.style import Drawing, drawing, legend, look, subplots
 from .grid import Grid, Row, markdown_escape
-from .made_with import measured_with
+from .provenance import measured_with
 
 __all__ = ["KernelReport", "kernel_files", "read_benchmarks"]
 

@@ -12,9 +12,9 @@ from cornernet.drawing.html import Cell, details, escape, figure, inline_svg, pa
 from ..records.published import Report
 from .cells import points
 from .figures import Drawing
-from .made_with import RUNS_HEADER, provenance_rows, runs_rows
 from .overview import Overview
-from .placed import PlacedPicture
+from .pictures import PlacedPicture
+from .provenance import RUNS_HEADER, provenance_rows, runs_rows
 from .tables import StudyTable
 from .verdicts import claims_grid, claims_reading, decided
 

@@ -13,7 +13,7 @@ from typing import Any
 from cornernet.drawing.html import Cell, escape, page
 
 from .grid import Grid, Row, markdown_escape
-from .made_with import measured_with
+from .provenance import measured_with
 
 __all__ = ["SUITES", "SpeedReport", "read_speeds", "speed_files"]
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cornernet.config import whole as module
 from cornernet.config import Config
+from cornernet.config import whole as module
 from cornernet.config.recipes import RECIPES, recipe
 from cornernet.files import atomic_write
 
