@@ -15,11 +15,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cornernet.drawing.html import Cell, details, escape, figure, inline_svg, page
+from cornernet.drawing.html import Cell, Table
 
 from .figures.style import Drawing, drawing, legend, look, subplots
-from .grid import Grid, Row, markdown_escape
+from .grid import Grid, Row
 from .provenance import measured_with
+from .templating import render_template
 
 __all__ = ["KernelReport", "kernel_files", "read_benchmarks"]
 
@@ -27,6 +28,10 @@ MODES = {"forward": "forward", "both": "forward + backward", "backward": "backwa
 DRAWN = ("forward", "both")
 _FIELDS = ("implementation", "mode", "shape", "dtype", "layout", "status", "ratio", "ratio_lower", "ratio_upper")
 _COLUMNS = ["shape", "dtype", "layout", "implementation", "mode", "ratio", "lower", "upper", "ms", "GB/s", "status"]
+_HOW = (
+    "Times in units of the memory floor, torch.add of the same two maps into a new one: the median of pairs timed in "
+    "turn in one process, with quartiles."
+)
 
 
 @dataclass(frozen=True)
@@ -93,44 +98,34 @@ def _line(row: dict[str, Any]) -> list[Any]:
 
 
 def kernel_files(report: KernelReport) -> dict[str, bytes]:
-    """Return the files of a device by name, beside its JSON: the figure, a table in Markdown, and a page."""
+    """Return the files of a device by name, to be written beside its JSON: the figure, a Markdown table, and a page."""
     made = _drawing(report)
     files: dict[str, bytes] = {}
     if made.svg is not None and made.png is not None:
         files = {f"{report.name}.svg": made.svg, f"{report.name}.png": made.png}
-    about = measured_with(report.threads, report.versions, report.date)
-    how = (
-        "Times in units of the memory floor, torch.add of the same two maps into a new one: the median of pairs timed "
-        "in turn in one process, with quartiles."
+    values = {
+        "report": report,
+        "drawing": made,
+        "how": _HOW,
+        "about": measured_with(report.threads, report.versions, report.date),
+    }
+    ratios = report.floor_ratios()
+    files[f"{report.name}.md"] = render_template("kernels.md.j2", ratios=ratios, **values).encode()
+    page = render_template(
+        "kernels.html.j2",
+        title=f"Corner pooling on {report.device}",
+        ratios=ratios.to_table("Contiguous, float32, times the memory floor with quartiles"),
+        rows=_every_row(report),
+        **values,
     )
-    grid = report.floor_ratios()
-    text = "\n\n".join(
-        [
-            f"# Corner pooling on {markdown_escape(report.device)}",
-            f"{how} {markdown_escape(about)}",
-            f"![{markdown_escape(made.alternative)}]({report.name}.svg)" if made.svg else "Nothing was measured.",
-            grid.to_markdown(),
-            f"Contiguous, float32. Every row: [{report.name}.json]({report.name}.json), and sortable in "
-            f"[{report.name}.html]({report.name}.html).",
-        ]
-    )
-    files[f"{report.name}.md"] = (text + "\n").encode()
-    files[f"{report.name}.html"] = _page(report, made, grid, f"{how} {about}").encode()
+    files[f"{report.name}.html"] = page.encode()
     return files
 
 
-def _page(report: KernelReport, made: Drawing, grid: Grid, about: str) -> str:
-    title = f"Corner pooling on {report.device}"
-    body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(about)}</p>"]
-    if made.svg is not None:
-        body.append(figure(inline_svg(made.svg.decode(), made.name, made.alternative), made.caption))
-    body.append(grid.to_html("Contiguous, float32, times the memory floor with quartiles"))
-    rows = tuple(
-        Row(str(line[0]), "variant", tuple(_cell(value) for value in line[1:]))
-        for line in report.data.itertuples(index=False)
-    )
-    body.append(details(f"Every row ({len(rows)})", Grid(tuple(_COLUMNS[1:]), rows).to_html("Every row")))
-    return page(title, "\n".join(body))
+def _every_row(report: KernelReport) -> Table:
+    lines = report.data.itertuples(index=False)
+    rows = [[Cell(str(shape)), *map(_cell, values)] for shape, *values in lines]
+    return Table("Every row", ["", *_COLUMNS[1:]], rows, ["variant"] * len(rows))
 
 
 def _cell(value: Any) -> Cell:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cornernet.drawing.html import Cell, escape, page
+from cornernet.drawing.html import Cell
 
-from .grid import Grid, Row, markdown_escape
+from .grid import Grid, Row
 from .provenance import measured_with
+from .templating import render_template
 
 __all__ = ["SUITES", "SpeedReport", "read_speeds", "speed_files"]
 
@@ -22,6 +23,11 @@ _HEADER = (
     "way", "input", "batch", "ms", "against", "ms of that", "times as fast", "images/s", "GFLOP/s", "of torch.mm",
     "peak MiB",
 )  # fmt: skip
+_HOW = (
+    "Each row's way and what it is held against were timed in turn in one process: median times, and the median "
+    "and quartiles of the ratios of pairs, above 1 where the way is the faster. GFLOP/s beside a large torch.mm "
+    "in the same process. Peak memory is beyond weights and inputs. Float32 where nothing else is said."
+)
 
 
 @dataclass(frozen=True)
@@ -67,25 +73,18 @@ def read_speeds(path: Path) -> SpeedReport:
 
 
 def speed_files(report: SpeedReport) -> dict[str, bytes]:
-    """Return a table in Markdown and a page, by name, to stand beside the JSON."""
+    """Return a Markdown table and a page by name, to be written beside the JSON."""
     title = f"Speed of {report.suite} on {report.device}"
-    how = (
-        "Each row's way and what it is held against were timed in turn in one process: median times, and the median "
-        "and quartiles of the ratios of pairs, above 1 where the way is the faster. GFLOP/s beside a large torch.mm "
-        "in the same process. Peak memory is beyond weights and inputs. Float32 where nothing else is said."
-    )
-    about = measured_with(report.threads, report.versions, report.date)
+    values = {
+        "title": title,
+        "report": report,
+        "how": _HOW,
+        "about": measured_with(report.threads, report.versions, report.date),
+    }
     grid = report.grid()
-    text = [
-        f"# {markdown_escape(title)}",
-        f"{how} {markdown_escape(about)}",
-        grid.to_markdown(),
-        f"The rows: [{report.name}.json]({report.name}.json); sortable: [{report.name}.html]({report.name}.html).",
-    ]
-    body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(f'{how} {about}')}</p>", grid.to_html(title)]
     return {
-        f"{report.name}.md": ("\n\n".join(text) + "\n").encode(),
-        f"{report.name}.html": page(title, "\n".join(body)).encode(),
+        f"{report.name}.md": render_template("speed.md.j2", rows=grid, **values).encode(),
+        f"{report.name}.html": render_template("speed.html.j2", rows=grid.to_table(title), **values).encode(),
     }
 
 

@@ -56,7 +56,7 @@ def test_a_run_has_a_page_with_curves_ap_classes_and_best_and_worst_images(tmp_p
     assert re.search(r'<svg role="img" aria-label="Losses over iterations[^"]+loss/total 2.333', text)
 
 
-def test_a_run_that_goes_on_has_a_page_without_what_is_not_there_yet(tmp_path) -> None:
+def test_an_unfinished_run_has_a_page_without_images(tmp_path) -> None:
     run = run_folder(tmp_path / "run", weights=False, evaluated=False)
     out = tmp_path / "page.html"
     assert main(["report", str(run), "--out", str(out)]) == 0
@@ -65,19 +65,19 @@ def test_a_run_that_goes_on_has_a_page_without_what_is_not_there_yet(tmp_path) -
     assert "there are no weights to detect with" in text
 
 
-def test_where_the_data_is_gone_the_rest_is_shown(tmp_path) -> None:
+def test_without_the_data_the_page_shows_the_rest(tmp_path) -> None:
     run = run_folder(tmp_path / "run")
     config = Config.load(run / "config.json").with_("data.source", CocoSource(root="/nowhere/photos"))
     (run / "config.json").write_text(config.to_json())
     assert main(["report", str(run)]) == 0
     text = (run / "report.html").read_text()
-    assert "is not to be had here" in text
+    assert "The evaluation data is not available here" in text
     assert "AP 43.2." in text
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [("config.json", "it has no config.json"), ("evaluation.json", "is no evaluation")],
+    [("config.json", "it has no config.json"), ("evaluation.json", "is not an evaluation")],
 )
 def test_a_folder_that_is_no_run_is_an_error_that_names_the_file(tmp_path, capsys, damage, message) -> None:
     run = run_folder(tmp_path / "run", weights=False)
