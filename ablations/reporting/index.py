@@ -1,4 +1,4 @@
-"""reports/README.md: the paper's claims as rows, what each folder of results says to them as columns."""
+"""reports/README.md: a row for each claim of the paper, and a column with the verdict of each folder of results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .templating import render_template
 __all__ = ["EXPECTED", "index_markdown"]
 
 EXPECTED = ("standard-shapes", "standard-bccd", "gpu-shapes")
-"""Columns that are there even before anything ran."""
+"""Folders that have a column even before anything ran."""
 
 NO_RECORDS = "not run"
 
@@ -30,10 +30,10 @@ def index_markdown(
     left_out: Sequence[str] = (),
     unrecorded: Sequence[str] = (),
 ) -> str:
-    """Return the overview of all folders.
+    """Return the text of reports/README.md.
 
-    ``reports`` are by folder; ``left_out`` sentences on what could not be read; ``unrecorded`` folders of tables
-    without committed records, which are not made again.
+    ``reports`` maps a folder's name to its report. ``left_out`` are sentences on what could not be read.
+    ``unrecorded`` are the names of folders of tables without committed records, which are not regenerated.
     """
     columns = list(dict.fromkeys([*EXPECTED, *reports]))
     return render_template(
@@ -56,8 +56,8 @@ def _claims(columns: Sequence[str], reports: Mapping[str, Report], primary: bool
             if primary and not claim.primary:
                 continue
             cells = [_verdict(judged[name].get((study.name, claim.name)), name, study.name) for name in columns]
-            number = study.title if study.table is None else f"Table {study.table}"
-            body.append([number, markdown_escape(claim.statement), *cells])
+            table = study.title if study.table is None else f"Table {study.table}"
+            body.append([table, markdown_escape(claim.statement), *cells])
     return markdown_table(["", "claim", *map(markdown_escape, columns)], body)
 
 

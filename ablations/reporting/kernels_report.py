@@ -1,6 +1,6 @@
-"""The kernels' pages: a figure and a table from published benchmark rows, ``reports/benchmarks/DEVICE.json``.
+"""Pages of the corner pooling benchmark: a figure and tables from the rows in ``reports/benchmarks/DEVICE.json``.
 
-Times are ratios to the memory floor, which is measured in turn in the same process (``benchmarks/measure.py``).
+Times are ratios to the memory floor, measured alternately in the same process (``benchmarks/measure.py``).
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _HOW = (
 
 @dataclass(frozen=True)
 class KernelReport:
-    """The rows of one device, and what they were measured with."""
+    """The benchmark rows of one device, and how they were measured."""
 
     name: str
-    """The file's, without its ending."""
+    """Name of the JSON file, without its suffix."""
     device: str
     threads: int
     date: str
@@ -47,7 +47,7 @@ class KernelReport:
     data: pd.DataFrame
 
     def floor_ratios(self) -> Grid:
-        """Return the ratios at the paper's size, contiguous float32: a row an implementation."""
+        """Return the ratios at the paper's map size for contiguous float32, a row for each implementation."""
         part = self.data[
             (self.data["dtype"] == "float32")
             & (self.data["layout"] == "contiguous")
@@ -70,7 +70,7 @@ class KernelReport:
 
 
 def read_benchmarks(path: Path) -> KernelReport:
-    """Return what a file of ``reports/benchmarks`` holds. Raises ``ValueError`` that names the file and the fix."""
+    """Return the benchmark rows in a JSON file. Raises ``ValueError`` that names the file and the fix."""
     fix = "publish it again by python -m benchmarks.results"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -84,22 +84,20 @@ def read_benchmarks(path: Path) -> KernelReport:
             path.stem, common["device"], common["threads"], content["datetime"], common["versions"], data
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path.name} holds no rows of the kernels' benchmark: {error}; {fix}") from error
+        raise ValueError(f"{path.name} holds no rows of the corner pooling benchmark: {error}; {fix}") from error
 
 
 def _line(row: dict[str, Any]) -> list[Any]:
     shape = "×".join(map(str, row["shape"]))
     status = row["status"] if row["status"] == "ok" else f"{row['status']}: {row.get('reason')}"
     mode = MODES.get(row["mode"], row["mode"])
-    figures = [
-        row.get(name) for name in ("ratio", "ratio_lower", "ratio_upper", "milliseconds", "gigabytes_per_second")
-    ]
-    return [shape, row["dtype"], row["layout"], row["implementation"], mode, *figures, status]
+    values = [row.get(name) for name in ("ratio", "ratio_lower", "ratio_upper", "milliseconds", "gigabytes_per_second")]
+    return [shape, row["dtype"], row["layout"], row["implementation"], mode, *values, status]
 
 
 def kernel_files(report: KernelReport) -> dict[str, bytes]:
     """Return the files of a device by name, to be written beside its JSON: the figure, a Markdown table, and a page."""
-    made = _drawing(report)
+    made = _draw(report)
     files: dict[str, bytes] = {}
     if made.svg is not None and made.png is not None:
         files = {f"{report.name}.svg": made.svg, f"{report.name}.png": made.png}
@@ -134,22 +132,9 @@ def _cell(value: Any) -> Cell:
     return Cell("") if pd.isna(value) else Cell(f"{value:.3g}", sort=float(value))
 
 
-def _drawing(report: KernelReport) -> Drawing:
+def _draw(report: KernelReport) -> Drawing:
     data = report.data[report.data["ratio"].notna() & report.data["mode"].isin([MODES[mode] for mode in DRAWN])]
     order = data.groupby("implementation")["ratio"].median().sort_values().index.tolist()
-    dtypes = list(dict.fromkeys(data["dtype"]))
-
-    def make() -> Figure:
-        made, axes = subplots(len(dtypes), len(DRAWN), (4 * len(DRAWN), 2.7 * len(dtypes) + 0.6), share_y=True)
-        for at, axis in enumerate(axes):
-            dtype, mode = dtypes[at // len(DRAWN)], MODES[DRAWN[at % len(DRAWN)]]
-            part = data[(data["mode"] == mode) & (data["dtype"] == dtype)]
-            _panel(axis, part, order, f"{dtype}, {mode}", data)
-            if at % len(DRAWN):
-                axis.set_ylabel("")
-        legend(made, axes[0])
-        return made
-
     fastest = data[data["implementation"].isin(order[:1])]
     words = "; ".join(
         ", ".join(line[name] for name in ("implementation", "shape", "dtype", "layout", "mode"))
@@ -163,9 +148,23 @@ def _drawing(report: KernelReport) -> Drawing:
         "filled: contiguous, hollow: channels_last; logarithmic.",
         f"Ratios to the memory floor of {', '.join(order)}. Fastest: {words}",
         data,
-        make,
+        lambda: _panels(data, order),
         "nothing was measured",
     )
+
+
+def _panels(data: pd.DataFrame, order: Sequence[str]) -> Figure:
+    """Return a figure with a row of panels for each dtype and a column for each mode of :data:`DRAWN`."""
+    dtypes = list(dict.fromkeys(data["dtype"]))
+    made, axes = subplots(len(dtypes), len(DRAWN), (4 * len(DRAWN), 2.7 * len(dtypes) + 0.6), share_y=True)
+    for at, axis in enumerate(axes):
+        dtype, mode = dtypes[at // len(DRAWN)], MODES[DRAWN[at % len(DRAWN)]]
+        part = data[(data["mode"] == mode) & (data["dtype"] == dtype)]
+        _panel(axis, part, order, f"{dtype}, {mode}", data)
+        if at % len(DRAWN):
+            axis.set_ylabel("")
+    legend(made, axes[0])
+    return made
 
 
 def _panel(axis: Axes, part: pd.DataFrame, order: Sequence[str], title: str, everything: pd.DataFrame) -> None:

@@ -1,6 +1,6 @@
-"""Pages of the speed of inference and of training, from published rows: ``reports/benchmarks/DEVICE-SUITE.json``.
+"""Pages of the speed of inference and training, from the rows in ``reports/benchmarks/DEVICE-SUITE.json``.
 
-A row is one way of doing something beside another, timed in turn in one process (``benchmarks/stages.py``).
+A row compares two ways of doing the same work, timed alternately in one process (``benchmarks/stages.py``).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _HOW = (
 
 @dataclass(frozen=True)
 class SpeedReport:
-    """The rows of one suite on one device, and what they were measured with."""
+    """The benchmark rows of one suite on one device, and how they were measured."""
 
     name: str
-    """The file's, without its ending."""
+    """Name of the JSON file, without its suffix."""
     suite: str
     device: str
     threads: int
@@ -45,16 +45,16 @@ class SpeedReport:
 
     @property
     def measured(self) -> int:
-        """Return how many rows have a time."""
+        """The number of rows that have a time."""
         return sum(row["status"] == "ok" for row in self.rows)
 
     def grid(self) -> Grid:
-        """Return all rows: recipe and stage, and the figures, or why there are none."""
+        """Return a row for each measurement: its recipe and stage, and its values or the reason why it has none."""
         return Grid(_HEADER, tuple(Row(_named(row), "variant", _cells(row)) for row in self.rows))
 
 
 def read_speeds(path: Path) -> SpeedReport:
-    """Return what a file holds. Raises ``ValueError`` that names the file and the fix."""
+    """Return the benchmark rows in a JSON file. Raises ``ValueError`` that names the file and the fix."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         common, rows = content["common"], tuple(each["extra_info"] for each in content["benchmarks"])
@@ -94,27 +94,27 @@ def _named(row: dict[str, Any]) -> str:
 
 def _cells(row: dict[str, Any]) -> tuple[Cell, ...]:
     size = "×".join(map(str, row["size"])) if row["size"] else ""
-    what = [Cell(row["way"]), Cell(size), _figure(row["batch"], "d")]
+    what = [Cell(row["way"]), Cell(size), _number(row["batch"], "d")]
     if row["status"] != "ok":
         reason = f"{row['status']}: {row['reason']}"
         return (*what, Cell(reason), *(Cell("") for _ in _HEADER[len(what) + 1 :]))
     ratio = f"{row['ratio']:.2f} [{row['ratio_lower']:.2f}, {row['ratio_upper']:.2f}]"
     against = (
-        (Cell(row["against"]), _figure(row["against_milliseconds"], ".4g"), Cell(ratio, sort=row["ratio"]))
+        (Cell(row["against"]), _number(row["against_milliseconds"], ".4g"), Cell(ratio, sort=row["ratio"]))
         if row["against"]
         else (Cell(""),) * 3
     )
     peak = row["peak_bytes"]
     return (
         *what,
-        _figure(row["milliseconds"], ".4g"),
+        _number(row["milliseconds"], ".4g"),
         *against,
-        _figure(row["images_per_second"], ".3g"),
-        _figure(row["gigaflop_per_second"], ".3g"),
-        _figure(row["share_of_mm"], ".0%"),
-        _figure(None if peak is None else peak / 2**20, ".0f"),
+        _number(row["images_per_second"], ".3g"),
+        _number(row["gigaflop_per_second"], ".3g"),
+        _number(row["share_of_mm"], ".0%"),
+        _number(None if peak is None else peak / 2**20, ".0f"),
     )
 
 
-def _figure(value: float | None, form: str) -> Cell:
+def _number(value: float | None, form: str) -> Cell:
     return Cell("") if value is None else Cell(format(value, form), sort=value)

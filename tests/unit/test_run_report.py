@@ -1,4 +1,4 @@
-"""``cornernet report RUN``: the page of one training run, and what it says where something is missing."""
+"""``cornernet report RUN``: the page of one training run, and its text if something is missing."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_without_the_data_the_page_shows_the_rest(tmp_path) -> None:
     ("damage", "message"),
     [("config.json", "it has no config.json"), ("evaluation.json", "is not an evaluation")],
 )
-def test_a_folder_that_is_no_run_is_an_error_that_names_the_file(tmp_path, capsys, damage, message) -> None:
+def test_a_folder_without_a_run_is_an_error_that_names_the_file(tmp_path, capsys, damage, message) -> None:
     run = run_folder(tmp_path / "run", weights=False)
     if damage == "config.json":
         (run / damage).unlink()
@@ -89,13 +89,13 @@ def test_a_folder_that_is_no_run_is_an_error_that_names_the_file(tmp_path, capsy
     assert message in capsys.readouterr().err
 
 
-def test_the_curve_of_ap_ends_with_the_evaluation_that_ends_a_run(tmp_path) -> None:
+def test_the_ap_curve_ends_with_the_final_evaluation(tmp_path) -> None:
     run = run_folder(tmp_path / "run", weights=False)
     config = Config.load(run / "config.json")
     lines = [{"iteration": n, "loss/total": 1.0, **({"val/AP": 0.25} if n == 20 else {})} for n in (20, 40, 60)]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert main(["report", str(run)]) == 0
-    assert "AP on val during training" not in (run / "report.html").read_text(), "one point is no curve"
+    assert "AP on val during training" not in (run / "report.html").read_text(), "one point does not make a curve"
     (run / "config.json").write_text(config.with_("training.iterations", 60).to_json())
     assert main(["report", str(run)]) == 0
     assert re.search(r'aria-label="AP on val during training[^"]+0\.4321', (run / "report.html").read_text())
