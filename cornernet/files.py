@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-__all__ = ["atomic_write", "nearest", "remove_unfinished", "sync"]
+__all__ = ["atomic_write", "cache_folder", "nearest", "remove_unfinished", "sync"]
 
 _UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
 
@@ -61,6 +61,18 @@ def remove_unfinished(folder: Path, seconds: float = 0.0) -> None:
         with contextlib.suppress(FileNotFoundError):
             if _UNFINISHED.fullmatch(path.name) and time.time() - path.stat().st_mtime >= seconds:
                 path.unlink()
+
+
+def cache_folder() -> Path | None:
+    """Return the folder for cached data: $CORNERNET_CACHE, or else the user's cache folder; None without a home."""
+    if named := os.environ.get("CORNERNET_CACHE"):
+        return Path(named)
+    if general := os.environ.get("XDG_CACHE_HOME"):
+        return Path(general) / "cornernet-lab"
+    try:
+        return Path.home() / ".cache" / "cornernet-lab"
+    except RuntimeError:
+        return None
 
 
 def nearest(path: str | os.PathLike[str]) -> str:

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "count"]
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -83,3 +83,8 @@ class Progress:
         """End the line."""
         if self.bar is not None:
             self.bar.close()
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: "1 image", "2 images"; ``plural`` is for irregular nouns ("2 boxes")."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

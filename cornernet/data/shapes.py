@@ -27,7 +27,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -41,9 +40,9 @@ from numpy.typing import NDArray
 from cornernet.config import ShapesSource, Size
 from cornernet.data.dataset import COCO_AREA_BANDS, AnnotationTable, DetectionDataset, ImageTable
 from cornernet.data.images import DataError
-from cornernet.files import atomic_write
+from cornernet.files import atomic_write, cache_folder
 
-__all__ = ["KINDS", "SHAPES_VERSION", "Picture", "cache_folder", "draw_picture", "open_shapes"]
+__all__ = ["KINDS", "SHAPES_VERSION", "Picture", "draw_picture", "open_shapes"]
 
 SHAPES_VERSION = 1
 """Raised by hand whenever a picture would come out differently."""
@@ -405,18 +404,6 @@ def _generate(source: ShapesSource, split: Literal["train", "val"]) -> _Columns:
         "labels": np.concatenate([picture.labels for picture in pictures]),
         "areas": np.concatenate([picture.areas for picture in pictures]),
     }
-
-
-def cache_folder() -> Path | None:
-    """Return the folder that holds generated pictures; None where the user has no home."""
-    if named := os.environ.get("CORNERNET_CACHE"):
-        return Path(named)
-    if general := os.environ.get("XDG_CACHE_HOME"):
-        return Path(general) / "cornernet-lab"
-    try:
-        return Path.home() / ".cache" / "cornernet-lab"
-    except RuntimeError:
-        return None
 
 
 def _cache_file(source: ShapesSource, split: str) -> Path | None:

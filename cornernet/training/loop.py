@@ -52,7 +52,7 @@ from cornernet.data import (
     shared_images,
     shared_images_warning,
 )
-from cornernet.data.leakage import write_seen
+from cornernet.data.leakage import write_training_digests
 from cornernet.data.loader import Batch, training_loader
 from cornernet.evaluation.evaluate import Evaluation, evaluate
 from cornernet.files import atomic_write, remove_unfinished, sync
@@ -162,7 +162,7 @@ def train(
 def _write_seen(out: Path, train_set: DetectionDataset) -> None:
     """List what was trained on, which reads every image: last, so that the first iteration does not wait for it."""
     try:
-        write_seen(out, train_set)
+        write_training_digests(out, train_set)
     except DataError as error:
         print(f"warning: the images trained on are not listed: {error}", file=sys.stderr)
 

@@ -32,9 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cornernet.data.images import DataError
-from cornernet.data.shapes import cache_folder
 from cornernet.data.shared import Texts
-from cornernet.files import atomic_write
+from cornernet.files import atomic_write, cache_folder
 
 __all__ = ["CACHED_FROM", "LARGEST_FILE", "NOTHING", "AnnotationColumns", "is_detection_file", "read_columns"]
 

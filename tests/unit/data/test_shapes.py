@@ -12,7 +12,8 @@ import pytest
 
 from cornernet.config import ShapesSource
 from cornernet.data import DataError, open_dataset
-from cornernet.data.shapes import KINDS, cache_folder, draw_picture
+from cornernet.data.shapes import KINDS, draw_picture
+from cornernet.files import cache_folder
 
 SMALL = ShapesSource(image_size=(48, 64), train_images=6, val_images=4)
 ALL_KINDS = ShapesSource(classes=KINDS, max_objects=5)
