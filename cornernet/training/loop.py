@@ -119,7 +119,7 @@ def train(
         detector.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
         optimiser = torch.optim.Adam(detector.parameters(), lr=config.training.learning_rate, fused=True)
         scaler = _scaler(config.training, device)
-        outline = train_set.outline()
+        outline = train_set.quick_fingerprint()
         start = _load_checkpoint(out, detector, optimiser, scaler, outline, rank) if resume else 0
 
         run = _Run(config, out, detector, optimiser, device, rank, world_size, quiet, val_set)
