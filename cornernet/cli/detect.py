@@ -113,7 +113,7 @@ def _inputs(arguments: DetectArguments) -> tuple[list[Photo], Reader]:
         raise ConfigError("--demo draws its own images; leave out the photographs or --demo")
     source = arguments.config.with_("data.source.val_images", _DEMO_IMAGES).data.source
     numbers = range(1, _DEMO_IMAGES + 1)
-    generated = [Photo(Path(f"generated picture {number}"), f"demo-{number}") for number in numbers]
+    generated = [Photo(Path(f"generated image {number}"), f"demo-{number}") for number in numbers]
     return generated, open_dataset(source, "val").read
 
 

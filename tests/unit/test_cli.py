@@ -52,7 +52,7 @@ def photo(tmp_path):
 
 
 def status(argv) -> object:
-    """The exit status; the parser of flags leaves by SystemExit."""
+    """The exit status; the parser of flags raises SystemExit."""
     try:
         return main(argv)
     except SystemExit as stop:

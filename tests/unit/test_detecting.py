@@ -1,4 +1,4 @@
-"""What is detected in and what is written: folders, patterns, lists; JSON, COCO and CSV; looking inside."""
+"""cornernet detect: folders, patterns and lists in; drawings, JSON, COCO and CSV out; and the inspection of heatmaps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sheets of what training sees and of what a detector finds in the same four pictures."""
+"""Sheets of training images and of detections in the same four images."""
 
 from __future__ import annotations
 

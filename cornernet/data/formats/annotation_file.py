@@ -162,7 +162,7 @@ def is_detection_file(path: Path) -> bool:
     except _REFUSED:
         pass
     try:
-        whole = json.loads(content, object_hook=_without_outlines)
+        whole = json.loads(content, object_hook=_without_segmentation)
     except (ValueError, RecursionError):
         return True
     return isinstance(whole, dict) and "annotations" in whole and "categories" in whole
@@ -200,7 +200,7 @@ def _read(path: Path) -> AnnotationColumns:
 def _read_slowly(path: Path, content: bytes) -> _File:
     """Read what the typed decoder refused. Raises ``DataError`` saying what is wrong, if anything is."""
     try:
-        tree = json.loads(content, object_hook=_without_outlines)
+        tree = json.loads(content, object_hook=_without_segmentation)
     except (ValueError, RecursionError) as error:
         raise DataError(f"the annotations {path} are not JSON: {error}") from error
     if not isinstance(tree, dict):
@@ -222,7 +222,7 @@ def _read_slowly(path: Path, content: bytes) -> _File:
     return _File(**rows)
 
 
-def _without_outlines(row: dict[str, Any]) -> dict[str, Any]:
+def _without_segmentation(row: dict[str, Any]) -> dict[str, Any]:
     # most of the file, and never used
     row.pop("segmentation", None)
     return row
@@ -232,7 +232,7 @@ def _categories(path: Path, rows: Sequence[_Category]) -> tuple[Texts, NDArray[n
     names: dict[int, str] = {}
     for position, row in enumerate(rows):
         where = f"{path}: categories[{position}]"
-        number = _whole(row.id)
+        number = _integer(row.id)
         if number is None:
             raise DataError(f"{where}.id is {_shown(row.id)}; use an integer")
         if not isinstance(row.name, str) or not row.name:
@@ -251,13 +251,13 @@ def _categories(path: Path, rows: Sequence[_Category]) -> tuple[Texts, NDArray[n
 def _image_ids(path: Path, rows: Sequence[_Image]) -> NDArray[np.int64]:
     seen: set[int] = set()
     for position, row in enumerate(rows):
-        number = _whole(row.id)
+        number = _integer(row.id)
         if number is None:
             raise DataError(f"{path}: images[{position}].id is {_shown(row.id)}; use an integer")
         if number in seen:
             raise DataError(f"{path}: images[{position}].id {number} occurs twice; give each image its own id")
         seen.add(number)
-    return np.array([_whole(row.id) for row in rows], np.int64)
+    return np.array([_integer(row.id) for row in rows], np.int64)
 
 
 def _image_names(rows: Sequence[_Image]) -> tuple[NDArray[np.bool_], Texts]:
@@ -267,20 +267,20 @@ def _image_names(rows: Sequence[_Image]) -> tuple[NDArray[np.bool_], Texts]:
 
 
 def _size(row: _Image) -> tuple[int, int]:
-    height, width = _whole(row.height), _whole(row.width)
+    height, width = _integer(row.height), _integer(row.width)
     if height is not None and width is not None and min(height, width) >= 1:
         return height, width
     return (-1, -1) if row.height is None or row.width is None else (0, 0)
 
 
 def _annotations(rows: list[_Annotation]) -> dict[str, Any]:
-    image = _wholes([row.image_id for row in rows])
+    image = _integers([row.image_id for row in rows])
     odd = np.flatnonzero(image == NOTHING)
     xywh, no_box = _boxes([row.bbox for row in rows])
     return {
-        "ids": _wholes([row.id for row in rows]),
+        "ids": _integers([row.id for row in rows]),
         "image": image,
-        "category": _wholes([row.category_id for row in rows]),
+        "category": _integers([row.category_id for row in rows]),
         "xywh": xywh,
         "no_box": no_box,
         "areas": _areas([row.area for row in rows]),
@@ -293,11 +293,11 @@ def _annotations(rows: list[_Annotation]) -> dict[str, Any]:
 # A column is converted at once if all its values have the usual type, and value by value otherwise.
 
 
-def _wholes(values: list[Any]) -> NDArray[np.int64]:
+def _integers(values: list[Any]) -> NDArray[np.int64]:
     if set(map(type, values)) <= {int}:
         with contextlib.suppress(OverflowError):
             return np.fromiter(values, np.int64, len(values))
-    return _one_by_one(values, lambda value: NOTHING if (number := _whole(value)) is None else number, np.int64)
+    return _one_by_one(values, lambda value: NOTHING if (number := _integer(value)) is None else number, np.int64)
 
 
 def _areas(values: list[Any]) -> NDArray[np.float64]:
@@ -327,7 +327,7 @@ def _one_by_one(values: list[Any], function: Callable[[Any], Any], dtype: Any) -
     return np.fromiter(map(function, values), dtype, len(values))
 
 
-def _whole(value: Any) -> int | None:
+def _integer(value: Any) -> int | None:
     """Return a JSON value as an integer if it is one (640.0 is, True is not), else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

@@ -215,7 +215,7 @@ class _Reader:
                 sizes[row] = self._measure(Path(self.folders[found], name))
                 measured += 1
             if sizes[row, 0] < 1:
-                reason = "its width or height is not a positive whole number, or is unknown"
+                reason = "its width or height is not a positive integer, or is unknown"
                 self._drop_image(row, name, reason)
                 continue
             kept.append(row)

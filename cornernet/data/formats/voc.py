@@ -238,23 +238,23 @@ class _Reader:
         if split is None:
             self.dropped.append(Dropped(shown, None, "it is in no list of ImageSets/Main"))
             return None
-        picture = self._picture(root, path)
-        if picture is None:
+        image_path = self._image_path(root, path)
+        if image_path is None:
             name = root.findtext("filename", "").strip() or f"{path.stem}.*"
             self.dropped.append(Dropped(shown, None, f"its image is missing (the first is {name})"))
             return None
-        if picture in self.taken:
-            raise DataError(f"{self.taken[picture]} and {path} both annotate {picture}; remove one of them")
-        self.taken[picture] = path
-        size = self._size(root, path, picture)
+        if image_path in self.taken:
+            raise DataError(f"{self.taken[image_path]} and {path} both annotate {image_path}; remove one of them")
+        self.taken[image_path] = path
+        size = self._size(root, path, image_path)
         objects = []
         for number, node in enumerate(root.findall("object"), start=1):
             item = self._object(node, number, path, size)
             if item is not None:
                 objects.append(item)
-        return ImportedImage(picture, size, tuple(objects), split)
+        return ImportedImage(image_path, size, tuple(objects), split)
 
-    def _picture(self, root: Element, path: Path) -> Path | None:
+    def _image_path(self, root: Element, path: Path) -> Path | None:
         """Return the image file: named by the tag <filename>, or else like the xml file."""
         stated = re.split(r"[\\/]", root.findtext("filename", "").strip())[-1]
         names = [stated] if stated else []
@@ -275,12 +275,12 @@ class _Reader:
             self._listings[place] = frozenset(entry.name for entry in place.iterdir()) if inside else frozenset()
         return self._listings[place]
 
-    def _size(self, root: Element, path: Path, picture: Path) -> tuple[int, int]:
+    def _size(self, root: Element, path: Path, image_path: Path) -> tuple[int, int]:
         """Return (height, width) from the file, or from the image if the file states none."""
         texts = [(root.findtext(f"size/{side}") or "").strip() for side in ("height", "width")]
         if all(text in ("", "0") for text in texts):
             self.measured += 1
-            height, width = read_image(picture).shape[:2]
+            height, width = read_image(image_path).shape[:2]
             return height, width
         for side, text in zip(("height", "width"), texts, strict=True):
             if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) == 0:

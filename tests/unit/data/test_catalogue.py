@@ -259,7 +259,7 @@ NO_LIST = "its bbox is not a list of four numbers"
 NO_NUMBERS = "its bbox is not four finite numbers"
 NO_AREA = "its bbox has no width or no height"
 OUTSIDE = "its bbox lies outside the image"
-SIDES = "its width or height is not a positive whole number, or is unknown"
+SIDES = "its width or height is not a positive integer, or is unknown"
 DAMAGED = "it is damaged, incomplete or of an unknown format; restore or convert it"
 LONE = "\ud800"
 

@@ -202,7 +202,7 @@ def test_image_with_impossible_sides_is_dropped(tmp_path: Path, sides: dict[str,
     images[2].update(sides)
     dataset = opened(coco_folder(tmp_path, tree(images=images)))
     assert [item.image for item in dataset.dropped] == ["c.png"]
-    assert "not a positive whole number" in dataset.dropped[0].reason
+    assert "not a positive integer" in dataset.dropped[0].reason
 
 
 def test_sides_that_are_not_stated_are_taken_from_the_file_and_noted(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The guard: evaluating on images that were trained on is said, whatever they are called now."""
+"""Evaluating on training images gives a warning, whatever the images are called now."""
 
 from __future__ import annotations
 
