@@ -1,4 +1,4 @@
-"""cornernet detect: folders, patterns and lists in; drawings, JSON, COCO and CSV out; and the inspection of heatmaps."""
+"""cornernet detect: folders, patterns and lists in; drawings, JSON, COCO and CSV out; and inspecting heatmaps."""
 
 from __future__ import annotations
 
