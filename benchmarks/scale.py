@@ -1,11 +1,11 @@
-"""What a data set of COCO's size costs: time and memory of reading, of the first batch, of 2,000 steps, of evaluation.
+"""The cost of a data set of COCO's size: time and memory of reading, the first batch, 2,000 steps and evaluation.
 
 ``python -m benchmarks.scale`` generates an annotation file of COCO's size (118,287 images, 860,001 boxes with
-polygons, at least 440 MB) and as many image files (links to a few hundred photographs of noise) in a temporary folder,
-measures each stage in a process of its own, prints a table and writes ``--out``. Stages that ``--out`` already has for
-this size and this code are not measured again; ``--folder`` keeps the generated data for the next time.
+polygons, at least 440 MB) and as many image files (links to 200 images of noise) in a temporary folder. It measures
+each stage in its own process, prints a table and writes ``--out``. Stages that ``--out`` already has for this size and
+this code are not measured again. ``--folder`` keeps the generated data for the next time.
 
-Figures are upper bounds where the machine does other work meanwhile.
+If the machine does other work meanwhile, the figures are upper bounds.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ EVALUATION = ROOT / "cornernet/evaluation/evaluate.py"
 
 @dataclass(frozen=True)
 class Size:
-    """How large the generated data is."""
+    """The size of the generated data."""
 
     images: int = 118_287
     boxes: int = 860_001
     categories: int = 80
     photographs: int = 200
-    """Different image files; the others are links to them."""
+    """Distinct image files; the others are links to them."""
     evaluated: int = 5_000
     detections: int = 100
     steps: int = 2_000
     points: int = 56
-    """Corners of the largest polygons, less one."""
+    """Corners of the largest polygons, minus one."""
 
     @property
     def key(self) -> str:
@@ -56,14 +56,14 @@ LIMITS = {
     "workers": {"copied_mib": 16.0},
     "evaluation": {"seconds": 20.0},
 }
-"""What must not be passed at full size."""
+"""Upper limits at full size."""
 
 
 # ---------------------------------------------------------------------------------------- generation
 
 
 def generate(folder: Path, size: Size) -> Path:
-    """Write the data set of ``size`` into ``folder``, unless it is there, and return ``folder``."""
+    """Write a data set of ``size`` into ``folder``, unless it exists already, and return ``folder``."""
     done = folder / "generated.json"
     if done.is_file() and json.loads(done.read_text()) == size.key:
         return folder
@@ -89,12 +89,12 @@ def generate(folder: Path, size: Size) -> Path:
 
 
 def name_of(number: int) -> str:
-    """Return the name of image ``number``, as COCO writes it."""
+    """Return the file name of image ``number`` in COCO's style."""
     return f"{number + 1:012d}.jpg"
 
 
 def _write_annotations(path: Path, size: Size, rng: Any) -> None:
-    # a few thousand polygons, repeated: a reader that passes over them does not see it
+    # a few thousand polygons, repeated: to a reader that skips them it makes no difference
     corners = rng.integers(4, size.points, 4096)
     outlines = [json.dumps([rng.uniform(0, 480, 2 * count).round(2).tolist()]) for count in corners]
     image = rng.integers(0, size.images, size.boxes).tolist()
@@ -145,15 +145,15 @@ def _config(folder: Path, iterations: int, workers: int = 2) -> Any:
 
 
 def _peak() -> float:
-    """Return the most memory that this process held, in MiB."""
-    # not getrusage's: that counts the process which started this one
+    """Return the peak memory of this process in MiB."""
+    # not from getrusage, which includes the process that started this one
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 1024
 
 
 def stage_load(folder: Path, size: Size) -> dict[str, float]:
-    """Read the annotations: from the file, or from the cache that the stage before left."""
-    import cornernet.data  # noqa: F401 - importing is not reading
+    """Read the annotations: from the file, or from the cache written by the previous stage."""
+    import cornernet.data  # noqa: F401 - the import is not part of the measurement
 
     began = time.perf_counter()
     dataset = _dataset(folder)
@@ -166,7 +166,7 @@ def stage_load(folder: Path, size: Size) -> dict[str, float]:
 
 
 def stage_first_batch(folder: Path, size: Size) -> dict[str, float]:
-    """From the start of the process, imports included, to the first batch of two loader processes."""
+    """Time from the start of the process, imports included, to the first batch of two loader processes."""
     from cornernet.data.loader import training_loader
     from cornernet.model.detector import build_detector
 
@@ -174,12 +174,12 @@ def stage_first_batch(folder: Path, size: Size) -> dict[str, float]:
     build_detector(config)
     batch = next(iter(training_loader(_dataset(folder), config, None)))
     if len(batch.image_ids) != 4:
-        raise RuntimeError("no batch came")
+        raise RuntimeError("the first batch is not one of 4 images")
     return {"seconds": time.time() - _started(), "peak_mib": _peak()}
 
 
 def stage_steps(folder: Path, size: Size) -> dict[str, float]:
-    """Memory of the process and its two workers together, in the first tenth of the steps and in the last."""
+    """Memory of the process and its two workers together, early in the run and in the last tenth of the steps."""
     from cornernet.data.loader import training_loader
 
     held: list[float] = []
@@ -194,7 +194,7 @@ def stage_steps(folder: Path, size: Size) -> dict[str, float]:
 
 
 def stage_workers(folder: Path, size: Size) -> dict[str, float]:
-    """What a worker of this index holds for itself beyond a worker of an index of 100 images."""
+    """Private memory of a worker with this index, beyond that of a worker with an index of 100 images."""
     del size
     small = Size(images=100, boxes=700)
     with tempfile.TemporaryDirectory() as other:
@@ -216,7 +216,7 @@ def _worker_memory(folder: Path) -> dict[str, float]:
 
     from cornernet.data import loader
 
-    # pictures of few images would be kept in memory, and those of many not
+    # a small data set would be cached in memory and a large one would not
     loader.CACHE_BYTES = 0
     dataset = _dataset(folder)
     index = len(pickle.dumps(dataset)) / 2**20
@@ -232,7 +232,7 @@ def _worker_memory(folder: Path) -> dict[str, float]:
 
 
 def _is_loader(process: Any) -> bool:
-    # beside the loader processes there is Python's tracker of resources
+    # Python's resource tracker is a child process too
     return "spawn_main" in " ".join(process.cmdline())
 
 
@@ -245,7 +245,7 @@ def _together() -> float:
 
 
 def stage_evaluation(folder: Path, size: Size) -> dict[str, float]:
-    """COCO evaluation of made-up detections, 100 an image, half of them near true boxes."""
+    """COCO evaluation of generated detections: 100 per image, near true boxes, half of them with the true class."""
     import numpy as np
 
     from cornernet.data.dataset import AnnotationTable, DetectionDataset, ImageTable
@@ -309,7 +309,7 @@ STAGES: dict[str, Callable[[Path, Size], dict[str, float]]] = {
 
 
 def _started() -> float:
-    """Return when this process was started, in seconds since the epoch."""
+    """Return the start time of this process in seconds since the epoch."""
     import psutil
 
     return float(psutil.Process().create_time())
@@ -319,7 +319,7 @@ def _started() -> float:
 
 
 def measure(name: str, folder: Path, size: Size) -> dict[str, float]:
-    """Return the figures of a stage, measured in a process of its own."""
+    """Return the figures of a stage, measured in its own process."""
     cache = folder / "cache"
     if name == "load":
         for stored in cache.glob("annotations-*"):
@@ -344,7 +344,7 @@ def _flags(size: Size) -> list[str]:
 
 
 def _code() -> str:
-    """Return a hash of the code that is measured: figures of other code are measured again."""
+    """Return a hash of the measured code; figures of other code are not reused."""
     digest = hashlib.sha256()
     for path in sorted([Path(__file__), *(ROOT / "cornernet/data").rglob("*.py"), EVALUATION]):
         digest.update(path.read_bytes())
@@ -361,7 +361,7 @@ def _row(name: str, figures: dict[str, float]) -> str:
 
 
 def run(folder: Path, size: Size, out: Path | None, stages: list[str]) -> dict[str, dict[str, float]]:
-    """Measure what ``out`` does not have yet, write it there after every stage, and return all figures."""
+    """Measure the stages that ``out`` does not have, write it after every stage, and return all figures."""
     head = {"size": vars(size), "code": _code(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
     known: dict[str, Any] = {}
     if out is not None and out.is_file():
@@ -371,11 +371,11 @@ def run(folder: Path, size: Size, out: Path | None, stages: list[str]) -> dict[s
         if name not in found:
             generate(folder, size)
             if name == "load":
-                # a file that has just been written is not cached: it may change again under the same time
+                # a file that has just been written is not cached: it may change again with the same timestamp
                 time.sleep(3)
             found[name] = measure(name, folder, size)
             if name == "load" and found[name]["file_mib"] > 4 and not list((folder / "cache").glob("annotations-*")):
-                raise RuntimeError("reading wrote no cache")
+                raise RuntimeError("reading did not write the cache")
             if out is not None:
                 out.write_text(json.dumps({**head, "stages": found}, indent=1) + "\n")
         print(_row(name, found[name]), flush=True)
@@ -384,8 +384,8 @@ def run(folder: Path, size: Size, out: Path | None, stages: list[str]) -> dict[s
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, help="JSON to write, and to go on from")
-    parser.add_argument("--folder", type=Path, help="where the data is generated, and stays; default: a temporary one")
+    parser.add_argument("--out", type=Path, help="JSON file to write, and to continue from")
+    parser.add_argument("--folder", type=Path, help="folder that keeps the generated data; default: a temporary one")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     for name, value in vars(Size()).items():
@@ -405,7 +405,13 @@ def main(argv: list[str] | None = None) -> int:
         for figure, limit in LIMITS[name].items()
         if full and figures[figure] > limit
     ]
-    print(f"missed: {', '.join(missed)}" if missed else "nothing missed" if full else "not at full size: no limits")
+    print(
+        f"missed: {', '.join(missed)}"
+        if missed
+        else "all limits met"
+        if full
+        else "not at full size: limits do not apply"
+    )
     return 1 if missed else 0
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writes, the cache folder, and suggestions for misspelt paths."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import tempfile
 import time
 from pathlib import Path
 
-__all__ = ["atomic_write", "nearest", "remove_unfinished", "sync"]
+__all__ = ["atomic_write", "cache_folder", "nearest", "remove_unfinished", "sync"]
 
 _UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file, or the entries of a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -25,10 +25,10 @@ def sync(path: Path) -> None:
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Write ``content`` to ``path`` so that a reader, or a crash at any moment, sees the old file or the new one.
+    """Write ``content`` to ``path`` atomically: a reader sees the old file or the new one, even after a crash.
 
-    Text is written as UTF-8. The folder must exist. Raises ``OSError`` that names the file, and leaves nothing behind
-    when it fails; a process that is killed may leave what :func:`remove_unfinished` removes.
+    Text is written as UTF-8. The folder must exist. Raises ``OSError`` naming the file, and then leaves nothing behind;
+    a killed process may leave a temporary file, which :func:`remove_unfinished` removes.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
@@ -38,7 +38,7 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; these are ordinary ones
+        # mkstemp creates private files; this one gets the usual permissions
         umask = os.umask(0)
         os.umask(umask)
         Path(name).chmod(0o666 & ~umask)
@@ -53,9 +53,9 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
 
 
 def remove_unfinished(folder: Path, seconds: float = 0.0) -> None:
-    """Remove what killed processes left of files that they were writing into ``folder``.
+    """Remove temporary files that killed processes left in ``folder``.
 
-    Where others may be writing, ``seconds`` keeps what is younger.
+    Files younger than ``seconds`` are kept, because another process may still be writing them.
     """
     for path in folder.glob(".*.tmp"):
         with contextlib.suppress(FileNotFoundError):
@@ -63,10 +63,22 @@ def remove_unfinished(folder: Path, seconds: float = 0.0) -> None:
                 path.unlink()
 
 
-def nearest(path: str | os.PathLike[str]) -> str:
-    """Return how a message about a path that is not there goes on: what was looked for, and the nearest that is there.
+def cache_folder() -> Path | None:
+    """Return the folder for cached data: $CORNERNET_CACHE, or else the user's cache folder; None without a home."""
+    if named := os.environ.get("CORNERNET_CACHE"):
+        return Path(named)
+    if general := os.environ.get("XDG_CACHE_HOME"):
+        return Path(general) / "cornernet-lab"
+    try:
+        return Path.home() / ".cache" / "cornernet-lab"
+    except RuntimeError:
+        return None
 
-    '; did you mean a/photos?', or '; a holds photos, runs', or '; there is no a either'. Begins with a semicolon.
+
+def nearest(path: str | os.PathLike[str]) -> str:
+    """Return the end of a message about a missing path: the most similar existing path, or what the folder contains.
+
+    '; did you mean a/photos?', or '; a contains photos, runs', or '; there is no folder a either'.
     """
     path = Path(path)
     parent = path.parent
@@ -81,4 +93,4 @@ def nearest(path: str | os.PathLike[str]) -> str:
     if missing is not None:
         return f"; there is no folder {missing} either"
     shown = [name for name in names if not name.startswith(".")][:6]
-    return f"; {parent.resolve()} holds {', '.join(shown)}" if shown else f"; {parent.resolve()} is empty"
+    return f"; {parent.resolve()} contains {', '.join(shown)}" if shown else f"; {parent.resolve()} is empty"

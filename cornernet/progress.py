@@ -24,10 +24,10 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 
 
 class Progress:
-    """A progress line with a rate and the time that remains.
+    """A progress line with the rate and the remaining time.
 
-    In a terminal it is one moving line; elsewhere (a log file, CI) a plain line every ten seconds and at the end.
-    ``unit_scale`` units are done in one step: images in an iteration.
+    In a terminal it is one moving line. Elsewhere (a log file, CI) it is a plain line every ten seconds and at the end.
+    One step is ``unit_scale`` units, for example the images of an iteration.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Progress:
             self.bar = tqdm(total=total, initial=start, desc=what, file=self.file, dynamic_ncols=True, bar_format=form)
 
     def update(self, done: int, note: str = "") -> None:
-        """Show that ``done`` steps in all are done, with a note such as the losses."""
+        """Show that ``done`` steps in total are done, with a note such as the losses."""
         step, self.done = done - self.done, done
         if self.quiet:
             return
@@ -68,7 +68,7 @@ class Progress:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out of the rate what is done meanwhile."""
+        """Exclude the time spent in this context from the rate."""
         began = time.monotonic()
         try:
             yield
@@ -76,12 +76,12 @@ class Progress:
             self.began += time.monotonic() - began
 
     def rate(self) -> float:
-        """Return units a second since the start."""
+        """Return units per second since the start."""
         elapsed = max(time.monotonic() - self.began, 1e-9)
         return (self.done - self.start) * self.unit_scale / elapsed
 
     def line(self, note: str) -> str:
-        """Return one plain line of where things stand."""
+        """Return the current state as one plain line."""
         remaining = (self.total - self.done) * self.unit_scale / max(self.rate(), 1e-9)
         minutes, seconds = divmod(round(remaining), 60)
         eta = f"ETA {minutes}:{seconds:02d}" if self.done > self.start else "ETA ?"

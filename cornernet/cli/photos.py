@@ -1,4 +1,4 @@
-"""From what a user names to photographs, and from detections to the files that are written of them."""
+"""From command-line arguments to photographs, and from detections to JSON, COCO and CSV files."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from cornernet.data import DataError
 from cornernet.data.formats.importing import IMAGE_SUFFIXES, image_files, require_names
 from cornernet.files import nearest
 from cornernet.inference.detections import Detections
+from cornernet.progress import count
 
 __all__ = ["Photo", "coco_tree", "csv_table", "find_photos", "json_list"]
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph to detect in, and the path below the output folder, without ending, of what is drawn of it."""
+    """A photograph to detect in, and the path of its drawing below the output folder, without the ending."""
 
     path: Path
     name: str
 
 
 def find_photos(inputs: Sequence[str], out: Path, stdin: TextIO) -> list[Photo]:
-    """Return the photographs that ``inputs`` name, in their order.
+    """Return the photographs that ``inputs`` name, in order.
 
-    An input is a file, a folder (all pictures below it but those in ``out``; what is drawn keeps their folders), a
-    pattern such as ``photos/**/*.jpg``, or ``-``: a list on ``stdin``, a path a line. Raises ``DataError`` for what is
-    not there, saying what was looked for, and ``ConfigError`` where two would be drawn to one file.
+    An input is a file, a folder (all images below it except those in ``out``; drawings keep its subfolders), a pattern
+    such as ``photos/**/*.jpg``, or ``-``, a list on ``stdin`` with one path per line. Raises ``DataError`` where
+    nothing is found, saying what was looked for, and ``ConfigError`` where two drawings would have the same name.
     """
     if not inputs:
         raise ConfigError(
-            "no photographs are named; give files, folders, a pattern in quotes, or - for a list on stdin"
+            "there are no photographs to detect in; give files, folders, a pattern in quotes, or - for a list on stdin"
         )
     photos: list[Photo] = []
     missing: list[str] = []
@@ -45,7 +46,7 @@ def find_photos(inputs: Sequence[str], out: Path, stdin: TextIO) -> list[Photo]:
         if item == "-":
             names = [line.strip() for line in stdin if line.strip()]
             if not names:
-                raise DataError("the list on stdin is empty; give a path a line")
+                raise DataError("the list on stdin is empty; give one path per line")
         else:
             names = [item]
         for name in names:
@@ -64,11 +65,11 @@ def find_photos(inputs: Sequence[str], out: Path, stdin: TextIO) -> list[Photo]:
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
         raise ConfigError(
-            f"photographs of the same name would overwrite each other in {out}: {twice[0]}; name their folder, which "
-            "keeps folders apart, or rename one"
+            f"photographs with the same name would overwrite each other in {out}: {twice[0]}; give the folder that "
+            "contains them, so that subfolders are kept, or rename one"
         )
     if missing:
-        more = f", nor {len(missing) - 1} others" if missing[1:] else ""
+        more = f" (and {count(len(missing) - 1, 'other')})" if missing[1:] else ""
         raise DataError(f"there is no file {missing[0]}{more}{nearest(missing[0])}")
     return photos
 
@@ -77,7 +78,7 @@ def _in_folder(folder: Path, out: Path) -> list[Photo]:
     inside = out.resolve()
     found = [path for path in image_files(folder) if not path.resolve().is_relative_to(inside)]
     if not found:
-        raise DataError(f"there is no picture in the folder {folder}: looked for {', '.join(IMAGE_SUFFIXES)} below it")
+        raise DataError(f"there is no image in the folder {folder}: looked for {', '.join(IMAGE_SUFFIXES)} below it")
     return [Photo(path, PurePosixPath(path.relative_to(folder)).with_suffix("").as_posix()) for path in found]
 
 
@@ -85,13 +86,13 @@ def _matching(pattern: str) -> list[Photo]:
     found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 - may be absolute
     files = [path for path in found if path.is_file() and path.name.lower().endswith(IMAGE_SUFFIXES)]
     if not files:
-        also = f": it matches {len(found)} files that are no pictures by their endings" if found else ""
-        raise DataError(f"no picture matches {pattern}{also}")
+        also = f"; it matches {count(len(found), 'file')} without the ending of an image" if found else ""
+        raise DataError(f"no image matches {pattern}{also}")
     return [Photo(path, path.stem) for path in files]
 
 
 def coco_tree(found: Sequence[tuple[Photo, Detections]]) -> dict[str, Any]:
-    """Return detections as an annotation file in COCO format, scores included: what annotation tools read."""
+    """Return detections as a COCO annotation tree with scores, which annotation tools can read."""
     categories: dict[int, str] = {}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -112,7 +113,7 @@ def coco_tree(found: Sequence[tuple[Photo, Detections]]) -> dict[str, Any]:
 
 
 def csv_table(found: Sequence[tuple[Photo, Detections]]) -> str:
-    """Return detections as CSV, a row a box: image, class, score, x1, y1, x2, y2 in pixels."""
+    """Return detections as CSV, one row per box: image, class, score, x1, y1, x2, y2 in pixels."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "class", "score", "x1", "y1", "x2", "y2"])
@@ -124,7 +125,7 @@ def csv_table(found: Sequence[tuple[Photo, Detections]]) -> str:
 
 
 def json_list(found: Sequence[tuple[Photo, Detections]]) -> str:
-    """Return a JSON list, an entry an image with its boxes in COCO's result format."""
+    """Return a JSON list with one entry per image and its boxes in COCO's result format."""
     rows = [
         {"image": str(photo.path), "detections": detections.to_coco(image_id=photo.path.name)}
         for photo, detections in found

@@ -1,7 +1,7 @@
-"""A configuration for a small set of photographs, and why: what ``cornernet train --data FOLDER`` starts from.
+"""A configuration that suits a folder of images, with reasons: what ``cornernet train --data FOLDER`` starts from.
 
-Rules of thumb around one measured point, recipe ``small`` on 205 photographs of blood cells (AP 52 after 2400
-iterations of 8 images at 255x191). They give a first run that learns something, not the best one.
+The rules of thumb are scaled from one measurement: recipe ``small`` on 205 photographs of blood cells (AP 52 after 2400
+iterations of 8 images of 255x191 pixels). They give a first run that learns something, not the best one.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ from numpy.typing import NDArray
 from cornernet.config import CocoSource, Config, Size
 from cornernet.config.recipes import recipe
 from cornernet.data.dataset import DetectionDataset
+from cornernet.progress import count
 
 __all__ = ["Machine", "Suggestion", "machine", "suggest"]
 
 MEASURED_IMAGES, MEASURED_ITERATIONS, MEASURED_PIXELS = 205, 2400, 191 * 255
-"""The measured point that budgets are scaled from."""
+"""The measurement that budgets are scaled from."""
 SMALLEST_SIDE = 12.0
-"""Pixels of the input that the shorter side of nine in ten boxes should have: three cells of a heatmap."""
+"""Pixels that the shorter side of nine in ten boxes should have in the input: three heatmap cells."""
 LARGE_SET = 5000
-"""Images from which a GPU is given the paper's network with one stack."""
+"""Number of images from which the suggestion for a GPU is the paper's network with one stack."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to train on."""
+    """The hardware for training."""
 
     cuda: bool = False
     bfloat16: bool = False
     memory_gib: float = 0.0
-    """Of the GPU."""
+    """Memory of the GPU."""
 
 
 def machine() -> Machine:
-    """Return what this machine has."""
+    """Return the hardware of this machine."""
     if not torch.cuda.is_available():
         return Machine()
     memory = torch.cuda.get_device_properties(0).total_memory / 2**30
@@ -46,7 +47,7 @@ def machine() -> Machine:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A configuration, the recipe it is an edit of, and a reason for every choice."""
+    """A configuration, the recipe that it modifies, and a reason for every choice."""
 
     recipe: str
     config: Config
@@ -54,14 +55,14 @@ class Suggestion:
     """(field or flag, value, why)."""
 
     def to_text(self) -> str:
-        """Return a line a choice."""
-        lines = ["chosen from the data (every line is a flag that overrides it):"]
+        """Return one line per choice."""
+        lines = ["chosen from the data (override any of them with its flag):"]
         lines += [f"  --{field} {value}: {why}" for field, value, why in self.reasons]
         return "\n".join(lines)
 
 
 def suggest(source: CocoSource, train: DetectionDataset, val: DetectionDataset, on: Machine) -> Suggestion:
-    """Return a configuration for ``train`` and ``val``, opened from ``source``, on a machine."""
+    """Return a configuration for the splits ``train`` and ``val`` of ``source``, for the machine ``on``."""
     reasons: list[tuple[str, str, str]] = []
     sizes = np.array([train.size(index) for index in range(len(train))], np.float64)
     name, why = _recipe(len(train), sizes, on)
@@ -79,26 +80,30 @@ def suggest(source: CocoSource, train: DetectionDataset, val: DetectionDataset, 
     if len(val) <= 500:
         config = config.with_("training.evaluate_every", every)
         reasons.append(
-            ("training.evaluate-every", str(every), f"four looks at the {len(val)} images of val, drawn in previews/")
+            (
+                "training.evaluate-every",
+                str(every),
+                f"four times in the run, on the {count(len(val), 'image')} of val; drawn in previews/",
+            )
         )
     if on.cuda:
         precision = "bfloat16" if on.bfloat16 else "float16"
         config = config.with_("training.precision", precision)
-        reasons.append(("training.precision", precision, "half the memory of float32 on this GPU"))
+        reasons.append(("training.precision", precision, "takes half the memory of float32 on this GPU"))
     return Suggestion(name, config, tuple(reasons))
 
 
 def _recipe(images: int, sizes: NDArray[np.float64], on: Machine) -> tuple[str, str]:
     if on.cuda and images >= LARGE_SET:
-        return "hourglass_52", f"{images} images and a GPU: the paper's network, one stack"
+        return "hourglass_52", f"{count(images, 'image')} and a GPU: the paper's network with one stack"
     if sizes.max() <= 128:
         return "tiny", f"no image is larger than {sizes.max():.0f} pixels"
     where = "a GPU" if on.cuda else "a CPU"
-    return "small", f"{images} images and {where}: half a million parameters learn in minutes"
+    return "small", f"{count(images, 'image')} and {where}: half a million parameters train in minutes"
 
 
 def _input_size(train: DetectionDataset, sizes: NDArray[np.float64], config: Config, on: Machine) -> tuple[Size, str]:
-    """The smallest input in which nine in ten objects are still seen, within what the machine can do."""
+    """Return the smallest input in which nine in ten objects are large enough, within the machine's limits, and why."""
     stride = config.model.backbone.total_stride
     ratio = float(np.exp(np.median(np.log(sizes[:, 0] / sizes[:, 1]))))
     longest = float(np.median(sizes.max(1)))
@@ -119,7 +124,7 @@ def _input_size(train: DetectionDataset, sizes: NDArray[np.float64], config: Con
     if len(shorter):
         why += f"; nine in ten boxes keep {seen:.0f} pixels or more on their shorter side"
         if seen < 0.9 * SMALLEST_SIDE and max(size) < longest - stride:
-            why += f", fewer than the {SMALLEST_SIDE:.0f} that are easy: a larger input finds more, and takes longer"
+            why += f", fewer than the recommended {SMALLEST_SIDE:.0f}: a larger input finds more and takes longer"
     return size, why
 
 
@@ -129,9 +134,9 @@ def _shorter_sides(train: DetectionDataset, index: int) -> NDArray[np.float64]:
 
 
 def _iterations(config: Config, images: int, on: Machine) -> tuple[Config, str]:
-    """A budget that grows with the root of the number of images, in passes that shrink accordingly."""
+    """Return the configuration with iterations that grow with the root of the number of images, and why."""
     if config.training.schedule != "cosine":
-        # the paper's schedule, shortened with its decay in the same place
+        # the paper's schedule, shortened, with the decay at the same fraction
         iterations = int(np.clip(250_000 * images / 118_000, 20_000, 250_000))
         batch = max(1, min(16, int(on.memory_gib // 4)))
         config = config.with_("training.batch_size", batch).with_("training.decay_at", [round(0.9 * iterations)])
@@ -140,9 +145,12 @@ def _iterations(config: Config, images: int, on: Machine) -> tuple[Config, str]:
         iterations = 100 * round(grown / 100)
     config = config.with_("training.iterations", iterations)
     passes = iterations * config.training.batch_size / images
-    why = f"{passes:.0f} passes over {images} images in batches of {config.training.batch_size}"
+    why = (
+        f"{count(round(passes), 'pass', 'passes')} over {count(images, 'image')} in batches of "
+        f"{config.training.batch_size}"
+    )
     height, width = config.data.input_size
     if not on.cuda and config.training.schedule == "cosine":
         minutes = 9.5 * iterations / MEASURED_ITERATIONS * height * width / MEASURED_PIXELS
-        why += f"; about {minutes:.0f} minutes on two cores, by the only measured run"
+        why += f"; about {count(round(minutes), 'minute')} on two cores, scaled from one measured run"
     return config, why

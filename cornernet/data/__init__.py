@@ -1,4 +1,14 @@
-"""Data: photographs with boxes from a COCO folder or generated, augmentation, and the training loader."""
+"""Data sets: images with boxes from a COCO-format folder or generated, augmentation, and the training loader.
+
+dataset      one split of any source: boxes in flat arrays, images read on demand
+images       from an image file to pixels
+formats/     COCO; importing Pascal VOC and YOLO; checking and splitting a folder
+shapes       the generated data set
+transforms   augmentation
+loader       training batches
+leakage      which images a detector was trained on
+shared       memory shared with loader processes
+"""
 
 from __future__ import annotations
 
@@ -32,7 +42,7 @@ __all__ = [
 def open_dataset(source: ShapesSource | CocoSource, split: Literal["train", "val"]) -> DetectionDataset:
     """Return one split of a source of data.
 
-    Raises :class:`DataError` that names file, field and fix where it cannot be used.
+    Raises :class:`DataError` naming file, field and fix where the data cannot be used.
     """
     if split not in ("train", "val"):
         raise ValueError(f"split must be train or val, not {split!r}")

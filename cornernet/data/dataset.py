@@ -1,4 +1,4 @@
-"""What every source of data becomes: one class, with boxes in flat arrays and pictures read on demand."""
+"""One split of any source of data: boxes in flat arrays, images read on demand."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cornernet.config import Size
 from cornernet.data.images import DataError, read_image
 from cornernet.data.shared import SharedState, spawning
+from cornernet.progress import count
 
 __all__ = [
     "COCO_AREA_BANDS",
@@ -32,24 +33,24 @@ __all__ = [
 ]
 
 COCO_AREA_BANDS = (32.0**2, 96.0**2)
-"""Upper area of small and of medium objects in square pixels, as COCO has them."""
+"""Upper area of small and of medium objects in square pixels, as in COCO."""
 
 CROWDED = 4096
-"""Objects in one training input: the push loss compares each with each, and at this many takes 64 MB a copy."""
+"""Most objects in one training input: the push loss compares all pairs, and at this number takes 64 MB per copy."""
 
 _FINGERPRINT_VERSION = 1
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One picture and its objects; crowds are not among them."""
+    """One image and its objects, without crowds."""
 
     image_id: int
     path: Path
     height: int
     width: int
     boxes: NDArray[np.float64]
-    """[N, 4] x1 y1 x2 y2 in pixels of the original picture, clipped to it; x2 and y2 are exclusive edges."""
+    """[N, 4] x1 y1 x2 y2 in pixels of the original image, clipped to it; x2 and y2 are exclusive edges."""
     labels: NDArray[np.int64]
     """[N] in 0..K-1."""
 
@@ -59,24 +60,24 @@ class Dropped:
     """An image or an annotation that is not used, and why."""
 
     image: str
-    """File name, or what is known of it."""
+    """File name, or whatever identifies the image."""
     annotation: int | None
-    """Id of the annotation; None where the whole image is dropped or the annotation has no id."""
+    """Id of the annotation; None if the whole image is dropped or the annotation has no id."""
     reason: str
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """N pictures, in columns."""
+    """N images, in columns."""
 
     ids: NDArray[np.int64]
     sizes: NDArray[np.int64]
     """[N, 2] height, width."""
     names: Sequence[str]
-    """Names in the annotations, which do not depend on where the folder lies."""
+    """File names as in the annotations, independent of where the folder is."""
     folders: tuple[str, ...] = ("",)
     folder: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
-    """[N] index into ``folders``, the folder in which the name was found; empty stands for the first everywhere."""
+    """[N] index into ``folders``, where the file was found; an empty array means the first folder for all."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,14 @@ class AnnotationTable:
     """[M] row of the image table."""
     labels: NDArray[np.int64]
     xywh: NDArray[np.float64]
-    """[M, 4] as the source has them: x, y, width, height."""
+    """[M, 4] x, y, width, height, as in the source."""
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
-    """[M] a group that is ignored in evaluation and left out of training."""
+    """[M] whether it is a group, ignored in evaluation and left out of training."""
 
 
 class _Records(Sequence[ImageRecord]):
-    """Records made when asked for, so that a large data set costs no object per box."""
+    """Creates records on demand, so that a large data set needs no Python object per box."""
 
     def __init__(self, images: ImageTable, annotations: AnnotationTable) -> None:
         self._images = images
@@ -131,9 +132,9 @@ class _Records(Sequence[ImageRecord]):
 
 
 class DetectionDataset:
-    """Pictures with boxes: one split of a COCO folder or of ``shapes``. Reads pictures on demand.
+    """Images with boxes: one split of a COCO folder or of ``shapes``. Reads images on demand.
 
-    Light to pickle; a child process that is spawned maps its arrays, pixels included, instead of copying them
+    Cheap to pickle: a spawned child process maps the arrays, pixels included, instead of copying them
     (``cornernet.data.shared``).
     """
 
@@ -155,14 +156,14 @@ class DetectionDataset:
         self.split = split
         self.classes = classes
         self.category_ids = category_ids
-        """Category id of each label, in COCO's numbering."""
+        """Category id of each label, as in the annotations."""
         self.dropped = tuple(dropped)
         self.area_bands = area_bands
         """Upper area of small and of medium objects in square pixels."""
         self.notes = notes
-        """Decisions about the data that a reader of results wants to know, one line each."""
+        """Decisions about the data that matter for reading the results, one line each."""
         self.pixels = pixels
-        """[N, H, W, 3] uint8 BGR where the pictures are generated, else None."""
+        """[N, H, W, 3] uint8 BGR if the images are generated, else None."""
         self.records: Sequence[ImageRecord] = _Records(images, annotations)
         self._images = images
         self._annotations = annotations
@@ -174,7 +175,7 @@ class DetectionDataset:
             return {**self.__dict__, "_shared": None}
         if self._shared is None:
             shared = SharedState(self.__dict__)
-            # from here on this process uses the block too
+            # from now on this process uses the shared block too
             self.__dict__.update(shared.state())
             self._shared = shared
         return {"_shared": self._shared}
@@ -187,11 +188,11 @@ class DetectionDataset:
         return len(self._images.ids)
 
     def image_id(self, index: int) -> int:
-        """Return the id of picture ``index``, without making its record."""
+        """Return the id of image ``index`` without creating its record."""
         return int(self._images.ids[index])
 
     def size(self, index: int) -> Size:
-        """Return (height, width) of picture ``index`` as the annotations state it."""
+        """Return (height, width) of image ``index`` as stated in the annotations."""
         height, width = self._images.sizes[index]
         return int(height), int(width)
 
@@ -202,9 +203,9 @@ class DetectionDataset:
         return {Path(images.folders[at], name) for at, name in zip(folder.tolist(), images.names, strict=True)}
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Return picture ``index`` as uint8 [H, W, 3] BGR at its original size; the caller may write to it.
+        """Return image ``index`` as uint8 [H, W, 3] BGR at its original size; the caller may write to it.
 
-        Raises :class:`DataError` that names the file where it cannot be read or has another size than stated.
+        Raises :class:`DataError` naming the file where it cannot be read or its size is not the stated one.
         """
         if self.pixels is not None:
             return np.array(self.pixels[index], np.uint8)
@@ -212,10 +213,10 @@ class DetectionDataset:
         return read_image(record.path, (record.height, record.width))
 
     def ground_truth(self) -> dict[str, Any]:
-        """Return the data set in COCO's form, for COCOeval: original ids, boxes and areas, crowds included.
+        """Return the data set as a COCO annotation tree for COCOeval: original ids, boxes and areas, crowds included.
 
-        Boxes are as the source has them, not clipped, so that AP is that of pycocotools on the source's file;
-        what :attr:`dropped` lists is left out.
+        Boxes are not clipped, so that AP equals that of pycocotools on the source's own file. What :attr:`dropped`
+        lists is left out.
         """
         images, annotations = self._images, self._annotations
         categories = np.array(self.category_ids, np.int64)[annotations.labels]
@@ -245,21 +246,20 @@ class DetectionDataset:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (hex) of all that determines results, wherever the folder lies; computed once, when first asked for.
+        """sha256 (hex) of everything that determines results, wherever the folder is; computed on first use.
 
-        Over classes and category ids, area bands, image ids, names and sizes, labels, boxes, areas and crowds, and
-        the whole content of every image file (of the generated pixels for ``shapes``). Files are hashed by eight
-        threads: about a second a gigabyte from a warm disk. Annotation ids and dropped things do not enter.
+        It covers classes and category ids, area bands, image ids, names and sizes, labels, boxes, areas and crowds,
+        and the whole content of every image file (for ``shapes``, the generated pixels). Eight threads hash the files:
+        about a second per gigabyte from a warm disk. Annotation ids and dropped items are not covered.
         """
         if self._fingerprint is None:
             self._fingerprint = self._compute_fingerprint()
         return self._fingerprint
 
     def quick_fingerprint(self) -> str:
-        """Return a sha256 (hex) that changes with what :attr:`fingerprint` covers, where it can be told at a glance.
+        """Return a sha256 (hex) over the same things as :attr:`fingerprint`, but without reading any image file.
 
-        The sizes of image files stand for their content, so that no image is read. Raises :class:`DataError` for a
-        file that is gone.
+        The sizes of the files stand for their content. Raises :class:`DataError` for a missing file.
         """
         digest = self._digest_of_tables()
         if self.pixels is not None:
@@ -303,13 +303,13 @@ class DetectionDataset:
             yield from pool.map(_file_digest, (record.path for record in self.records))
 
     def box_counts(self) -> dict[str, int]:
-        """Return the number of boxes for training of each class, zeros included, in the order of the labels."""
+        """Return the number of training boxes of each class, zeros included, in the order of the labels."""
         labels = self._annotations.labels[~self._annotations.crowd]
         counts = np.bincount(labels, minlength=len(self.classes))
         return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}
 
     def area_counts(self) -> tuple[int, int, int]:
-        """Return the numbers of small, medium and large objects, crowds left out, by :attr:`area_bands`."""
+        """Return the numbers of small, medium and large objects by :attr:`area_bands`, without crowds."""
         areas = self._annotations.areas[~self._annotations.crowd]
         small, medium = self.area_bands
         return (
@@ -319,15 +319,15 @@ class DetectionDataset:
         )
 
     def summary(self) -> str:
-        """Return a few lines for people: images, boxes, classes with counts, sizes, and what was dropped and why."""
+        """Return a short description: images, boxes, classes with counts, sizes, and what was dropped and why."""
         annotations = self._annotations
         crowds = int(annotations.crowd.sum())
         empty = len(self) - len(np.unique(annotations.image[~annotations.crowd]))
         small, medium, large = self.area_counts()
         lines = [
-            f"{self.name} {self.split}: {_count(len(self), 'image')} ({_sizes(self._images.sizes)}; {empty} without "
-            f"objects), {_count(len(annotations.ids) - crowds, 'box')}, {_count(crowds, 'crowd')}",
-            f"  {_count(len(self.classes), 'class')}: {_class_counts(self.box_counts())}",
+            f"{self.name} {self.split}: {count(len(self), 'image')} ({_sizes(self._images.sizes)}; {empty} without "
+            f"objects), {count(len(annotations.ids) - crowds, 'box', 'boxes')}, {count(crowds, 'crowd')}",
+            f"  {count(len(self.classes), 'class', 'classes')}: {_class_counts(self.box_counts())}",
             f"  sizes: {small} small (area below {self.area_bands[0]:g}), {medium} medium, {large} large "
             f"(from {self.area_bands[1]:g})",
         ]
@@ -336,7 +336,7 @@ class DetectionDataset:
             reasons = Counter(item.reason for item in self.dropped)
             lines.append(
                 f"  dropped {len(self.dropped)}: "
-                + "; ".join(f"{count} because {reason}" for reason, count in reasons.most_common())
+                + "; ".join(f"{number} because {reason}" for reason, number in reasons.most_common())
             )
         return "\n".join(lines)
 
@@ -357,7 +357,7 @@ def require_same_classes(train: DetectionDataset, val: DetectionDataset) -> None
 
 
 def content_digests(dataset: DetectionDataset) -> list[bytes]:
-    """Return the sha256 of every picture's file in order, of its pixels where pictures are generated.
+    """Return the sha256 of every image file, in order; of the pixels if the images are generated.
 
     Raises :class:`DataError` where a file cannot be read.
     """
@@ -368,9 +368,10 @@ def content_digests(dataset: DetectionDataset) -> list[bytes]:
 
 
 def shared_images(train: DetectionDataset, val: DetectionDataset) -> int:
-    """Return how many images of ``val`` are also in ``train``, by their content, whatever they are named.
+    """Return how many images of ``val`` are also in ``train``, by content, whatever their names.
 
-    Only files of a size that occurs in both are read. Generated pictures are never in both.
+    Only files whose size occurs in both are read. Generated images are never in both. Raises :class:`DataError` where a
+    file cannot be read.
     """
     if train.pixels is not None or val.pixels is not None:
         return 0
@@ -378,7 +379,7 @@ def shared_images(train: DetectionDataset, val: DetectionDataset) -> int:
     shared = 0
     with ThreadPoolExecutor(8) as pool:
         for size in ours.keys() & theirs.keys():
-            # the same path needs no reading
+            # the same path need not be read
             known = ours[size] & theirs[size]
             rest = sorted(theirs[size] - known)
             digests = set(pool.map(_file_digest, ours[size])) if rest else set()
@@ -397,10 +398,11 @@ def _by_file_size(dataset: DetectionDataset) -> dict[int, set[Path]]:
 
 
 def shared_images_warning(shared: int, val: DetectionDataset) -> str:
-    """Return what results on such a split are worth."""
+    """Return a warning about metrics on ``val`` when it shares ``shared`` images with the training split."""
     return (
-        f"{shared} of the {len(val)} images of {val.name} {val.split} are also trained on: metrics on them say how "
-        "well they were learned, not how well others are detected"
+        f"{shared} of the {count(len(val), 'image')} of {val.name} {val.split} {'is' if shared == 1 else 'are'} also "
+        "used for training: metrics on them show how well they were learned, not how well objects in new images are "
+        "detected"
     )
 
 
@@ -412,11 +414,6 @@ def _file_digest(path: Path) -> bytes:
         raise DataError(f"cannot read the image {path}: {error.strerror}; restore the file") from error
 
 
-def _count(number: int, noun: str) -> str:
-    plural = {"box": "boxes", "class": "classes"}.get(noun, noun + "s")
-    return f"{number} {noun if number == 1 else plural}"
-
-
 def _sizes(sizes: NDArray[np.int64]) -> str:
     (low_h, low_w), (high_h, high_w) = sizes.min(0), sizes.max(0)
     if (low_h, low_w) == (high_h, high_w):
@@ -426,8 +423,8 @@ def _sizes(sizes: NDArray[np.int64]) -> str:
 
 def _class_counts(counts: dict[str, int], shown: int = 12) -> str:
     ordered = sorted(counts.items(), key=lambda item: -item[1]) if len(counts) > shown else list(counts.items())
-    text = ", ".join(f"{name} {count}" for name, count in ordered[:shown])
+    text = ", ".join(f"{name} {number}" for name, number in ordered[:shown])
     if len(ordered) > shown:
         text += f", and {len(ordered) - shown} more"
-    unused = [name for name, count in ordered[shown:] if count == 0]
+    unused = [name for name, number in ordered[shown:] if number == 0]
     return text + (f" ({len(unused)} of them without a box)" if unused else "")

@@ -1,8 +1,9 @@
-"""The training loader: an endless stream of augmented pictures, the same for any number of workers and after a resume.
+"""The training loader: a stream of augmented images that does not depend on the number of workers or on resuming.
 
-Nothing is drawn from a generator that lives on. Position p of the stream is picture ``permutation[p % n]`` of epoch
-``p // n``, the permutation drawn from (seed, epoch); its augmentation is drawn from (seed, epoch, image id). Iteration
-i takes positions i * batch_size and on, so the last pictures of an epoch and the first of the next may share a batch.
+No random generator outlives a draw. Position p of the stream is image ``permutation[p % n]`` of epoch ``p // n``; the
+permutation is drawn from (seed, epoch), and the augmentation from (seed, epoch, image id). Iteration i takes the
+``batch_size`` positions from i * batch_size on, so that a batch may contain the end of one epoch and the start of the
+next.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ __all__ = [
 ]
 
 CACHE_BYTES = 512 * 2**20
-"""Memory for decoded, fitted pictures, over all loader processes together. A data set that does not fit whole is not
+"""Memory for decoded, fitted images in all loader processes together. A data set that does not fit completely is not
 cached at all."""
 
-_PERMUTATION = 0x9E3779B9  # keeps the stream of permutations apart from those of augmentations
+_PERMUTATION = 0x9E3779B9  # separates the permutations' random numbers from the augmentations'
 
 BuildTargets = Callable[[list[Tensor], list[Tensor]], Any]
-"""From the boxes and the labels of a batch to its targets; picklable where there are loader processes."""
+"""From the boxes and labels of a batch to its targets; must be picklable if there are loader processes."""
 
 
 class Example(NamedTuple):
@@ -57,7 +58,7 @@ class Example(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Training inputs together, with what the head learns from."""
+    """A batch of training inputs with the head's targets."""
 
     images: Tensor
     """[B, 3, H, W] float32, normalised."""
@@ -68,7 +69,7 @@ class Batch(NamedTuple):
 
 
 class TrainingSet(Dataset[Example]):
-    """Augmented pictures of a data set, by (epoch, index): the same key gives the same example, bit for bit."""
+    """Augmented images of a data set by (epoch, index): the same key gives the same example, bit for bit."""
 
     def __init__(
         self, dataset: DetectionDataset, data_config: DataConfig, seed: int, cache_bytes: int = CACHE_BYTES
@@ -78,7 +79,7 @@ class TrainingSet(Dataset[Example]):
         self.seed = seed
         sizes = (fitted_size(dataset.size(index), data_config.fit) for index in range(len(dataset)))
         self.caches = dataset.pixels is None and sum(3 * h * w for h, w in sizes) <= cache_bytes
-        """Whether decoded, fitted pictures are kept in memory."""
+        """Whether decoded, fitted images are kept in memory."""
         self._cache: dict[int, tuple[NDArray[np.uint8], tuple[float, float]]] = {}
 
     def __len__(self) -> int:
@@ -96,10 +97,10 @@ class TrainingSet(Dataset[Example]):
         return fitted
 
     def augmented(self, epoch: int, index: int) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
-        """Return picture ``index`` as epoch ``epoch`` sees it, not yet normalised, with its boxes and their labels.
+        """Return image ``index`` as augmented in epoch ``epoch``, not yet normalised, with its boxes and their labels.
 
-        See ``transforms.augment``. Raises ``DataError`` where the picture cannot be read, and where it shows more than
-        ``CROWDED`` objects.
+        See ``transforms.augment``. Raises ``DataError`` where the image cannot be read, and where the result contains
+        more than ``CROWDED`` objects.
         """
         record = self.dataset.records[index]
         image, (sx, sy) = self._fitted(index)
@@ -108,13 +109,13 @@ class TrainingSet(Dataset[Example]):
         pixels, boxes, labels = augment(image, boxes, record.labels, self.config, rng)
         if len(boxes) > CROWDED:
             raise DataError(
-                f"a crop of the image {record.path} shows {len(boxes)} objects; training compares each with each, and "
-                f"takes {CROWDED} at most: cut the image into tiles, or take it out of the annotations"
+                f"a crop of the image {record.path} contains {len(boxes)} objects; training compares all pairs, so the "
+                f"limit is {CROWDED}: cut the image into tiles or remove it from the annotations"
             )
         return pixels, boxes, labels
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
-        """Return the example of (epoch, index). Raises ``DataError`` where the picture cannot be read."""
+        """Return the example of (epoch, index). Raises ``DataError`` where the image cannot be read."""
         epoch, index = key
         pixels, boxes, labels = self.augmented(epoch, index)
         return Example(
@@ -126,12 +127,12 @@ class TrainingSet(Dataset[Example]):
 
 
 class BatchSampler(Sampler[list[tuple[int, int]]]):
-    """Lists of (epoch, index) for one rank: ``accumulation`` lists an iteration.
+    """Lists of (epoch, index) for one rank, ``accumulation`` lists per iteration.
 
-    An iteration's pictures are cut into ``accumulation * world_size`` equal pieces; piece a * world_size + r is part a
+    An iteration's images are cut into ``accumulation * world_size`` equal pieces; piece a * world_size + r is part a
     of rank r. Two ranks without accumulation and one rank that accumulates twice therefore see the same pieces.
-    Starts at ``first_iteration`` and ends before ``iterations``. Raises ``ValueError`` for a batch that the pieces
-    do not divide.
+    Starts at ``first_iteration`` and ends before ``iterations``. Raises ``ValueError`` if the batch size is not a
+    multiple of the number of pieces.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
     ) -> None:
         pieces = accumulation * world_size
         if num_images < 1:
-            raise ValueError(f"num_images is {num_images}; there is nothing to draw from")
+            raise ValueError(f"num_images is {num_images}; it must be 1 or more")
         if batch_size % pieces:
             raise ValueError(
                 f"training.batch_size {batch_size} is not a multiple of {pieces} ({accumulation} accumulation steps "
@@ -181,10 +182,10 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
                 yield [(epoch, int(permutation(epoch)[at])) for epoch, at in keys]
 
 
-class _Told(Dataset["Example | DataError"]):
+class _ErrorsAsValues(Dataset["Example | DataError"]):
     """A training set that returns its ``DataError`` instead of raising it.
 
-    What a loader process raises reaches the user as a traceback; what it returns can be raised where it is read.
+    An exception in a loader process reaches the user as a traceback. A returned error can be raised by the reader.
     """
 
     def __init__(self, training_set: TrainingSet) -> None:
@@ -198,7 +199,7 @@ class _Told(Dataset["Example | DataError"]):
 
 
 def collate(examples: Sequence[Example | DataError], build_targets: BuildTargets | None = None) -> Batch | DataError:
-    """Return examples as one batch, with ``build_targets(boxes, labels)`` as its targets; or their first error."""
+    """Return examples as one batch with the targets ``build_targets(boxes, labels)``, or the first error among them."""
     for example in examples:
         if isinstance(example, DataError):
             return example
@@ -217,9 +218,9 @@ def _batch(examples: list[Example], build_targets: BuildTargets | None) -> Batch
 
 
 def _start_worker(_worker: int) -> None:
-    cv2.setNumThreads(1)  # a loader process is one thread: several of them would fight over the cores
-    # a terminal's Ctrl-C and a scheduler's termination reach every process; it is the one that trains that stops, and
-    # it may need a batch more. A loader process ends with it, however that comes about
+    cv2.setNumThreads(1)  # one thread per loader process: more would compete for the cores
+    # Ctrl-C and a scheduler's SIGTERM reach every process. The training process handles them, and may still need a
+    # batch; loader processes end when it ends, in whatever way
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -234,15 +235,15 @@ def training_loader(
 ) -> DataLoader[Any]:
     """Return the loader of this rank's batches from ``first_iteration`` to the last of ``config.training``.
 
-    It yields ``accumulation`` batches an iteration (see :class:`BatchSampler`), and in the place of a batch whose
-    pictures cannot be read the ``DataError`` that says so, for the reader to raise. ``build_targets`` is called as
-    batches are put together, in the ``config.training.workers`` processes where there are any; these are spawned, so
-    that ``build_targets`` must be picklable and a script that trains needs its ``if __name__ == "__main__"``. Raises
-    ``DataError`` for a data set without images and ``ValueError`` for a batch size that devices and accumulation do
-    not divide.
+    It yields ``accumulation`` batches per iteration (see :class:`BatchSampler`). In place of a batch whose images
+    cannot be read, it yields the ``DataError``, for the reader to raise. ``build_targets`` is called when a batch is
+    assembled, in the ``config.training.workers`` loader processes if there are any. These are spawned, so that
+    ``build_targets`` must be picklable and a script that trains needs ``if __name__ == "__main__"``. Raises
+    ``DataError`` for a data set without images, and ``ValueError`` if the batch size is not a multiple of devices times
+    accumulation.
     """
     if len(dataset) == 0:
-        raise DataError(f"{dataset.name} {dataset.split} has no images; training needs one or more")
+        raise DataError(f"{dataset.name} {dataset.split} has no images; training needs at least one")
     training = config.training
     sampler = BatchSampler(
         len(dataset),
@@ -256,14 +257,14 @@ def training_loader(
     )
     workers = training.workers
     return DataLoader(
-        _Told(TrainingSet(dataset, config.data, training.seed, CACHE_BYTES // max(1, workers))),
+        _ErrorsAsValues(TrainingSet(dataset, config.data, training.seed, CACHE_BYTES // max(1, workers))),
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=functools.partial(collate, build_targets=build_targets),
         pin_memory=training.device != "cpu" and torch.cuda.is_available(),
         worker_init_fn=_start_worker,
-        # spawned: torch and OpenCV hold threads, with which forking is unsafe and warned about
+        # spawned: torch and OpenCV have threads, which makes forking unsafe
         multiprocessing_context="spawn" if workers else None,
-        # the loader's own draw for worker seeds, which nothing here uses, leaves torch's generator alone
+        # so that the loader's draw of worker seeds, unused here, does not advance torch's global generator
         generator=torch.Generator(),
     )

@@ -1,23 +1,23 @@
-"""``shapes``: generated photographs of rotated shapes on textured backgrounds, with exact boxes. Nothing to download.
+"""``shapes``: generated images of rotated shapes on textured backgrounds, with exact boxes. Nothing to download.
 
-What makes it a test of corner detection: no shape reaches into the corners of its box, so a corner can be placed only
-by looking along its row and column, which is what corner pooling does (CornerNet, section 1 and figure 2).
+It tests corner detection because no shape extends into the corners of its box: a corner can be located only by looking
+along its row and column, as corner pooling does (CornerNet, section 1 and figure 2).
 
 * Six kinds: ellipse, triangle, rhombus, cross, star, ring, rotated, with rounded tips, filled with textures and
-  gradients from the same family as the background. A ring shows what lies behind it.
-* A box is the extent of the object's own mask, hidden parts included: the pixels that the shape covers by half or
-  more. x1, y1 is the left, upper edge of the first such column and row; x2, y2 the right, lower edge of the last
+  gradients like the background. What is behind a ring is visible through its hole.
+* A box is the extent of the object's mask, hidden parts included. The mask is the pixels that the shape covers by half
+  or more. x1, y1 is the left, upper edge of the first such column and row; x2, y2 is the right, lower edge of the last
   (exclusive), so x2 - x1 is the number of columns. ``area`` is that of the mask, as in COCO.
-* Objects hide parts of earlier ones, but at least 60% of each stays visible, and no two boxes overlap by an IoU of
-  more than 0.4. Objects lie wholly inside the picture.
-* Distractors, thin line segments and small blobs, belong to no class.
+* Objects hide parts of earlier ones, but at least 60% of each stays visible, and no two boxes have an IoU above 0.4.
+  Objects are completely inside the image.
+* Distractors (thin line segments and small blobs) belong to no class.
 
-Picture ``i`` of a split depends on the seed, :data:`SHAPES_VERSION`, the split, ``i`` and the fields of the source,
-but not on how many pictures there are. Area bands are COCO's with the sides scaled by the picture's shorter side over
-511, the authors' input size, and the summary says so.
+Image ``i`` of a split depends on the seed, :data:`SHAPES_VERSION`, the split, ``i`` and the fields of the source,
+but not on the number of images. Area bands are COCO's, with sides scaled by the image's shorter side over 511, the
+authors' input size; the summary says so.
 
-Pictures are cached below ``$CORNERNET_CACHE``, else in the user's cache folder; a folder that cannot be written is no
-error. Delete the folder at any time.
+Images are cached below ``$CORNERNET_CACHE``, or else in the user's cache folder. If it cannot be written, there is no
+cache and no error. It can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -41,12 +40,12 @@ from numpy.typing import NDArray
 from cornernet.config import ShapesSource, Size
 from cornernet.data.dataset import COCO_AREA_BANDS, AnnotationTable, DetectionDataset, ImageTable
 from cornernet.data.images import DataError
-from cornernet.files import atomic_write
+from cornernet.files import atomic_write, cache_folder
 
-__all__ = ["KINDS", "SHAPES_VERSION", "Picture", "cache_folder", "draw_picture", "open_shapes"]
+__all__ = ["KINDS", "SHAPES_VERSION", "Picture", "draw_picture", "open_shapes"]
 
 SHAPES_VERSION = 1
-"""Raised by hand whenever a picture would come out differently."""
+"""Incremented by hand whenever an image would change."""
 
 Float = NDArray[np.float32]
 
@@ -59,7 +58,7 @@ _SPLITS = {"train": 0, "val": 1}
 
 
 class Picture(NamedTuple):
-    """One generated picture."""
+    """One generated image."""
 
     image: NDArray[np.uint8]
     """[H, W, 3] BGR."""
@@ -77,7 +76,7 @@ class Picture(NamedTuple):
 
 
 def _smooth(corners: NDArray[np.float64], rounding: float, points: int = 240) -> NDArray[np.float64]:
-    """Return the outline of a polygon [K, 2] as many points, its tips rounded by a gaussian along the outline."""
+    """Return the outline of a polygon [K, 2] as ``points`` points, its tips rounded by a gaussian along the outline."""
     closed = np.vstack([corners, corners[:1]])
     lengths = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
     at = np.linspace(0.0, lengths[-1], points, endpoint=False)
@@ -139,7 +138,7 @@ _OUTLINES: dict[str, Callable[[np.random.Generator], list[NDArray[np.float64]]]]
 }
 
 KINDS = tuple(_OUTLINES)
-"""Names that ``data.source.classes`` may hold."""
+"""Names that ``data.source.classes`` may contain."""
 
 
 def _rotate(outlines: list[NDArray[np.float64]], angle: float) -> list[NDArray[np.float64]]:
@@ -152,7 +151,7 @@ def _outline(
 ) -> tuple[list[NDArray[np.float64]], float, float]:
     """Return outlines in pixels, from (0, 0), and their width and height, both within ``sides``.
 
-    Shapes keep their proportions; where ``sides`` leaves too little room for that, the shape is stretched.
+    Shapes keep their proportions unless ``sides`` leaves too little room for that; then they are stretched.
     """
     low, high = sides
     clearest = -1.0
@@ -172,12 +171,12 @@ def _outline(
 
 
 def _clear_corner(outline: NDArray[np.float64]) -> float:
-    """Return the side of the largest square that fits empty into each corner of an outline's box of side 1."""
+    """Return the side of the largest empty square that fits into every corner of an outline's box of side 1."""
     return float(np.minimum(outline, 1.0 - outline).max(axis=1).min())
 
 
 def _mask(outlines: list[NDArray[np.float64]], at: tuple[float, float], size: Size) -> Float:
-    """Return the share of every pixel that the outlines, moved by ``at`` (x, y), cover: float32 [H, W]."""
+    """Return the fraction of every pixel covered by the outlines, moved by ``at`` (x, y): float32 [H, W]."""
     factor, bits = _SUPERSAMPLING, 4
     cover = np.zeros(size, np.float32)
     low = np.maximum(np.floor(outlines[0].min(0) + at).astype(int) - 1, 0)
@@ -198,13 +197,13 @@ def _mask(outlines: list[NDArray[np.float64]], at: tuple[float, float], size: Si
 
 
 def _ramp(size: Size, angle: float) -> Float:
-    """Return a plane that rises by one over the picture's longer side, in the direction ``angle``."""
+    """Return a plane that rises by one over the image's longer side, in the direction ``angle``."""
     rows, columns = np.mgrid[: size[0], : size[1]].astype(np.float32) / np.float32(max(size))
     return np.asarray(columns * np.float32(np.cos(angle)) + rows * np.float32(np.sin(angle)), np.float32)
 
 
 def _clouds(size: Size, cells: int, rng: np.random.Generator) -> Float:
-    """Return smooth noise [H, W] in -1..1 with about ``cells`` bumps to the longer side."""
+    """Return smooth noise [H, W] in -1..1 with about ``cells`` bumps along the longer side."""
     longer = max(size)
     grid = [max(2, round(cells * side / longer) + 1) for side in size]
     noise = rng.uniform(-1.0, 1.0, grid).astype(np.float32)
@@ -227,7 +226,7 @@ def _pattern(size: Size, rng: np.random.Generator) -> Float:
 
 
 def _texture(size: Size, colour: NDArray[np.float64], strength: float, rng: np.random.Generator) -> Float:
-    """Return a picture [H, W, 3] around ``colour``: a gradient, a pattern, and a little colour of its own."""
+    """Return an image [H, W, 3] around ``colour``: a gradient, a pattern, and a little colour of its own."""
     light = _ramp(size, rng.uniform(0.0, 2.0 * np.pi))
     light = (light - light.mean()) * np.float32(rng.uniform(0.1, 0.4))
     light += np.float32(strength) * _pattern(size, rng)
@@ -244,7 +243,7 @@ def _background(size: Size, rng: np.random.Generator) -> Float:
 
 
 def _contrasting(behind: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return a colour that stands out from the colour ``behind`` it: the first of some draws that does, or the best."""
+    """Return a colour that contrasts with the colour ``behind``: the first of 12 draws that does, or else the best."""
     colours = rng.uniform(0.05, 0.95, (12, 3))
     away = np.sqrt(np.mean((colours - behind) ** 2, axis=1))
     good = np.flatnonzero(away >= _LEAST_CONTRAST)
@@ -252,7 +251,7 @@ def _contrasting(behind: NDArray[np.float64], rng: np.random.Generator) -> NDArr
     return chosen
 
 
-# ------------------------------------------------------------------------------------------- pictures
+# ------------------------------------------------------------------------------------------- images
 
 
 class _Placed(NamedTuple):
@@ -274,7 +273,7 @@ def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _place(source: ShapesSource, placed: list[_Placed], rng: np.random.Generator) -> _Placed | None:
-    """Return one more object that hides none of those ``placed`` too much, or None where 12 tries found no room."""
+    """Return one more object that hides none of those ``placed`` too much, or None if 12 tries found no room."""
     height, width = source.image_size
     shorter = min(height, width)
     label = int(rng.integers(len(source.classes)))
@@ -321,7 +320,7 @@ def _add_distractors(picture: Float, smallest: float, count: int, rng: np.random
 
 
 def draw_picture(source: ShapesSource, split: Literal["train", "val"], index: int) -> Picture:
-    """Return picture ``index`` of a split: the same for the same arguments and :data:`SHAPES_VERSION`."""
+    """Return image ``index`` of a split. It depends only on the arguments and :data:`SHAPES_VERSION`."""
     rng = np.random.default_rng([SHAPES_VERSION, source.seed % 2**64, _SPLITS[split], index])
     size = source.image_size
     smallest = source.object_size[0] * min(size)
@@ -352,9 +351,9 @@ def draw_picture(source: ShapesSource, split: Literal["train", "val"], index: in
 
 
 def open_shapes(source: ShapesSource, split: Literal["train", "val"]) -> DetectionDataset:
-    """Return one split, from the cache or generated (some milliseconds a picture) and then cached.
+    """Return one split, from the cache, or generated (some milliseconds per image) and then cached.
 
-    Raises ``DataError`` for a class that is not of :data:`KINDS`.
+    Raises ``DataError`` for a class that is not in :data:`KINDS`.
     """
     for kind in source.classes:
         if kind not in KINDS:
@@ -385,7 +384,7 @@ def open_shapes(source: ShapesSource, split: Literal["train", "val"]) -> Detecti
         ),
         area_bands=bands,
         notes=(
-            f"small, medium and large are COCO's with sides scaled to this picture by {min(height, width)}/511: "
+            f"small, medium and large are COCO's with sides scaled to this image by {min(height, width)}/511: "
             f"below {32 * scale:.3g} and {96 * scale:.3g} pixels squared",
         ),
         pixels=columns["pixels"],
@@ -407,20 +406,8 @@ def _generate(source: ShapesSource, split: Literal["train", "val"]) -> _Columns:
     }
 
 
-def cache_folder() -> Path | None:
-    """Return the folder that holds generated pictures; None where the user has no home."""
-    if named := os.environ.get("CORNERNET_CACHE"):
-        return Path(named)
-    if general := os.environ.get("XDG_CACHE_HOME"):
-        return Path(general) / "cornernet-lab"
-    try:
-        return Path.home() / ".cache" / "cornernet-lab"
-    except RuntimeError:
-        return None
-
-
 def _cache_file(source: ShapesSource, split: str) -> Path | None:
-    """Return the file for a split: its name covers everything that its pictures depend on, this code included."""
+    """Return the cache file of a split. Its name depends on all that its images depend on, including this code."""
     folder = cache_folder()
     if folder is None:
         return None
@@ -442,7 +429,7 @@ def _cached(source: ShapesSource, split: Literal["train", "val"]) -> _Columns:
 
 
 def _load(path: Path) -> _Columns | None:
-    """Return what :func:`_store` wrote, or None where it is absent or damaged (npz members carry checksums)."""
+    """Return what :func:`_store` wrote, or None if it is missing or damaged (npz members have checksums)."""
     try:
         # opened here: np.load would leave a damaged file open
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -452,7 +439,7 @@ def _load(path: Path) -> _Columns | None:
 
 
 def _store(path: Path, columns: _Columns) -> None:
-    """Write whole or not at all; processes that write at once write the same. The cache saves time, nothing else."""
+    """Write atomically; concurrent processes write the same content. Failure is no error: the cache only saves time."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **columns)
     with contextlib.suppress(OSError):

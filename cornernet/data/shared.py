@@ -1,8 +1,8 @@
-"""Objects whose arrays child processes map instead of copying, and texts that are one array.
+"""Objects whose arrays child processes map instead of copying, and strings stored in one array.
 
-A loader process that is spawned gets its data set pickled. Arrays of it are put into one block of anonymous memory,
-once, and every process maps that block: a thousand or a million boxes cost a worker nothing. Texts are kept as one
-array of UTF-8 for the same reason: a list of Python strings would be made anew in every process.
+A spawned loader process receives its data set pickled. The arrays are put once into a block of anonymous memory, which
+every process maps, so that a worker costs the same memory for a thousand boxes as for a million. Strings are stored as
+one array of UTF-8 for the same reason: every process would build its own list of Python strings.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ALIGNED = 64
 
 
 class Texts(Sequence[str]):
-    """Texts in two arrays: their UTF-8, end to end, and where each ends."""
+    """Strings in two arrays: their concatenated UTF-8, and the end of each."""
 
     def __init__(self, content: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
         self.content = content
@@ -33,13 +33,13 @@ class Texts(Sequence[str]):
 
     @staticmethod
     def of(texts: Iterable[str]) -> Texts:
-        """Return texts packed. Raises ``UnicodeEncodeError`` for one that UTF-8 cannot say (a lone surrogate)."""
+        """Return strings packed. Raises ``UnicodeEncodeError`` for one that is not valid Unicode (a lone surrogate)."""
         parts = [text.encode() for text in texts]
         content = np.frombuffer(b"".join(parts), np.uint8)
         return Texts(content, np.cumsum([len(part) for part in parts], dtype=np.int64))
 
     def take(self, rows: NDArray[np.int64]) -> Texts:
-        """Return the texts of ``rows``."""
+        """Return the strings at the indices ``rows``."""
         return self if len(rows) == len(self) else Texts.of(self[int(row)] for row in rows)
 
     def __iter__(self) -> Iterator[str]:
@@ -64,15 +64,15 @@ class Texts(Sequence[str]):
 
 
 def spawning() -> bool:
-    """Return whether the current pickling is for a child process that is being spawned."""
+    """Return whether the current pickling is for a child process being spawned."""
     return multiprocessing.context.get_spawning_popen() is not None
 
 
 class SharedState:
-    """An object's state whose arrays lie in one block of memory, read-only, that child processes map.
+    """An object's state, with its arrays in one read-only block of memory that child processes map.
 
-    The block is anonymous memory (``memfd_create``), which the limits of /dev/shm in containers do not concern; an
-    unlinked temporary file where the system has none. It is gone with the last process that maps it.
+    The block is anonymous memory (``memfd_create``), to which the limits on /dev/shm in containers do not apply, or an
+    unlinked temporary file where the system has no such call. It disappears with the last process that maps it.
     """
 
     def __init__(self, state: dict[str, Any]) -> None:
@@ -92,9 +92,9 @@ class SharedState:
         self._block = mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)
 
     def state(self) -> dict[str, Any]:
-        """Return the state, its arrays views of the block."""
+        """Return the state; its arrays are views of the block."""
         whole = memoryview(self._block)
-        # bytes that this process, or the one that spawned it, wrote a moment ago
+        # safe to unpickle: written by this process or by the one that spawned it
         state: dict[str, Any] = pickle.loads(self._pickled, buffers=[whole[start:stop] for start, stop in self._spans])
         return state
 
@@ -116,7 +116,7 @@ def _attached(handle: Any, pickled: bytes, spans: list[tuple[int, int]]) -> Shar
 
 
 def _anonymous(size: int) -> int:
-    """Return a descriptor of ``size`` bytes of memory that no name leads to."""
+    """Return a file descriptor of ``size`` bytes of memory that has no name in the file system."""
     if hasattr(os, "memfd_create"):
         handle = os.memfd_create("cornernet-index", os.MFD_CLOEXEC)
     else:

@@ -1,8 +1,8 @@
 """From a photograph and its boxes to a training input: crop, resize, clip, flip, colour, lighting, normalise.
 
-The semantics are the authors' (CornerNet, section 4.1, and their released code), step by step, each step a public
-function that draws nothing: :func:`draw` makes every random choice beforehand, in one fixed order, so that turning
-a step off does not change what the other steps draw.
+The semantics are the authors' (CornerNet, section 4.1, and their released code). Each step is a public function without
+randomness. :func:`draw` makes all random choices beforehand in a fixed order, so that turning one step off does not
+change the random choices of the others.
 
 Images are [H, W, 3] in the order B, G, R. Boxes are float64 [N, 4], x1 y1 x2 y2 in pixels. Sizes are (height,
 width), points and offsets are (x, y).
@@ -73,13 +73,13 @@ EIGENVECTORS = np.array(
 def crop_window(
     image: Image, centre: tuple[int, int], size: Size, padding: tuple[int, ...] | None = None
 ) -> tuple[Image, tuple[int, int]]:
-    """Return the window of ``size`` (height, width) around ``centre`` (x, y), black outside the picture.
+    """Return the window of ``size`` (height, width) around ``centre`` (x, y), black outside the image.
 
     Takes pixels [x - W//2, x + W//2) and [y - H//2, y + H//2) and puts the centre at (W//2, H//2), as the authors
-    do; the last column or row of a window with an odd side is therefore always black. The offset (dx, dy) moves
-    coordinates of the picture into the window: x + dx, y + dy. The test path pastes a photograph on its canvas
-    with it. The result is new memory of the picture's dtype, with as many channels. ``padding``, a value a channel, is
-    the colour outside the picture in place of black.
+    do; the last column or row of a window with an odd side is therefore always black. The offset (dx, dy) converts
+    coordinates of the image to coordinates of the window: x + dx, y + dy. At test time the same function pads
+    photographs. The result is a new array with the image's dtype and number of channels. ``padding``, one value per
+    channel, replaces black outside the image.
     """
     (x, y), (height, width) = centre, size
     half_h, half_w = height // 2, width // 2
@@ -95,9 +95,9 @@ def crop_window(
 
 
 def square_window(image: Image, padding: tuple[int, ...] | None = None) -> tuple[Image, tuple[int, int]]:
-    """Return the picture centred in a square as large as its longer side, and the offset (dx, dy).
+    """Return the image centred in a square with the side of its longer side, and the offset (dx, dy).
 
-    The square is black, or of the colour ``padding``.
+    The rest of the square is black, or has the colour ``padding``.
     """
     height, width = image.shape[:2]
     side = max(height, width)
@@ -105,7 +105,7 @@ def square_window(image: Image, padding: tuple[int, ...] | None = None) -> tuple
 
 
 def padding_colour(config: DataConfig) -> tuple[int, ...] | None:
-    """Return the colour B, G, R outside a photograph as bytes, None for black: ``config.mean`` to the nearest byte."""
+    """Return the padding colour B, G, R as bytes: ``config.mean`` to the nearest byte, or None for black."""
     if config.padding == "black":
         return None
     mean = config.mean if config.channel_order == "bgr" else config.mean[::-1]
@@ -115,7 +115,7 @@ def padding_colour(config: DataConfig) -> tuple[int, ...] | None:
 def centre_range(side: int, border: int) -> tuple[int, int]:
     """Return the range [low, high) from which one coordinate of a random window's centre is drawn.
 
-    ``low`` is ``border``, halved until the picture's ``side`` has room between ``low`` and ``side - low``.
+    ``low`` is ``border``, halved until it is less than ``side - low``.
     """
     parts = 1
     while side - border // parts <= border // parts:
@@ -130,7 +130,7 @@ def shift(boxes: Boxes, offset: tuple[float, float]) -> Boxes:
 
 
 def resize(image: Image, boxes: Boxes, size: Size) -> tuple[Image, Boxes]:
-    """Return picture and boxes stretched to ``size``: bilinear, box coordinates times the ratio of the sides."""
+    """Return image and boxes stretched to ``size``: bilinear; boxes are scaled by the ratios of the sides."""
     height, width = image.shape[:2]
     if (height, width) == size:
         return image, boxes
@@ -140,19 +140,19 @@ def resize(image: Image, boxes: Boxes, size: Size) -> tuple[Image, Boxes]:
 
 
 def clip_boxes(boxes: Boxes, size: Size) -> Boxes:
-    """Return ``boxes`` with every coordinate moved into [0, W - 1] and [0, H - 1]."""
+    """Return ``boxes`` with the coordinates clipped to [0, W - 1] and [0, H - 1]."""
     height, width = size
     return np.clip(boxes, 0.0, np.array([width - 1, height - 1, width - 1, height - 1], np.float64))
 
 
 def non_empty(boxes: Boxes) -> NDArray[np.bool_]:
-    """Return for each box whether its width and its height are positive."""
+    """Return for each box whether its width and height are positive."""
     kept: NDArray[np.bool_] = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     return kept
 
 
 def flip(image: Image, boxes: Boxes) -> tuple[Image, Boxes]:
-    """Return picture (a view) and boxes mirrored left and right: x becomes W - 1 - x, a pixel's centre its mirror's."""
+    """Return image (a view) and boxes mirrored left to right: x becomes W - 1 - x, in pixel centres."""
     last = image.shape[1] - 1
     mirrored = boxes.copy()
     mirrored[:, 0] = last - boxes[:, 2]
@@ -164,7 +164,7 @@ def flip(image: Image, boxes: Boxes) -> tuple[Image, Boxes]:
 
 
 def to_float(image: Image) -> NDArray[np.float32]:
-    """Return a uint8 picture as contiguous float32 in 0..1."""
+    """Return a uint8 image as contiguous float32 in 0..1."""
     return np.divide(image, np.float32(255.0), dtype=np.float32, order="C")
 
 
@@ -173,14 +173,14 @@ def _grey(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def adjust_brightness(image: NDArray[np.float32], amount: float) -> None:
-    """Multiply a float picture by 1 + ``amount``, in place, unclipped."""
+    """Multiply a float image by 1 + ``amount``, in place, unclipped."""
     image *= np.float32(1.0 + amount)
 
 
 def adjust_contrast(image: NDArray[np.float32], amount: float, mean: float | None = None) -> None:
-    """Move a float picture away from its mean grey by 1 + ``amount``, in place, unclipped.
+    """Scale a float image around its mean grey by 1 + ``amount``, in place, unclipped.
 
-    ``mean`` is the mean grey to use, the picture's own by default.
+    ``mean`` is the mean grey to use; by default, the image's own.
     """
     factor = 1.0 + amount
     centre = float(_grey(image).mean()) if mean is None else mean
@@ -189,9 +189,9 @@ def adjust_contrast(image: NDArray[np.float32], amount: float, mean: float | Non
 
 
 def adjust_saturation(image: NDArray[np.float32], amount: float, grey: NDArray[np.float32] | None = None) -> None:
-    """Move every pixel of a float picture away from its own grey by 1 + ``amount``, in place, unclipped.
+    """Scale every pixel of a float image around its own grey by 1 + ``amount``, in place, unclipped.
 
-    ``grey`` [H, W] is the grey to use, the picture's own by default.
+    ``grey`` [H, W] is the grey to use; by default, the image's own.
     """
     factor = 1.0 + amount
     grey = _grey(image) if grey is None else grey
@@ -200,16 +200,16 @@ def adjust_saturation(image: NDArray[np.float32], amount: float, grey: NDArray[n
 
 
 def adjust_lighting(image: NDArray[np.float32], amounts: NDArray[np.float64]) -> None:
-    """Add the colour EIGENVECTORS @ (EIGENVALUES * ``amounts`` [3]) to a float picture, in place, unclipped."""
+    """Add the colour EIGENVECTORS @ (EIGENVALUES * ``amounts`` [3]) to a float image, in place, unclipped."""
     image += (EIGENVECTORS @ (EIGENVALUES * amounts)).astype(np.float32)
 
 
 def jitter_colour(
     image: NDArray[np.float32], order: tuple[int, ...], brightness: float, contrast: float, saturation: float
 ) -> None:
-    """Change brightness (0), contrast (1) and saturation (2) of a float picture in the given order, in place.
+    """Change brightness (0), contrast (1) and saturation (2) of a float image in the given order, in place.
 
-    Grey and its mean are taken once, before any of the three, as the authors do.
+    Grey and its mean are computed once, before the three steps, as the authors do.
     """
     grey = _grey(image)
     mean = float(grey.mean())
@@ -230,11 +230,11 @@ class Draws:
     """Every random choice of one augmentation."""
 
     view: Size
-    """Height and width of the crop window in pixels of the picture."""
+    """Height and width of the crop window in pixels of the image."""
     centre: tuple[int, int]
     """Its centre (x, y)."""
     flip: bool
-    """Whether to mirror left and right."""
+    """Whether to mirror left to right."""
     order: tuple[int, ...]
     """Order of brightness (0), contrast (1) and saturation (2)."""
     brightness: float
@@ -245,7 +245,7 @@ class Draws:
 
 
 def draw(size: Size, input_size: Size, config: AugmentationConfig, rng: np.random.Generator) -> Draws:
-    """Return the random choices for a picture of ``size``; always as many draws, whatever is turned on."""
+    """Return the random choices for an image of ``size``. The number of draws does not depend on ``config``."""
     scale = config.crop_scales[int(rng.integers(len(config.crop_scales)))]
     centre = tuple(int(rng.integers(*centre_range(side, config.crop_border))) for side in (size[1], size[0]))
     flipped = bool(rng.random() < config.flip)
@@ -266,10 +266,11 @@ def draw(size: Size, input_size: Size, config: AugmentationConfig, rng: np.rando
 def apply(
     image: NDArray[np.uint8], boxes: Boxes, labels: Labels, draws: Draws, config: DataConfig
 ) -> tuple[NDArray[np.float32], Boxes, Labels]:
-    """Return the augmented float32 picture in 0..1 (jitter may leave that range), its boxes and their labels.
+    """Return the augmented float32 image in 0..1 (jitter may leave that range), its boxes and their labels.
 
-    Crop (or centre in a square, where ``random_crop`` is off), resize to ``config.input_size``, clip the boxes and
-    drop empty ones, flip, jitter, light. The square is stretched where ``input_size`` is not one, as the authors do.
+    The steps are: crop (or centre in a square if ``random_crop`` is off), resize to ``config.input_size``, clip the
+    boxes and drop empty ones, flip, colour jitter, lighting. If ``input_size`` is not square, the square is stretched,
+    as the authors do.
     """
     augmentation = config.augmentation
     if augmentation.random_crop:
@@ -295,8 +296,8 @@ def augment(
 ) -> tuple[NDArray[np.float32], Boxes, Labels]:
     """Draw from ``rng`` and apply: see :func:`draw` and :func:`apply`.
 
-    ``image`` is uint8 [H, W, 3] BGR; the result is float32 of ``config.input_size`` in 0..1, not yet normalised,
-    with the boxes left in it and their labels.
+    ``image`` is uint8 [H, W, 3] BGR. The result is float32 of ``config.input_size`` in 0..1, not yet normalised, with
+    the remaining boxes and their labels.
     """
     draws = draw((image.shape[0], image.shape[1]), config.input_size, config.augmentation, rng)
     return apply(image, boxes, labels, draws, config)
@@ -319,7 +320,7 @@ def normalise(image: NDArray[np.float32], config: DataConfig) -> NDArray[np.floa
 
 
 def fitted_size(size: Size, fit: Size | None) -> Size:
-    """Return ``size`` shrunk, never enlarged, to lie within ``fit`` with its aspect kept to the nearest pixel."""
+    """Return ``size`` shrunk, never enlarged, to fit within ``fit``; the aspect is kept to the nearest pixel."""
     if fit is None:
         return size
     ratio = min(fit[0] / size[0], fit[1] / size[1])
@@ -334,7 +335,8 @@ def fitted_size(size: Size, fit: Size | None) -> Size:
 def fit_image(image: NDArray[np.uint8], fit: Size | None) -> tuple[NDArray[np.uint8], tuple[float, float]]:
     """Return ``image`` shrunk to ``fit`` (see :func:`fitted_size`) and (sx, sy), fitted over original size.
 
-    Pixels are averaged over areas (cv2.INTER_AREA). Boxes of the original times (sx, sy) are boxes of the result.
+    Pixels are averaged over areas (cv2.INTER_AREA). Multiply boxes of the original by (sx, sy) to get boxes of the
+    result.
     """
     height, width = image.shape[:2]
     size = fitted_size((height, width), fit)
@@ -347,8 +349,8 @@ def fit_image(image: NDArray[np.uint8], fit: Size | None) -> tuple[NDArray[np.ui
 def read_fitted(
     dataset: DetectionDataset, index: int, fit: Size | None
 ) -> tuple[NDArray[np.uint8], tuple[float, float]]:
-    """Read picture ``index`` and shrink it as :func:`fit_image` does.
+    """Read image ``index`` and shrink it as :func:`fit_image` does.
 
-    Raises ``DataError`` where the picture cannot be read.
+    Raises ``DataError`` where the image cannot be read.
     """
     return fit_image(dataset.read(index), fit)

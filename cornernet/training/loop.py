@@ -33,7 +33,7 @@ from cornernet.data import (
     shared_images,
     shared_images_warning,
 )
-from cornernet.data.leakage import write_seen
+from cornernet.data.leakage import write_training_digests
 from cornernet.data.loader import Batch, training_loader
 from cornernet.evaluation.evaluate import Evaluation, evaluate
 from cornernet.files import atomic_write, sync
@@ -187,7 +187,7 @@ class Trainer:
         """Write the trained weights, and the list of the images trained on."""
         # the list reads every image: it comes last, so that the first iteration does not wait for it
         try:
-            write_seen(self.folder.path, self.train_set)
+            write_training_digests(self.folder.path, self.train_set)
         except DataError as error:
             print(f"warning: cannot list the images trained on: {error}", file=sys.stderr)
         save_detector(self.detector, self.folder.weights)

@@ -23,6 +23,7 @@ from typing import IO, Any
 import torch._dynamo  # noqa: F401 - torch imports it for the first optimiser, which takes seconds
 
 import cornernet.ablations.__main__ as ablations_command
+import cornernet.cli.train
 import cornernet.kernels.cpu_kernels  # noqa: F401 - imported for the first pooling
 from cornernet import Config
 from cornernet.ablations.reporting.folder import write_files

@@ -1,8 +1,8 @@
-"""What is read from elsewhere, damaged at random: it is used, dropped and counted, or refused with an error of ours.
+"""Randomly damaged input files are used, dropped and counted, or refused with our own error.
 
-Every reader gets whole files in which values, characters or bytes were exchanged, and texts that were never whole. An
-input may raise nothing but the reader's own error, take :data:`SECONDS`, or ask for :data:`BYTES` more than the
-process has. HYPOTHESIS_PROFILE picks how many inputs: some dozens by default, thousands in the thorough run.
+Every reader gets valid files in which values, characters or bytes were replaced, and arbitrary text. An input may raise
+only the reader's own error, may take at most :data:`SECONDS`, and may not allocate more than :data:`BYTES`.
+HYPOTHESIS_PROFILE sets the number of inputs: some dozens by default, thousands in the thorough run.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ from tests.unit.data.folders import picture, tree, write_images
 from tests.unit.published_runs import publish_runs
 
 SECONDS = 30
-"""One input may take this long, on a machine that does other things; most take a hundredth of a second."""
+"""Limit for one input, generous for a busy machine; most take a hundredth of a second."""
 BYTES = 3 * 2**30
 
 _USUAL = 12 if settings.default is None else settings.default.max_examples
 _DEFAULT = _USUAL < 100
 MANY = settings(max_examples=(2 if _DEFAULT else 6) * _USUAL)
 SOME = settings(max_examples=_USUAL if _DEFAULT else 6 * _USUAL)
-"""Of what takes a tenth of a second."""
+"""For tests that take a tenth of a second per input."""
 FEW = settings(max_examples=4 if _DEFAULT else 300)
 
 
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
-    """Raise where what is within takes too long or asks for too much memory."""
+    """Raise if the code within takes too long or allocates too much memory."""
 
     def stop(*_: object) -> None:
         raise TimeoutError(f"a reader took more than {SECONDS} seconds")
@@ -99,7 +99,7 @@ VALUES = st.recursive(
 
 @st.composite
 def damaged(draw: Callable[..., Any], whole: Callable[[], Any], most: int = 4) -> Any:
-    """A copy of a tree of JSON in which one to ``most`` values were exchanged, removed or repeated."""
+    """A copy of a JSON tree in which one to ``most`` values were replaced, removed or repeated."""
     content = whole()
     for _ in range(draw(st.integers(1, most))):
         node, steps = content, 0
@@ -124,7 +124,7 @@ def damaged(draw: Callable[..., Any], whole: Callable[[], Any], most: int = 4) -
 
 @st.composite
 def scratched(draw: Callable[..., Any], whole: bytes) -> bytes:
-    """Bytes of which some were exchanged, left out or repeated, or any bytes at all."""
+    """``whole`` with some bytes replaced, removed or repeated, or arbitrary bytes."""
     if not draw(st.integers(0, 9)):
         return draw(st.binary(max_size=64))
     content = bytearray(whole)
@@ -148,7 +148,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(folder: Path, content: bytes) -> DetectionDataset | None:
-    """The data set of an annotation file, used in every way; None where it is refused."""
+    """The data set of an annotation file after using all of it; None if it is refused."""
     (folder / "annotations" / "instances_train.json").write_bytes(content)
     with bounded():
         report = check_folder(folder).to_text()
@@ -193,7 +193,7 @@ def test_of_a_damaged_coco_file_everything_is_used_or_dropped_and_counted(folder
 
 
 def shown(row: Any) -> str:
-    """What a dropped image is called."""
+    """The name of an image in the list of dropped ones."""
     name = row.get("file_name")
     if not isinstance(name, str) or not name:
         return f"image id {int(row['id'])}"

@@ -1,4 +1,4 @@
-"""What must hold of a large data set whatever its size; ``python -m benchmarks.scale`` measures it at COCO's."""
+"""Costs that must not grow with a data set's size; ``python -m benchmarks.scale`` measures them at COCO's size."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_loader_holds_no_more_memory_after_many_steps(folder: Path) -> None:
     found = measure("steps", folder, SIZE)
-    # a picture is 0.9 MiB: one kept a step would be 1,400
+    # an image takes 0.9 MiB: keeping the four of every step would add 1,400
     assert found["growth_mib"] < 64
 
 
@@ -43,7 +43,7 @@ def test_a_loader_process_does_not_copy_the_index(folder: Path) -> None:
 def test_reading_takes_memory_of_the_files_size_and_not_of_its_objects(folder: Path) -> None:
     small = measure("load", generate(folder / "small", Size(images=10, boxes=10, photographs=2)), SIZE_OF_TEN)
     found = measure("load", folder, SIZE)
-    # the standard library's dictionaries and lists would take twelve times the file
+    # the standard library's dictionaries and lists would take twelve times the file's size
     assert found["peak_mib"] - small["peak_mib"] < 6 * found["file_mib"]
 
 

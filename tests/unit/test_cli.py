@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 
 from cornernet import Config, build_detector, load_detector, recipe, save_detector
 from cornernet.cli import main
+from cornernet.cli.dispatch import COMMANDS
 from cornernet.data import open_dataset
 from tests.unit.data.folders import coco_folder
 
@@ -49,7 +52,7 @@ def photo(tmp_path):
 
 
 def status(argv) -> object:
-    """The exit status; the parser of flags leaves by SystemExit."""
+    """The exit status; the parser of flags raises SystemExit."""
     try:
         return main(argv)
     except SystemExit as stop:
@@ -153,7 +156,7 @@ def test_conversion_takes_classes_from_a_folder(here, weights) -> None:
     assert load_detector(here / "named.safetensors").category_ids == (1, 13, 90)
 
 
-COMMANDS = [
+NAMES = [
     "train",
     "evaluate",
     "detect",
@@ -168,18 +171,44 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command, capsys) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help_with_a_summary_and_an_example(name, capsys) -> None:
+    (command,) = (row for row in COMMANDS if row.name == name)
     with pytest.raises(SystemExit) as stop:
-        main([*command.split(), "--help"])
+        main([*name.split(), "--help"])
     assert stop.value.code == 0
-    assert "Example: cornernet" in capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.startswith(f"usage: cornernet {name}")
+    assert command.summary in out
+    assert f"Example: {command.example}" in out
+    assert command.example.startswith(f"cornernet {name} ")
 
 
 def test_help_lists_the_commands(capsys) -> None:
-    assert main(["--help"]) == 0
-    out = capsys.readouterr().out
-    assert all(name in out for name in COMMANDS)
+    assert {row.name for row in COMMANDS} == {*NAMES, "ablate"}
+    for argv in ([], ["-h"], ["--help"]):
+        assert main(argv) == 0
+        out = capsys.readouterr().out
+        assert all(f"  {row.name} " in out and row.summary in out for row in COMMANDS)
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    program = """
+import sys
+from cornernet.cli import main
+assert main(["--help"]) == 0
+assert not {"torch", "cv2"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_ablate_runs_the_command_line_of_the_ablations(here, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["ablate", "--help"])
+    assert stop.value.code == 0
+    assert "--max-minutes" in capsys.readouterr().out
+    assert main(["ablate", "status", "--profile", "quikc"]) == 2
+    assert "did you mean" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -236,7 +265,7 @@ def test_out_of_memory_names_three_flags_that_help(error, flags, here, capsys, m
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("cornernet.cli.dispatch.train", fail)
+    monkeypatch.setattr("cornernet.cli.train.train", fail)
     assert main(["train", *SHORT]) == 2
     said = capsys.readouterr().err
     assert all(f"--{part}" in said or f".{part}" in said for part in flags)
@@ -244,7 +273,7 @@ def test_out_of_memory_names_three_flags_that_help(error, flags, here, capsys, m
     given = re.findall(r"--[\w.-]+(?: (?:\d+|bfloat16))*", said)
     assert len(given) == 5  # smaller inputs take two
     assert main(["train", *SHORT, *" ".join(given).split(), "--dry-run"]) == 0
-    monkeypatch.setattr("cornernet.cli.dispatch.train", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("cornernet.cli.train.train", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["train", *SHORT])
 
@@ -254,7 +283,7 @@ def test_out_of_memory_in_testing_names_flags_of_testing(command, here, weights,
     def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(f"cornernet.cli.dispatch.{command}", fail)
+    monkeypatch.setattr(f"cornernet.cli.{command}.{command}", fail)
     argv = [command, *([str(photo)] if command == "detect" else SMALL_DATA), "--weights", str(weights)]
     assert main(argv) == 2
     said = capsys.readouterr().err
@@ -276,6 +305,16 @@ def test_a_folder_without_a_recipe_is_trained_as_suits_it_and_says_why(here, cap
     assert list((here / "runs/tiny-cells-1/tensorboard").glob("events.out.tfevents.*"))
     assert main(["evaluate", "--weights", "runs/tiny-cells-1", "--dry-run"]) == 0
     assert "3 of the 3 images" in capsys.readouterr().err
+
+
+def test_a_folder_without_default_splits_is_suggested_for_with_the_splits_that_flags_name(here, capsys) -> None:
+    root = coco_folder(here / "cells")
+    (root / "annotations" / "instances_train.json").rename(root / "annotations" / "instances_all.json")
+    assert main(["train", "--data", str(root), "--dry-run"]) == 2
+    assert "cornernet data split" in capsys.readouterr().err
+    both = ["--data.source.train-split", "all", "--data.source.val_split=all"]
+    assert main(["train", "--data", str(root), *both, "--dry-run"]) == 0
+    assert "--recipe tiny" in capsys.readouterr().out
 
 
 def test_an_unknown_flag_is_answered_with_the_nearest(here, capsys) -> None:

@@ -1,4 +1,4 @@
-"""What is detected in and what is written: folders, patterns, lists; JSON, COCO and CSV; looking inside."""
+"""cornernet detect: folders, patterns and lists in; drawings, JSON, COCO and CSV out; and inspecting heatmaps."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def test_what_was_drawn_before_is_not_detected_in(here) -> None:
 @pytest.mark.parametrize(
     ("inputs", "error", "message"),
     [
-        ((), ConfigError, "no photographs are named"),
+        ((), ConfigError, "there are no photographs to detect in"),
         (("photo/a.png",), DataError, "did you mean photos?"),
         (("photos/b.png",), DataError, "did you mean photos/a.png?"),
-        (("photos/*.txt",), DataError, "it matches 1 files that are no pictures"),
-        (("photos/*.gif",), DataError, "no picture matches photos/*.gif"),
+        (("photos/*.txt",), DataError, "it matches 1 file without the ending of an image"),
+        (("photos/*.gif",), DataError, "no image matches photos/*.gif"),
         (("photos/a.png", "photos/deep/a.png"), ConfigError, "would overwrite each other"),
         (("-",), DataError, "the list on stdin is empty"),
-        (("empty",), DataError, "no picture in the folder empty: looked for .jpg"),
+        (("empty",), DataError, "no image in the folder empty: looked for .jpg"),
     ],
 )
 def test_what_is_not_there_says_what_was_looked_for(inputs, error, message, here) -> None:

@@ -182,7 +182,7 @@ def test_detect_writes_only_below_its_folder(here: Path, capsys: pytest.CaptureF
 def test_a_file_name_that_is_not_utf8_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.rename(os.fsencode(here / "photos" / "-rf.png"), os.fsencode(here / "photos") + b"/\xff.png")  # noqa: PTH104
     assert main(["detect", "photos", "--weights", "starter", "--out", "found"]) == 2
-    assert "\\udcff.png' is not text in UTF-8; rename it" in capsys.readouterr().err
+    assert "\\udcff.png' is not valid UTF-8; rename the file" in capsys.readouterr().err
 
 
 def test_show_split_check_and_import_write_only_below_their_folders(

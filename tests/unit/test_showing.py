@@ -1,4 +1,4 @@
-"""Sheets of what training sees, and of what a detector finds in four fixed pictures."""
+"""Sheets of training images and of detections in the same four images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_data_show_draws_boxes_augmentations_and_targets(tmp_path, capsys) -> No
     image = cv2.imread(str(out))
     assert image is not None
     assert image.shape[0] > 2 * 300
-    assert "drew 2 pictures" in capsys.readouterr().out
+    assert "drew 2 images" in capsys.readouterr().out
     assert main(["data", "show", str(root), "--count", "1", "--out", str(out), "--augmentations", "1"]) == 0
     assert cv2.imread(str(out)).shape[1] < image.shape[1]
 

@@ -1,4 +1,4 @@
-"""What is suggested for a folder: an input in which objects are seen, a budget, a reason for each."""
+"""The configuration suggested for a folder: an input size that keeps objects visible, a budget, and the reasons."""
 
 from __future__ import annotations
 

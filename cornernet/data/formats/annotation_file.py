@@ -1,12 +1,12 @@
-"""A COCO annotation file as columns: decoded without what is not needed, and cached.
+"""A COCO annotation file as columns: only the needed fields are decoded, and the result is cached.
 
-A file of COCO's size holds some fifty million numbers of polygons that detection never looks at. A typed decoder
-(msgspec) passes over them; what it refuses (NaN, which JSON has not but Python writes; UTF-16; rows of a wrong kind)
-is read again by the standard library, slowly, so that what is wrong can be named.
+A file of COCO's size contains some fifty million polygon coordinates, which detection does not use. A typed decoder
+(msgspec) skips them. What it refuses (NaN, which is not JSON but which Python writes; UTF-16; rows of a wrong type) is
+read again, slowly, by the standard library, so that the message can name what is wrong.
 
-The columns of a large file are cached below ``cache_folder()``. A cached file is taken only where path, size, inode,
-the times of content and of inode, and the version of this code are those it was made from, and where it is whole (its
-members carry checksums); else the annotations are read as if it were not there. It holds arrays and JSON, no pickle.
+The columns of a large file are cached below ``cache_folder()``. A cached file is used only if path, size, inode,
+modification times and the version of this code are those it was made from, and if it is complete (its members have
+checksums). Otherwise the annotations are read as if there were no cache. It contains arrays and JSON, no pickle.
 """
 
 from __future__ import annotations
@@ -32,51 +32,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cornernet.data.images import DataError
-from cornernet.data.shapes import cache_folder
 from cornernet.data.shared import Texts
-from cornernet.files import atomic_write
+from cornernet.files import atomic_write, cache_folder
 
 __all__ = ["CACHED_FROM", "LARGEST_FILE", "NOTHING", "AnnotationColumns", "is_detection_file", "read_columns"]
 
 LARGEST_FILE = 4 * 2**30
 """Bytes of an annotation file: nine times COCO's."""
 CACHED_FROM = 4 * 2**20
-"""Bytes from which on a file's columns are cached; smaller ones are read in less time than a cache takes."""
+"""Bytes of the smallest file that is cached; smaller files are read faster than a cache."""
 NOTHING = -(2**63)
-"""Stands in a column of whole numbers where the file has none."""
+"""In a column of integers: the file has no integer there."""
 _LARGEST_ID = 2**63 - 1
 _VERSION = 1
 _SETTLED = 2.0
-"""Seconds: a file that changed later than this before it was read may change again under the same times."""
+"""Seconds: a file modified more recently than this may be modified again with the same timestamps."""
 
 
 @dataclass(frozen=True)
 class AnnotationColumns:
-    """What an annotation file says, N images and M annotations, unusable values marked and nothing left out."""
+    """The content of an annotation file with N images and M annotations; unusable values are marked, none left out."""
 
     category_ids: NDArray[np.int64]
     category_names: Texts
     image_ids: NDArray[np.int64]
     image_sizes: NDArray[np.int64]
-    """[N, 2] height, width; -1 where one is not stated, 0 where one is not a positive whole number."""
+    """[N, 2] height, width; -1 if either is missing, 0 if either is not a positive integer."""
     image_names: Texts
-    """Empty where file_name is missing; see ``unnamed``."""
+    """Empty if file_name is missing; see ``unnamed``."""
     unnamed: NDArray[np.bool_]
-    """[N] file_name is a text that is no file's name: it cannot be said in UTF-8."""
+    """[N] file_name is a string that cannot be encoded in UTF-8, so no file has this name."""
     ids: NDArray[np.int64]
-    """[M] :data:`NOTHING` where there is no whole number; so in the next two."""
+    """[M] :data:`NOTHING` if it is not an integer; also in the next two."""
     image: NDArray[np.int64]
     category: NDArray[np.int64]
     xywh: NDArray[np.float64]
-    """[M, 4]; NaN or infinite where a number is."""
+    """[M, 4]; may contain NaN and infinite values."""
     no_box: NDArray[np.bool_]
     """[M] bbox is not a list of four."""
     areas: NDArray[np.float64]
-    """[M] NaN where there is no usable one."""
+    """[M] NaN if there is no usable area."""
     crowd: NDArray[np.uint8]
-    """[M] 0, 1, or 2 for what is neither."""
+    """[M] 0, 1, or 2 for anything else."""
     odd_rows: NDArray[np.int64]
-    """Annotations whose image_id is :data:`NOTHING`, and in ``odd_texts`` what stands there instead."""
+    """Annotations whose image_id is :data:`NOTHING`; ``odd_texts`` has what the file says instead."""
     odd_texts: Texts
 
 
@@ -108,7 +107,7 @@ class _File(msgspec.Struct, gc=False):
 
 
 class _Kind(msgspec.Struct, gc=False):
-    """Of a file only whether it has these."""
+    """Only whether a file has these fields."""
 
     annotations: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     categories: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -118,21 +117,21 @@ _DAMAGED = (
     *(OSError, ValueError, KeyError, EOFError, RecursionError, NotImplementedError),
     *(zipfile.BadZipFile, zlib.error),
 )
-"""What reading an npz file raises that is not one."""
+"""What numpy raises for a damaged npz file."""
 _REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def read_columns(path: Path) -> AnnotationColumns:
-    """Return what an annotation file says, from the cache where its columns are there.
+    """Return the content of an annotation file, from the cache if possible.
 
-    Raises ``DataError`` naming file, field and fix where the file is too large, not JSON or not COCO's format, and
-    where an id is no whole number or occurs twice among images or categories.
+    Raises ``DataError``, naming file, field and fix, where the file is too large, not JSON or not in COCO format, and
+    where an id of an image or a category is not an integer or occurs twice.
     """
     found = _identity(path)
     size = found["size"]
     if size > LARGEST_FILE:
         raise DataError(
-            f"the annotations {path} have {size / 2**30:.1f} GiB, and at most {LARGEST_FILE >> 30} are read: divide "
+            f"the annotations {path} have {size / 2**30:.1f} GiB, and the limit is {LARGEST_FILE >> 30} GiB: divide "
             "the data set into several files"
         )
     cached = _cache_file(path) if size >= CACHED_FROM else None
@@ -147,10 +146,9 @@ def read_columns(path: Path) -> AnnotationColumns:
 
 
 def is_detection_file(path: Path) -> bool:
-    """Return False for JSON that clearly holds something else than boxes (captions, settings), else True.
+    """Return False for JSON that clearly contains no boxes (captions, settings), else True.
 
-    A damaged file counts as one that should hold boxes, so that it is reported and not passed over; so does one too
-    large to be read.
+    A damaged file, or one too large to be read, counts as an annotation file, so that it is reported and not ignored.
     """
     try:
         if path.stat().st_size > LARGEST_FILE:
@@ -164,7 +162,7 @@ def is_detection_file(path: Path) -> bool:
     except _REFUSED:
         pass
     try:
-        whole = json.loads(content, object_hook=_without_outlines)
+        whole = json.loads(content, object_hook=_without_segmentation)
     except (ValueError, RecursionError):
         return True
     return isinstance(whole, dict) and "annotations" in whole and "categories" in whole
@@ -200,13 +198,13 @@ def _read(path: Path) -> AnnotationColumns:
 
 
 def _read_slowly(path: Path, content: bytes) -> _File:
-    """Read what the typed decoder refused, and say what is wrong where something is."""
+    """Read what the typed decoder refused. Raises ``DataError`` saying what is wrong, if anything is."""
     try:
-        tree = json.loads(content, object_hook=_without_outlines)
+        tree = json.loads(content, object_hook=_without_segmentation)
     except (ValueError, RecursionError) as error:
         raise DataError(f"the annotations {path} are not JSON: {error}") from error
     if not isinstance(tree, dict):
-        raise DataError(f"the annotations {path} hold a {type(tree).__name__}; COCO format is an object with lists")
+        raise DataError(f"the annotations {path} are a JSON {type(tree).__name__}; COCO format is an object with lists")
     rows: dict[str, list[Any]] = {}
     for key, needs, kind in (
         ("images", "'id' and 'file_name'", _Image),
@@ -224,8 +222,8 @@ def _read_slowly(path: Path, content: bytes) -> _File:
     return _File(**rows)
 
 
-def _without_outlines(row: dict[str, Any]) -> dict[str, Any]:
-    # most of a file, and nothing that is used
+def _without_segmentation(row: dict[str, Any]) -> dict[str, Any]:
+    # most of the file, and never used
     row.pop("segmentation", None)
     return row
 
@@ -234,13 +232,13 @@ def _categories(path: Path, rows: Sequence[_Category]) -> tuple[Texts, NDArray[n
     names: dict[int, str] = {}
     for position, row in enumerate(rows):
         where = f"{path}: categories[{position}]"
-        number = _whole(row.id)
+        number = _integer(row.id)
         if number is None:
-            raise DataError(f"{where}.id is {_shown(row.id)}; use a whole number")
+            raise DataError(f"{where}.id is {_shown(row.id)}; use an integer")
         if not isinstance(row.name, str) or not row.name:
-            raise DataError(f"{where}.name is {_shown(row.name)}; use a text")
-        if not _sayable(row.name):
-            raise DataError(f"{where}.name is {row.name!a}, which is not whole Unicode; write it anew")
+            raise DataError(f"{where}.name is {_shown(row.name)}; use a string")
+        if not _is_utf8(row.name):
+            raise DataError(f"{where}.name is {row.name!a}, which is not valid Unicode; correct it")
         if number in names:
             raise DataError(f"{where}.id {number} occurs twice; give each category its own id")
         names[number] = row.name
@@ -253,36 +251,36 @@ def _categories(path: Path, rows: Sequence[_Category]) -> tuple[Texts, NDArray[n
 def _image_ids(path: Path, rows: Sequence[_Image]) -> NDArray[np.int64]:
     seen: set[int] = set()
     for position, row in enumerate(rows):
-        number = _whole(row.id)
+        number = _integer(row.id)
         if number is None:
-            raise DataError(f"{path}: images[{position}].id is {_shown(row.id)}; use a whole number")
+            raise DataError(f"{path}: images[{position}].id is {_shown(row.id)}; use an integer")
         if number in seen:
             raise DataError(f"{path}: images[{position}].id {number} occurs twice; give each image its own id")
         seen.add(number)
-    return np.array([_whole(row.id) for row in rows], np.int64)
+    return np.array([_integer(row.id) for row in rows], np.int64)
 
 
 def _image_names(rows: Sequence[_Image]) -> tuple[NDArray[np.bool_], Texts]:
     names = [row.file_name if isinstance(row.file_name, str) else "" for row in rows]
-    unnamed = np.array([not _sayable(name) for name in names], np.bool_)
-    return unnamed, Texts.of(name if _sayable(name) else ascii(name) for name in names)
+    unnamed = np.array([not _is_utf8(name) for name in names], np.bool_)
+    return unnamed, Texts.of(name if _is_utf8(name) else ascii(name) for name in names)
 
 
 def _size(row: _Image) -> tuple[int, int]:
-    height, width = _whole(row.height), _whole(row.width)
+    height, width = _integer(row.height), _integer(row.width)
     if height is not None and width is not None and min(height, width) >= 1:
         return height, width
     return (-1, -1) if row.height is None or row.width is None else (0, 0)
 
 
 def _annotations(rows: list[_Annotation]) -> dict[str, Any]:
-    image = _wholes([row.image_id for row in rows])
+    image = _integers([row.image_id for row in rows])
     odd = np.flatnonzero(image == NOTHING)
     xywh, no_box = _boxes([row.bbox for row in rows])
     return {
-        "ids": _wholes([row.id for row in rows]),
+        "ids": _integers([row.id for row in rows]),
         "image": image,
-        "category": _wholes([row.category_id for row in rows]),
+        "category": _integers([row.category_id for row in rows]),
         "xywh": xywh,
         "no_box": no_box,
         "areas": _areas([row.area for row in rows]),
@@ -292,14 +290,14 @@ def _annotations(rows: list[_Annotation]) -> dict[str, Any]:
     }
 
 
-# A column is made at once where all its values are of the usual kind, and value by value where one is not.
+# A column is converted at once if all its values have the usual type, and value by value otherwise.
 
 
-def _wholes(values: list[Any]) -> NDArray[np.int64]:
+def _integers(values: list[Any]) -> NDArray[np.int64]:
     if set(map(type, values)) <= {int}:
         with contextlib.suppress(OverflowError):
             return np.fromiter(values, np.int64, len(values))
-    return _one_by_one(values, lambda value: NOTHING if (number := _whole(value)) is None else number, np.int64)
+    return _one_by_one(values, lambda value: NOTHING if (number := _integer(value)) is None else number, np.int64)
 
 
 def _areas(values: list[Any]) -> NDArray[np.float64]:
@@ -329,8 +327,8 @@ def _one_by_one(values: list[Any], function: Callable[[Any], Any], dtype: Any) -
     return np.fromiter(map(function, values), dtype, len(values))
 
 
-def _whole(value: Any) -> int | None:
-    """Return a JSON value as an integer where it is one (640.0 counts, True does not), else None."""
+def _integer(value: Any) -> int | None:
+    """Return a JSON value as an integer if it is one (640.0 is, True is not), else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):
@@ -339,7 +337,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _number(value: Any) -> float:
-    """Return a JSON value as a number, NaN where it is none."""
+    """Return a JSON value as a number, NaN if it is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
     try:
@@ -348,20 +346,20 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _sayable(text: str) -> bool:
+def _is_utf8(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _shown(value: Any) -> str:
-    """Return a value as a message shows it: what a file holds may be as long as the file."""
-    return ascii(reprlib.repr(value)) if not _sayable(text := reprlib.repr(value)) else text
+    """Return a value for a message, shortened: it may be as long as the file."""
+    return ascii(reprlib.repr(value)) if not _is_utf8(text := reprlib.repr(value)) else text
 
 
 # ------------------------------------------------------------------------------------------- caching
 
 
 def _identity(path: Path) -> dict[str, Any]:
-    """Return what tells one state of a file from another."""
+    """Return what distinguishes one state of a file from another."""
     try:
         found = path.stat()
         place = str(path.resolve())
@@ -388,7 +386,7 @@ def _cache_file(path: Path) -> Path | None:
 
 
 def _store(path: Path, found: dict[str, Any], columns: AnnotationColumns) -> None:
-    """Write whole or not at all. The cache saves time, nothing else: where it cannot be written, it is not."""
+    """Write the cache atomically. It only saves time, so that failing to write it is not an error."""
     arrays: dict[str, NDArray[Any]] = {"identity": np.frombuffer(json.dumps(found).encode(), np.uint8)}
     for field in fields(columns):
         value = getattr(columns, field.name)
@@ -404,7 +402,7 @@ def _store(path: Path, found: dict[str, Any], columns: AnnotationColumns) -> Non
 
 
 def _load(path: Path, found: dict[str, Any]) -> AnnotationColumns | None:
-    """Return the columns of exactly the file that was found, or None where they are absent, stale or damaged."""
+    """Return the columns of exactly the file that was found, or None if they are missing, stale or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if json.loads(stored["identity"].tobytes()) != found:

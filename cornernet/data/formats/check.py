@@ -1,6 +1,6 @@
-"""What a folder holds, what training would drop, and what would stop it: ``cornernet data check FOLDER``.
+"""What a folder contains, what training would drop, and what would stop it: ``cornernet data check FOLDER``.
 
-Everything is looked at: every annotation file, every annotation, and every image to its last pixel.
+Everything is checked: every annotation file, every annotation, and every image, which is decoded completely.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from cornernet.data.formats.coco import (
     split_of,
 )
 from cornernet.data.images import DataError
+from cornernet.progress import count
 
 __all__ = ["DataReport", "FileReport", "by_reason", "check_folder"]
 
@@ -39,12 +40,12 @@ class FileReport:
     name: str
     """Path below the folder, with slashes."""
     dataset: DetectionDataset | None
-    """What it holds, or None where :attr:`error` says why nothing can be read."""
+    """Its content, or None if it cannot be read; :attr:`error` says why."""
     error: str = ""
     unreadable: Sequence[Dropped] = ()
-    """Images that training and evaluation would stop at, with the reason."""
+    """Images that would stop training and evaluation, with the reason."""
     digests: Sequence[bytes] = ()
-    """Of the content of every image that could be read."""
+    """sha256 of every image file that could be read."""
 
 
 @dataclass(frozen=True)
@@ -54,27 +55,27 @@ class DataReport:
     folder: Path
     files: Sequence[FileReport]
     ignored: Sequence[str] = ()
-    """JSON files that hold no boxes (captions, other data)."""
+    """JSON files that contain no boxes (captions, other data)."""
     splits: Sequence[tuple[str, str]] = ()
-    """For train and val: the annotation file that is taken by default, or why there is none."""
+    """For train and val: the annotation file that is used by default, or why there is none."""
     warnings: Sequence[str] = ()
-    """What does not stop training, but makes its results doubtful."""
+    """What does not stop training but makes its results doubtful."""
     errors: Sequence[str] = field(default=())
-    """What stops training, or evaluation."""
+    """What stops training or evaluation."""
 
     @property
     def usable(self) -> bool:
-        """Whether training can run on the folder: drops are allowed, errors are not."""
+        """Whether training can run on the folder; dropped items are allowed, errors are not."""
         return not self.errors
 
     def to_text(self) -> str:
-        """Return the report for people, some lines an annotation file, the verdict last."""
-        lines = [f"{self.folder}: {len(self.files)} annotation file{'' if len(self.files) == 1 else 's'}"]
+        """Return the report as text: some lines for each annotation file, and the verdict at the end."""
+        lines = [f"{self.folder}: {count(len(self.files), 'annotation file')}"]
         for file in self.files:
             lines += ["", file.name, *(f"  {line}" for line in _file_lines(file))]
         lines.append("")
         if self.ignored:
-            lines.append(f"not annotations of boxes, left alone: {', '.join(self.ignored)}")
+            lines.append(f"ignored, because they contain no boxes: {', '.join(self.ignored)}")
         lines += [f"split {split}: {found}" for split, found in self.splits]
         lines += [f"warning: {text}" for text in self.warnings]
         lines += [f"error: {text}" for text in self.errors]
@@ -88,14 +89,13 @@ class DataReport:
         if not lacking:
             return "This folder can be used."
         flags = " ".join(f"--data.source.{split}-split NAME" for split in lacking)
-        return f"This folder can be used once it is said which file is {' and '.join(lacking)}: {flags} (see above)."
+        return f"To use this folder, say which file is {' and which is '.join(lacking)}: {flags} (see above)."
 
 
 def check_folder(folder: str | Path) -> DataReport:
-    """Read every annotation and every image of a COCO folder and return what there is to say about it.
+    """Read every annotation and every image of a COCO-format folder and return a report.
 
-    Raises nothing for bad data: a folder that is not there, and whatever else stops training, is in
-    ``DataReport.errors``.
+    Raises nothing for bad data: whatever stops training, such as a missing folder, is in ``DataReport.errors``.
     """
     root = Path(folder)
     try:
@@ -108,13 +108,13 @@ def check_folder(folder: str | Path) -> DataReport:
     for file in files:
         if file.unreadable:
             errors.append(
-                f"{file.name}: {len(file.unreadable)} images cannot be read; training stops at the first of them: "
-                "restore them or take them out of the annotations"
+                f"{file.name}: {count(len(file.unreadable), 'image')} cannot be read, which stops training; restore "
+                "the files or remove them from the annotations"
             )
         elif file.dataset is not None and not sum(file.dataset.box_counts().values()):
-            errors.append(f"{file.name}: no box is left to train on")
+            errors.append(f"{file.name}: there is no box to train on")
     if not files:
-        errors.append(f"no annotation file in {root}: expected annotations/*.json or *.json in COCO format")
+        errors.append(f"there is no annotation file in {root}; expected annotations/*.json or *.json in COCO format")
     return DataReport(
         folder=root,
         files=files,
@@ -165,17 +165,20 @@ def _warnings(files: Sequence[FileReport]) -> list[str]:
     for file in files:
         repeated = len(file.digests) - len(set(file.digests))
         if repeated:
-            warnings.append(f"{file.name}: {repeated} images repeat the content of another")
-    # what `data split` divides is no split itself
+            warnings.append(f"{file.name}: {count(repeated, 'image')} with the same content as another")
+    # the file that `data split` splits is not a split itself
     splits = [file for file in files if Path(file.name).stem != "instances_all"]
     for a, b in itertools.combinations(splits, 2):
         shared = len(set(a.digests) & set(b.digests))
         if shared:
             warnings.append(
-                f"{shared} images are in both {a.name} and {b.name}; a split that was trained on says little as a test"
+                f"{count(shared, 'image')} {'is' if shared == 1 else 'are'} in both {a.name} and {b.name}; metrics on "
+                "images that were used for training say little"
             )
         if a.dataset and b.dataset and a.dataset.classes != b.dataset.classes:
-            warnings.append(f"{a.name} and {b.name} list different categories; they cannot be train and val together")
+            warnings.append(
+                f"{a.name} and {b.name} have different categories; they cannot be used together as train and val"
+            )
     return warnings
 
 
@@ -188,7 +191,7 @@ def _file_lines(file: FileReport) -> Iterable[str]:
         sides = boxes[:, 2:] - boxes[:, :2]
         low, middle, high = sides.min(0), np.median(sides, axis=0), sides.max(0)
         lines.append(
-            f"  boxes, smallest, median and largest: width {low[0]:.4g} {middle[0]:.4g} {high[0]:.4g}, "
+            f"  boxes (smallest, median, largest): width {low[0]:.4g} {middle[0]:.4g} {high[0]:.4g}, "
             f"height {low[1]:.4g} {middle[1]:.4g} {high[1]:.4g} pixels"
         )
     lines += [f"  {line}" for line in by_reason("dropped", file.dataset.dropped)]
@@ -201,7 +204,7 @@ def _file_lines(file: FileReport) -> Iterable[str]:
 
 
 def by_reason(what: str, items: Sequence[Dropped]) -> Iterable[str]:
-    """Yield a line a reason: how many items it has, and the first of them."""
+    """Yield a line for each reason: the number of items and the first few of them."""
     groups: dict[str, list[str]] = defaultdict(list)
     for item in items:
         groups[item.reason].append(

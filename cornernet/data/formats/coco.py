@@ -1,15 +1,15 @@
-"""Folders in COCO format: finding the annotation file and the images, and reading both with nothing silently wrong.
+"""COCO-format folders: finding the annotation file and the images, and reading both without silent errors.
 
 Annotation files are looked for in ``annotations/``, in the folder itself, and as ``<split>/*annotations*.json``.
 The file of a split is the one whose name contains the split's name at the start of a word (``instances_train2017``
-for ``train``); among several, the one named exactly so, then the one that begins with ``instances_``. A split may also
-be a path below the folder.
+for ``train``). Among several, an exact match is preferred, then one that begins with ``instances_``. A split may also
+be given as a path below the folder.
 
-Images are looked for, in this order, in ``images/S``, ``S`` (S being the file's name without ``instances_``, then the
+Images are looked for, in this order, in ``images/S`` and ``S`` (S is the file's name without ``instances_``, then the
 split's name), the annotation file's own folder, ``images``, and the folder itself.
 
-What is dropped is listed with its reason; what makes the whole file doubtful (wrong types, ids that occur twice) is a
-``DataError``. Boxes come from ``bbox``: ``segmentation`` is passed over, polygon or RLE. ``area`` is kept as it stands.
+Unusable images and annotations are dropped and listed with the reason. What casts doubt on the whole file (wrong types,
+duplicate ids) is a ``DataError``. Boxes come from ``bbox``; ``segmentation`` is ignored. ``area`` is kept unchanged.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from cornernet.data.dataset import CROWDED, AnnotationTable, DetectionDataset, D
 from cornernet.data.formats.annotation_file import NOTHING, AnnotationColumns, is_detection_file, read_columns
 from cornernet.data.images import DataError, read_image
 from cornernet.files import nearest
+from cornernet.progress import count
 
 _MISSING = "its file is missing"
 
@@ -51,17 +52,17 @@ _UNUSABLE = (
     "its bbox lies outside the image",
     "its iscrowd is neither 0 nor 1",
 )
-"""Why an annotation of an image that is there cannot be used, the first that holds; '' where it can."""
+"""Why an annotation of an existing image cannot be used; the first that applies is reported. '' if it can be used."""
 _PLAIN = re.compile(r"[^/\\:\0]+").fullmatch
-"""Whether a file_name is the name of a file and nothing more."""
+"""Matches a file_name without a folder."""
 _NO_SUCH_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def open_coco(source: CocoSource, split: Literal["train", "val"]) -> DetectionDataset:
     """Return one split of the folder ``source.root``.
 
-    Raises ``DataError`` where the folder, its annotation file or its images cannot be found, or the file is not
-    COCO's format; the message names file, field and fix.
+    Raises ``DataError``, naming file, field and fix, where the folder, its annotation file or its images cannot be
+    found, or the file is not in COCO format.
     """
     root = Path(source.root)
     wanted = source.train_split if split == "train" else source.val_split
@@ -72,9 +73,9 @@ def open_coco(source: CocoSource, split: Literal["train", "val"]) -> DetectionDa
 
 
 def annotation_files(root: Path) -> list[str]:
-    """Return the paths of all files below ``root`` that may hold annotations, relative to it, with slashes.
+    """Return the paths of all files below ``root`` that may contain annotations, relative to it, with slashes.
 
-    Raises ``DataError`` where ``root`` is no folder.
+    Raises ``DataError`` where ``root`` is not a folder.
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; give the folder of the data set (data.source.root){nearest(root)}")
@@ -87,8 +88,8 @@ def annotation_files(root: Path) -> list[str]:
 def find_annotations(root: Path, wanted: str, split: str) -> str:
     """Return the annotation file of a split, relative to ``root``.
 
-    ``wanted`` is part of its name or its path below ``root``; ``split`` is 'train' or 'val', for messages. Raises
-    ``DataError`` that lists what is there where none or several fit.
+    ``wanted`` is part of its name, or its path below ``root``; ``split`` is 'train' or 'val', for messages. Raises
+    ``DataError``, listing the files, where none or several match.
     """
     files = annotation_files(root)
     if not wanted:
@@ -99,7 +100,7 @@ def find_annotations(root: Path, wanted: str, split: str) -> str:
         if (root / wanted).is_file():
             return Path(wanted).as_posix()
     if not files:
-        raise DataError(f"no annotation file in {root}: expected annotations/*.json or *.json in COCO format")
+        raise DataError(f"there is no annotation file in {root}; expected annotations/*.json or *.json in COCO format")
     matches = [name for name in files if _names_split(name, wanted)]
     exact = [name for name in matches if _stem(name).removeprefix("instances_") == wanted.lower()]
     matches = exact or [name for name in matches if _stem(name).startswith("instances_")] or matches
@@ -108,17 +109,17 @@ def find_annotations(root: Path, wanted: str, split: str) -> str:
     flag = f"--data.source.{split}-split"
     if matches:
         raise DataError(
-            f"several annotation files in {root} fit the split {wanted!r}: {_listing(matches)}; "
-            f"choose one: {flag} {matches[0]}"
+            f"several annotation files in {root} match the split {wanted!r}: {_listing(matches)}; "
+            f"choose one, for example: {flag} {matches[0]}"
         )
     if len(files) == 1:
         fix = (
-            f"divide it: cornernet data split {root}; or, to use the same file, as a trial, for both: "
+            f"split it: cornernet data split {root}; or, only to try things out, use the same file for both: "
             f"{flag} {split_of(files[0])}"
         )
     else:
         fix = f"choose one: {flag} PART-OF-ITS-NAME"
-    raise DataError(f"no annotation file in {root} fits the split {wanted!r}; there is {_listing(files)}; {fix}")
+    raise DataError(f"no annotation file in {root} matches the split {wanted!r}: it has {_listing(files)}; {fix}")
 
 
 def _stem(name: str) -> str:
@@ -130,7 +131,7 @@ def _names_split(name: str, wanted: str) -> bool:
 
 
 def split_of(name: str) -> str:
-    """Return the split that an annotation file's name speaks of, or its name where it speaks of none."""
+    """Return the split that an annotation file's name contains, or the whole name if it contains none."""
     for word in ("train", "val", "test"):
         if _names_split(name, word):
             return word
@@ -142,7 +143,7 @@ def _listing(files: list[str], shown: int = 8) -> str:
 
 
 def _stays_inside(name: str) -> bool:
-    """Whether a relative path stays below its folder, whatever the system's separator."""
+    """Return whether a relative path stays below its folder, with either system's separator."""
     parts = re.split(r"[\\/]", name)
     return not (name.startswith(("/", "\\")) or ".." in parts or re.match(r"^[A-Za-z]:", name) or "\0" in name)
 
@@ -153,7 +154,7 @@ def _stays_inside(name: str) -> bool:
 def read_annotations(root: Path, file: str, split: str) -> DetectionDataset:
     """Return the data set in the annotation file ``file`` (relative to ``root``).
 
-    ``split`` names it, and the folders its images may lie in. Raises ``DataError`` naming file, field and fix.
+    ``split`` gives its name and the folders where its images may be. Raises ``DataError`` naming file, field and fix.
     """
     reader = _Reader(root, file, split, read_columns(root / file))
     reader.note_categories()
@@ -173,7 +174,7 @@ def read_annotations(root: Path, file: str, split: str) -> DetectionDataset:
 
 
 class _Reader:
-    """One annotation file being read: where its images may be, and what was dropped on the way."""
+    """Reads one annotation file; knows where its images may be and what was dropped."""
 
     def __init__(self, root: Path, file: str, split: str, columns: AnnotationColumns) -> None:
         self.root = root
@@ -192,9 +193,9 @@ class _Reader:
 
     def note_categories(self) -> None:
         counts = Counter(self.columns.category_names)
-        repeated = [name for name, count in counts.items() if count > 1]
+        repeated = [name for name, number in counts.items() if number > 1]
         if repeated:
-            self.notes.append(f"several categories are named {', '.join(map(repr, repeated))}; they stay apart")
+            self.notes.append(f"several categories are named {', '.join(map(repr, repeated))}; they are kept apart")
 
     # ---- images
 
@@ -205,7 +206,7 @@ class _Reader:
         sizes = columns.image_sizes.copy()
         measured = missing = 0
         for row, name in enumerate(columns.image_names):
-            found = "its file_name is not whole Unicode" if columns.unnamed[row] else self._locate(name)
+            found = "its file_name is not valid Unicode" if columns.unnamed[row] else self._locate(name)
             if isinstance(found, str):
                 missing += found == _MISSING
                 self._drop_image(row, name, found)
@@ -214,7 +215,7 @@ class _Reader:
                 sizes[row] = self._measure(Path(self.folders[found], name))
                 measured += 1
             if sizes[row, 0] < 1:
-                reason = "its width or height is not a positive whole number, or is unknown"
+                reason = "its width or height is not a positive integer, or is unknown"
                 self._drop_image(row, name, reason)
                 continue
             kept.append(row)
@@ -222,7 +223,7 @@ class _Reader:
         if not kept:
             self._refuse_empty(missing)
         if measured:
-            self.notes.append(f"{measured} images state no width and height: taken from their files")
+            self.notes.append(f"{count(measured, 'image')} without width and height: taken from the file")
         rows = np.array(kept, np.int64)
         return ImageTable(
             ids=columns.image_ids[rows],
@@ -233,7 +234,7 @@ class _Reader:
         )
 
     def _locate(self, name: str) -> int | str:
-        """Return the folder that holds the file, as an index, or the reason why none does."""
+        """Return the index of the folder that contains the file, or the reason why none does."""
         if _PLAIN(name) and name not in (".", ".."):
             for index, folder in enumerate(self.folders):
                 if name in self._listing(folder):
@@ -269,16 +270,19 @@ class _Reader:
         self.dropped.append(Dropped(shown, None, reason))
 
     def _refuse_empty(self, missing: int) -> None:
-        count = len(self.columns.image_ids)
-        if not count:
+        number = len(self.columns.image_ids)
+        if not number:
             raise DataError(f"{self.file}: 'images' is empty; there is nothing to read")
         first = self.dropped[0]
-        if missing == count:
+        if missing == number:
             raise DataError(
-                f"none of the {count} images of {self.file} is there ({first.image} and so on); looked in "
+                f"none of the {count(number, 'image')} of {self.file} exists (the first is {first.image}); looked in "
                 f"{', '.join(self.folders)}; put them in one of these folders"
             )
-        raise DataError(f"none of the {count} images of {self.file} can be used: {first.image}: {first.reason}")
+        raise DataError(
+            f"none of the {count(number, 'image')} of {self.file} can be used; the first is {first.image}: "
+            f"{first.reason}"
+        )
 
     # ---- annotations
 
@@ -310,7 +314,7 @@ class _Reader:
         )
 
     def _reasons(self, sizes: NDArray[np.int64], labelled: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """Return the index in :data:`_UNUSABLE` of every annotation, were it in an image of ``sizes`` [M, 2]."""
+        """Return for every annotation an index into :data:`_UNUSABLE`, given the ``sizes`` [M, 2] of their images."""
         columns = self.columns
         box = columns.xywh
         finite = np.asarray(np.isfinite(box).all(axis=1))
@@ -334,7 +338,7 @@ class _Reader:
     def _repetitions(
         self, kept: NDArray[np.bool_], image: NDArray[np.int64], label: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Return the usable annotations that say again, under the same id, what one before them says."""
+        """Return the usable annotations that repeat an earlier one: the same id and the same content."""
         columns = self.columns
         rows = np.flatnonzero(kept & (columns.ids != NOTHING))
         if not _repeats(columns.ids[rows]):
@@ -354,7 +358,7 @@ class _Reader:
         return np.array(again, np.int64)
 
     def _drop_annotation(self, row: int, why: str, image: str | None) -> None:
-        """List an annotation as dropped; ``image`` is its image's name, None where it is in no image that is kept."""
+        """List an annotation as dropped; ``image`` is its image's name, or None if that image is not kept."""
         columns = self.columns
         number = None if columns.ids[row] == NOTHING else int(columns.ids[row])
         if image is None:
@@ -372,35 +376,36 @@ class _Reader:
     ) -> None:
         without = int(np.isnan(areas).sum())
         if without:
-            self.notes.append(f"{without} annotations have no usable area: taken as width times height")
+            self.notes.append(f"{count(without, 'annotation')} without a usable area: taken as width times height")
         height, width = images.sizes[image].T
         x, y, w, h = xywh.T
         over = int(((x < -1) | (y < -1) | (x + w > width + 1) | (y + h > height + 1)).sum())
         if over:
             self.notes.append(
-                f"{over} boxes reach over the edge of their image by more than a pixel: clipped for training, kept "
-                "as they stand for evaluation"
+                f"{count(over, 'box', 'boxes')} beyond the edge of the image by more than a pixel: clipped for "
+                "training, unchanged for evaluation"
             )
         crowded = np.flatnonzero(np.bincount(image, minlength=1) > CROWDED)
         if len(crowded):
             self.notes.append(
-                f"{len(crowded)} images have more than {CROWDED} objects, {images.names[int(crowded[0])]} for one: "
-                "training stops where a crop of one shows as many; cut such images into tiles"
+                f"{count(len(crowded), 'image')} with more than {CROWDED} objects, first "
+                f"{images.names[int(crowded[0])]}: training stops if a crop contains more than that; cut "
+                "such images into tiles"
             )
 
     def _usable_ids(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the annotations' ids, or 1, 2, ... where COCOeval would go wrong with them: repeated or below 1."""
+        """Return the annotations' ids, or 1, 2, ... where COCOeval would miscount: ids repeated or below 1."""
         if (ids < 1).any() or _repeats(ids):
-            self.notes.append("annotation ids are missing, repeated or below 1: numbered anew for evaluation")
+            self.notes.append("annotation ids are missing, repeated or below 1: renumbered for evaluation")
             return np.arange(1, len(ids) + 1, dtype=np.int64)
         return ids
 
 
 def _rows_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the place in ``ids``, which are distinct, of each of ``wanted``, and whether it has one (0 if not)."""
+    """Return the index in ``ids`` (distinct) of each of ``wanted``, 0 if it has none, and whether it has one."""
     low, high = int(ids.min()), int(ids.max())
     if high - low < 4 * len(ids) + 1024:
-        # a table is five times as fast as a search, and ids are seldom far apart
+        # a lookup table is five times as fast as a search, and ids are seldom far apart
         table = np.full(high - low + 1, -1, np.int64)
         table[ids - low] = np.arange(len(ids))
         inside = (wanted >= low) & (wanted <= high)
@@ -414,7 +419,7 @@ def _rows_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray
 
 
 def _repeats(ids: NDArray[np.int64]) -> bool:
-    """Whether a number occurs twice; at once where they rise, as in most files."""
+    """Return whether a number occurs twice; fast for rising ids, as in most files."""
     if (ids[1:] > ids[:-1]).all():
         return False
     ids = np.sort(ids)
@@ -422,7 +427,7 @@ def _repeats(ids: NDArray[np.int64]) -> bool:
 
 
 def _files_in(folder: str) -> frozenset[str]:
-    """Return the names of the files of a folder; none where there is no such folder, or cannot be."""
+    """Return the names of the files in a folder; none if the folder does not exist or its name is impossible."""
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if _is_file(entry))
@@ -433,7 +438,7 @@ def _files_in(folder: str) -> frozenset[str]:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry of a folder is a file, or a link to one; False for links that lead nowhere or in circles."""
+    """Return whether a folder's entry is a file or a link to one; False for broken and circular links."""
     try:
         return entry.is_file()
     except OSError:

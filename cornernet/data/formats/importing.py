@@ -1,7 +1,7 @@
-"""What importers of other formats share: what they found, the COCO files they write, and the report of both.
+"""What the importers of other formats share: the result of reading, the COCO files written, and the report.
 
-Boxes become COCO's [x, y, width, height] in pixels, measured between edges: the picture's left edge is 0, its right
-edge is its width. Pictures are left where they are, or copied where another folder is written to.
+Boxes become COCO's [x, y, width, height] in pixels, measured between edges: the image's left edge is at 0 and its right
+edge at its width. Images stay where they are, unless another output folder is given: then they are copied.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cornernet.data.dataset import Dropped
 from cornernet.data.formats.check import by_reason
 from cornernet.data.images import DataError
 from cornernet.files import atomic_write, nearest
+from cornernet.progress import count
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -38,25 +39,25 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-"""Endings, in lower case, of what is taken for a picture."""
+"""Endings, in lower case, of files that are treated as images."""
 _SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 _SPLIT_FOLDERS |= {"test": "test", "testing": "test"}
 
 
 @dataclass(frozen=True)
 class ImportedBox:
-    """One object: ``box`` x1 y1 x2 y2 in pixels between edges, its class, and what else is written with it."""
+    """One object: ``box`` x1 y1 x2 y2 in pixels between edges, its class, and further fields to write."""
 
     box: tuple[float, float, float, float]
     name: str
     ignored: bool = False
-    """Written as a crowd: left out of training, and neither right nor wrong in evaluation."""
+    """Written as a crowd: left out of training and ignored in evaluation."""
     extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ImportedImage:
-    """One picture with its objects."""
+    """One image with its objects."""
 
     path: Path
     size: tuple[int, int]
@@ -67,27 +68,27 @@ class ImportedImage:
 
 @dataclass(frozen=True)
 class ImportedFolder:
-    """What an importer read."""
+    """The result of an importer."""
 
     folder: Path
     form: str
-    """The format's name, for people."""
+    """Name of the format, for the report."""
     classes: tuple[str, ...]
     images: tuple[ImportedImage, ...]
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
-    """The choices it was read with, written into the files."""
+    """The options it was read with, which are written into the files."""
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits found, train first; 'all' where the folder divides nothing."""
+        """The splits found, train first; 'all' if the folder has no splits."""
         found = {image.split for image in self.images}
         known = [split for split in ("train", "val", "test") if split in found]
         return (*known, *sorted(found - set(known)))
 
     def tree(self, split: str) -> dict[str, Any]:
-        """Return one split as COCO's JSON. Image ids count over all splits, so that none occurs in two."""
+        """Return one split as a COCO annotation tree. Image ids are unique over all splits."""
         categories = {name: number for number, name in enumerate(self.classes, start=1)}
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
@@ -118,13 +119,15 @@ class ImportedFolder:
         }
 
     def to_text(self) -> str:
-        """Return the report: splits, classes, what was dropped and why, and what else is worth knowing."""
-        lines = [f"{self.folder}: {self.form}, {len(self.images)} images"]
+        """Return the report: splits, classes, notes, and what was dropped and why."""
+        lines = [f"{self.folder}: {self.form}, {count(len(self.images), 'image')}"]
         for split in self.splits:
             images = [image for image in self.images if image.split == split]
             boxes = sum(len(image.boxes) for image in images)
             empty = sum(not image.boxes for image in images)
-            lines.append(f"  {split}: {len(images)} images ({empty} without objects), {boxes} boxes")
+            lines.append(
+                f"  {split}: {count(len(images), 'image')} ({empty} without objects), {count(boxes, 'box', 'boxes')}"
+            )
         counts = Counter(item.name for image in self.images for item in image.boxes)
         lines.append(f"  classes: {', '.join(f'{name} {counts[name]}' for name in self.classes)}")
         lines += [f"  note: {note}" for note in self.notes]
@@ -140,14 +143,14 @@ def annotation_file(split: str) -> str:
 
 
 def write_import(found: ImportedFolder, out: Path, *, overwrite: bool = False, dry_run: bool = False) -> list[str]:
-    """Write an annotation file for every split below ``out``, and the report beside them; return lines that say so.
+    """Write an annotation file for every split below ``out``, and the report beside them; return a line for each.
 
-    Where ``out`` is not the folder that was read, its pictures are copied to ``out/images``. Each file is written whole
-    or not at all. ``dry_run`` writes nothing and says what would be. Raises ``DataError`` where a file is there
-    already and ``overwrite`` is not set.
+    If ``out`` is not the folder that was read, the images are copied to ``out/images``. Files are written atomically.
+    With ``dry_run`` nothing is written, and the lines say what would be. Raises ``DataError`` where no image is left,
+    and where a file exists already and ``overwrite`` is not set.
     """
     if not found.images:
-        raise DataError(f"nothing is left of {found.folder}:\n{found.to_text()}")
+        raise DataError(f"no image of {found.folder} can be used:\n{found.to_text()}")
     targets = {split: out / annotation_file(split) for split in found.splits}
     report = out / "annotations" / "import.txt"
     if not overwrite:
@@ -156,7 +159,7 @@ def write_import(found: ImportedFolder, out: Path, *, overwrite: bool = False, d
     verb = "would write" if dry_run else "wrote"
     lines = [f"{verb} {path}" for path in targets.values()]
     if copies:
-        lines.append(f"{'would copy' if dry_run else 'copied'} {len(copies)} images to {out / 'images'}")
+        lines.append(f"{'would copy' if dry_run else 'copied'} {count(len(copies), 'image')} to {out / 'images'}")
     if dry_run:
         return lines
     for source, target in copies.items():
@@ -170,10 +173,10 @@ def write_import(found: ImportedFolder, out: Path, *, overwrite: bool = False, d
 
 
 def require_new(paths: Iterable[Path]) -> None:
-    """Raise ``DataError`` that names a file of ``paths`` which is there already."""
+    """Raise ``DataError`` naming a file of ``paths`` that exists already."""
     there = [path for path in paths if path.exists()]
     if there:
-        raise DataError(f"{there[0]} is there already; remove it, or give --overwrite")
+        raise DataError(f"{there[0]} exists already; remove it or give --overwrite")
 
 
 def _copies(found: ImportedFolder, out: Path) -> dict[Path, Path]:
@@ -189,15 +192,15 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def require_folder(folder: Path) -> None:
-    """Raise ``DataError`` where ``folder`` is none, naming the nearest that is there."""
+    """Raise ``DataError`` where ``folder`` is not a folder, naming the most similar path."""
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}{nearest(folder)}")
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the pictures below ``folder`` by their endings, sorted; hidden files and folders are passed over.
+    """Return the image files below ``folder``, by their endings, sorted; hidden files and folders are skipped.
 
-    Raises ``DataError`` for a name that is not UTF-8: no file that is written of it could say it.
+    Raises ``DataError`` for a name that is not UTF-8, because it cannot be written into an annotation file.
     """
     found = []
     for parent, folders, names in os.walk(folder):
@@ -210,14 +213,14 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def require_names(paths: Iterable[Path]) -> None:
-    """Raise ``DataError`` for a path that is not text in UTF-8, which neither JSON nor a terminal can show."""
+    """Raise ``DataError`` for a path that is not valid UTF-8, which neither JSON nor a terminal can show."""
     for path in paths:
         if not os.fsencode(path).isascii() and any("\ud800" <= letter <= "\udfff" for letter in str(path)):
-            raise DataError(f"the name of the file {str(path)!a} is not text in UTF-8; rename it")
+            raise DataError(f"the file name {str(path)!a} is not valid UTF-8; rename the file")
 
 
 def split_of_folder(path: Path, folder: Path) -> str:
-    """Return the split that the names of the folders between ``folder`` and the file ``path`` speak of, or 'all'."""
+    """Return the split named by a folder between ``folder`` and the file ``path``, or 'all'."""
     for part in reversed(path.relative_to(folder).parent.parts):
         if part.lower() in _SPLIT_FOLDERS:
             return _SPLIT_FOLDERS[part.lower()]
@@ -227,7 +230,7 @@ def split_of_folder(path: Path, folder: Path) -> str:
 def clipped(
     box: tuple[float, float, float, float], size: tuple[int, int]
 ) -> tuple[tuple[float, float, float, float], float]:
-    """Return a box clipped to a picture of ``size`` (height, width), and how far it reached over the edge."""
+    """Return a box clipped to an image of ``size`` (height, width), and how far it extended beyond the edge."""
     height, width = size
     x1, y1, x2, y2 = box
     over = max(-x1, -y1, x2 - width, y2 - height, 0.0)
@@ -235,8 +238,8 @@ def clipped(
 
 
 def check_classes(wanted: Sequence[str], found: Iterable[str]) -> None:
-    """Raise ``DataError`` for a class that was asked for and is not in the data, naming what is."""
+    """Raise ``DataError`` for a wanted class that does not occur, naming similar ones that do."""
     there = sorted(set(found))
     for name in wanted:
         if name not in there:
-            raise DataError(f"--classes names {name!r}, which the folder does not have{did_you_mean(name, there)}")
+            raise DataError(f"--classes has {name!r}, which does not occur in the folder{did_you_mean(name, there)}")

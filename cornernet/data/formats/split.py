@@ -1,9 +1,9 @@
-"""Dividing one annotation file into train, val and test: by seed, with each class in every part, leaking nothing.
+"""Splitting one annotation file into train, val and test: random by seed, stratified by class, without leakage.
 
-Pictures whose files have the same bytes, under whatever names and ids, are one group, and a group is never divided.
-Groups are dealt out by iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the stratification of
-multi-label data", 2011): the rarest class that still has pictures to deal out goes first, to the part that lacks most
-of it; groups of no class go last. The result depends on the content and the seed alone, not on names or order.
+Images with identical bytes, whatever their names and ids, form a group, and a group is never divided. Groups are
+assigned by iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label data",
+2011): the rarest class that still has unassigned images goes first, to the split that lacks most of it; groups without
+objects go last. The result depends only on the content and the seed, not on names or order.
 """
 
 from __future__ import annotations
@@ -23,54 +23,57 @@ from cornernet.data.formats.coco import annotation_files, is_detection_file, rea
 from cornernet.data.formats.importing import annotation_file, require_new
 from cornernet.data.images import DataError
 from cornernet.files import atomic_write
+from cornernet.progress import count
 
 __all__ = ["Division", "deal", "divide", "write_division"]
 
 
 @dataclass(frozen=True)
 class Division:
-    """How the pictures of an annotation file are divided."""
+    """How the images of an annotation file are split."""
 
     dataset: DetectionDataset
     file: Path
-    """The annotation file that was divided."""
+    """The annotation file that was split."""
     parts: dict[str, tuple[int, ...]]
-    """Indices of pictures by split."""
+    """Indices of the images of each split."""
     repeated: int
-    """Pictures whose bytes are those of another."""
+    """Number of images with the same bytes as another."""
 
     def to_text(self) -> str:
-        """Return a table: pictures and boxes of each class by split."""
+        """Return the numbers of images and of boxes of each class in every split."""
         labels = [np.concatenate([self.dataset.records[i].labels for i in part]) for part in self.parts.values()]
         counts = [np.bincount(found, minlength=len(self.dataset.classes)) for found in labels]
-        lines = [f"{self.file}: {len(self.dataset)} images"]
+        lines = [f"{self.file}: {count(len(self.dataset), 'image')}"]
         for (split, part), found in zip(self.parts.items(), counts, strict=True):
-            boxes = ", ".join(f"{name} {count}" for name, count in zip(self.dataset.classes, found, strict=True))
-            lines.append(f"  {split}: {len(part)} images; boxes: {boxes}")
+            boxes = ", ".join(f"{name} {number}" for name, number in zip(self.dataset.classes, found, strict=True))
+            lines.append(f"  {split}: {count(len(part), 'image')}; boxes: {boxes}")
         for label, name in enumerate(self.dataset.classes):
             lacking = [split for split, found in zip(self.parts, counts, strict=True) if not found[label]]
             if lacking:
-                lines.append(f"  note: {' and '.join(lacking)} has no box of the class {name}")
+                lines.append(f"  note: no box of the class {name} in {' and '.join(lacking)}")
         if self.repeated:
-            lines.append(f"  note: {self.repeated} images repeat the bytes of another: kept in the split of that one")
+            lines.append(f"  note: {count(self.repeated, 'image')} with the same bytes as another: kept in its split")
         if self.dataset.dropped:
             images = sum(item.annotation is None for item in self.dataset.dropped)
-            lines.append(f"  note: {images} of the file's images cannot be used and are in no split: see data check")
+            lines.append(f"  note: {count(images, 'unusable image')} in no split: see cornernet data check")
         return "\n".join(lines)
 
 
 def divide(folder: Path, fractions: dict[str, float], *, seed: int = 0, file: str | None = None) -> Division:
-    """Divide the annotation file of a COCO folder.
+    """Split the annotation file of a COCO-format folder.
 
-    ``fractions`` are those of every split but train, which takes the rest; ``file`` is a path below the folder, by
-    default its only annotation file. Raises ``DataError`` where there are several files and none is named, and where a
-    split would be empty.
+    ``fractions`` gives the share of every split except train, which gets the rest. ``file`` is a path below the folder,
+    by default its only annotation file. Raises ``DataError`` where there are several files and ``file`` is not given,
+    and where a split would be empty.
     """
     for split, fraction in fractions.items():
         if not 0 < fraction < 1:
             raise DataError(f"--{split} is {fraction}; give a fraction of the images, such as 0.2")
     if sum(fractions.values()) >= 1:
-        raise DataError(f"{' and '.join('--' + split for split in fractions)} leave nothing to train on; lower them")
+        raise DataError(
+            f"{' and '.join('--' + split for split in fractions)} together leave nothing for train; lower them"
+        )
     name = _only_file(folder) if file is None else file
     if not (folder / name).is_file():
         raise DataError(f"there is no file {folder / name}; {folder} has {', '.join(annotation_files(folder))}")
@@ -92,7 +95,8 @@ def divide(folder: Path, fractions: dict[str, float], *, seed: int = 0, file: st
     empty = [split for split, part in parts.items() if not part]
     if empty:
         raise DataError(
-            f"{folder / name} has {len(ordered)} different images, too few for {empty[0]} to get one at this share"
+            f"{folder / name} has {count(len(ordered), 'different image')}, too few to give {empty[0]} one with these "
+            "fractions"
         )
     return Division(dataset, folder / name, parts, len(dataset) - len(ordered))
 
@@ -100,19 +104,21 @@ def divide(folder: Path, fractions: dict[str, float], *, seed: int = 0, file: st
 def _only_file(folder: Path) -> str:
     files = [name for name in annotation_files(folder) if is_detection_file(folder / name)]
     if not files:
-        raise DataError(f"no annotation file in {folder}: expected annotations/*.json or *.json in COCO format")
+        raise DataError(
+            f"there is no annotation file in {folder}; expected annotations/*.json or *.json in COCO format"
+        )
     if len(files) > 1:
         raise DataError(
-            f"{folder} has several annotation files: {', '.join(files)}; say which to divide: --file {files[0]}"
+            f"{folder} has several annotation files: {', '.join(files)}; choose one, for example: --file {files[0]}"
         )
     return files[0]
 
 
 def deal(counts: NDArray[np.int64], sizes: Sequence[int], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
-    """Return the part [G] of every group: iterative stratification.
+    """Return the part [G] to which every group is assigned by iterative stratification.
 
-    ``counts`` [G, K] is how many pictures of a group have a class, ``sizes`` [G] how many pictures it has, ``shares``
-    what fraction of pictures each part should get. Parts that are owed equally much are drawn by ``seed``.
+    ``counts`` [G, K] is how many images of a group have a class, ``sizes`` [G] how many images it has, and ``shares``
+    the fraction of all images that each part should get. ``seed`` decides between parts that lack equally many.
     """
     rng = np.random.default_rng(seed)
     weights = np.asarray(sizes, np.int64)
@@ -133,7 +139,7 @@ def deal(counts: NDArray[np.int64], sizes: Sequence[int], shares: Sequence[float
         if not remaining.any():
             break
         label = int(np.argmin(np.where(remaining > 0, remaining, np.iinfo(np.int64).max)))
-        # those with many pictures of the class first: they are hardest to balance
+        # groups with many images of the class first: they are the hardest to balance
         rows = [row for row in order if part[row] < 0 and counts[row, label]]
         for row in sorted(rows, key=lambda row: -int(counts[row, label])):
             give(row, owed[:, label])
@@ -144,15 +150,18 @@ def deal(counts: NDArray[np.int64], sizes: Sequence[int], shares: Sequence[float
 
 
 def write_division(division: Division, folder: Path, *, overwrite: bool = False, dry_run: bool = False) -> list[str]:
-    """Write an annotation file for each split below ``folder`` and return lines that say so.
+    """Write an annotation file for each split below ``folder`` and return a line for each.
 
-    The entries are the file's own, extra fields and all; ``file_name`` becomes the path below the folder. Raises
-    ``DataError`` where a file is there already and ``overwrite`` is not set.
+    The entries keep all their fields; only ``file_name`` becomes the path below the folder. Raises ``DataError`` where
+    a file exists already and ``overwrite`` is not set.
     """
     targets = {split: folder / annotation_file(split) for split in division.parts}
     same = [path for path in targets.values() if path.resolve() == division.file.resolve()]
     if same:
-        raise DataError(f"{same[0]} would be divided into itself; rename it first, to instances_all.json")
+        raise DataError(
+            f"{same[0]} is the file to split, and writing the splits would overwrite it; rename it first, for example "
+            "to instances_all.json"
+        )
     if not overwrite:
         require_new(targets.values())
     if dry_run:
@@ -161,14 +170,14 @@ def write_division(division: Division, folder: Path, *, overwrite: bool = False,
     images = {row["id"]: row for row in tree["images"]}
     rows = defaultdict(list)
     for row in tree["annotations"]:
-        # one of no image, which data check lists, is in no split
+        # annotations without an image, which data check lists, are in no split
         if isinstance(row.get("image_id"), int | float):
             rows[row["image_id"]].append(row)
     targets[next(iter(targets))].parent.mkdir(parents=True, exist_ok=True)
     for split, part in division.parts.items():
         records = [division.dataset.records[index] for index in part]
         named = [
-            # not resolved: a link among the pictures may lead elsewhere
+            # not resolved: an image may be a link to a file elsewhere
             {**images[record.image_id], "file_name": record.path.relative_to(folder).as_posix()}
             for record in records
         ]

@@ -1,16 +1,16 @@
-"""Pascal VOC: an xml file a picture, read safely, with 1-based pixels made into edges.
+"""Pascal VOC: one xml file per image, read safely; 1-based pixel indices become edges.
 
 VOC (Everingham et al., "The PASCAL Visual Object Classes Challenge", 2010, and its development kit) counts pixels from
-1 and names the first and the last pixel of a box, both inside it: ``xmin`` 1 and ``xmax`` 10 are ten pixels wide. As
-edges that is x from 0 to 10. Several annotation tools write edges into the same tags; ``boxes="edges"`` takes the
-numbers as they stand. Nothing in the file says which it is: the choice is the user's, and the report says what hints
-at a wrong one.
+1, and a box is given by its first and its last pixel: with ``xmin`` 1 and ``xmax`` 10 it is ten pixels wide. In edges
+that is x from 0 to 10. Several annotation tools write edges into the same tags; ``boxes="edges"`` takes the numbers
+unchanged. The file does not say which convention it uses. The user chooses, and the report shows hints of a wrong
+choice.
 
-The xml files are those of ``Annotations``, else all below the folder. Splits are the lists of ``ImageSets/Main``
-where there are any, else they follow from the names of folders (train, valid, test), else there is one, 'all'.
+The xml files are those in ``Annotations``, or else all below the folder. Splits come from the lists in
+``ImageSets/Main`` if there are any, or else from folder names (train, valid, test); otherwise there is one, 'all'.
 
-A file comes from anywhere: entities and document types are refused (an entity may expand to gigabytes or read other
-files), and so are files above :data:`LARGEST_FILE` and nesting deeper than :data:`DEEPEST`.
+Files are not trusted. Entities and document types are refused (an entity may expand to gigabytes or read other files),
+and so are files above :data:`LARGEST_FILE` and nesting deeper than :data:`DEEPEST`.
 """
 
 from __future__ import annotations
@@ -36,17 +36,19 @@ from cornernet.data.formats.importing import (
     split_of_folder,
 )
 from cornernet.data.images import DataError, read_image
+from cornernet.progress import count
 
 __all__ = ["DEEPEST", "LARGEST_FILE", "BoxConvention", "Treatment", "parse_xml", "read_voc"]
 
 LARGEST_FILE = 16 * 2**20
-"""Bytes of an xml file: a hundred times one with a thousand boxes."""
+"""Bytes of an xml file: a hundred times the size of one with a thousand boxes."""
 DEEPEST = 32
-"""Tags within tags; VOC needs five."""
+"""Nesting of tags; VOC needs five."""
 _NAME = "the name of the class"
 
 Treatment: TypeAlias = Literal["keep", "ignore", "drop"]
-"""What becomes of a flagged object: used as any other; a crowd, which neither training nor evaluation counts; gone."""
+"""What happens to a flagged object: used like any other; written as a crowd, which neither training nor evaluation
+counts; or dropped."""
 BoxConvention: TypeAlias = Literal["one-based", "edges"]
 
 
@@ -58,11 +60,11 @@ def read_voc(
     truncated: Treatment = "keep",
     classes: Sequence[str] = (),
 ) -> ImportedFolder:
-    """Read a folder in VOC form.
+    """Read a Pascal VOC folder.
 
-    ``classes`` limits the result to these, in this order; without it the classes are those found, by name. Raises
-    ``DataError`` naming file, field and fix where a file is not VOC's form; objects that cannot be used and pictures
-    that are not there are listed as dropped.
+    ``classes`` limits the result to these, in this order; by default all classes found are used, sorted by name. Raises
+    ``DataError``, naming file, field and fix, where a file is not in VOC format. Unusable objects and missing images
+    are listed as dropped.
     """
     require_folder(folder)
     reader = _Reader(folder, boxes, {"difficult": difficult, "truncated": truncated}, tuple(classes))
@@ -71,7 +73,7 @@ def read_voc(
     images = [image for path in files if (image := reader.image(path, _split(path, folder, splits))) is not None]
     check_classes(classes, reader.names)
     listed = {stem for stems in splits.values() for stem in stems} - {path.stem for path in files}
-    dropped = [Dropped(name, None, "ImageSets/Main lists it and it has no xml file") for name in sorted(listed)]
+    dropped = [Dropped(name, None, "it is listed in ImageSets/Main but has no xml file") for name in sorted(listed)]
     return ImportedFolder(
         folder=folder,
         form="Pascal VOC",
@@ -87,7 +89,7 @@ def read_voc(
 
 
 def _xml_files(folder: Path) -> list[Path]:
-    """The xml files of a folder, sorted."""
+    """Return the xml files of a folder, sorted."""
     places = [folder / "Annotations", folder / "annotations"]
     found = [path for place in places for path in place.glob("*.xml")]
     found = found or [path for path in folder.rglob("*.xml") if not path.name.startswith(".")]
@@ -97,7 +99,7 @@ def _xml_files(folder: Path) -> list[Path]:
 
 
 def _listed_splits(folder: Path) -> dict[str, tuple[str, ...]]:
-    """The stems that ImageSets/Main lists by split; trainval stands for train where that is not there."""
+    """Return the file stems that ImageSets/Main lists for each split; without train, trainval takes its place."""
     place = folder / "ImageSets" / "Main"
     names = [name for name in ("train", "val", "test") if (place / f"{name}.txt").is_file()]
     if "train" not in names and (place / "trainval.txt").is_file():
@@ -105,7 +107,9 @@ def _listed_splits(folder: Path) -> dict[str, tuple[str, ...]]:
     splits = {}
     for name in names:
         if (place / f"{name}.txt").stat().st_size > LARGEST_FILE:
-            raise DataError(f"{place / name}.txt has more than {LARGEST_FILE >> 20} MiB; is it another file?")
+            raise DataError(
+                f"{place / name}.txt has more than {LARGEST_FILE >> 20} MiB; is it really a list of images?"
+            )
         rows = (place / f"{name}.txt").read_text(encoding="utf-8", errors="replace").splitlines()
         splits[name] = tuple(row.split()[0] for row in rows if row.strip())
     twice = set()
@@ -116,13 +120,14 @@ def _listed_splits(folder: Path) -> dict[str, tuple[str, ...]]:
     if twice:
         stem, name, other = min(twice)
         raise DataError(
-            f"{place}: {stem} is listed in {name}.txt and in {other}.txt; a picture belongs to one split: correct one"
+            f"{place}: {stem} is listed in {name}.txt and in {other}.txt; an image belongs to one split: correct one "
+            "of the lists"
         )
     return splits
 
 
 def _split(path: Path, folder: Path, splits: dict[str, tuple[str, ...]]) -> str | None:
-    """The split of an xml file; None where there are lists and it is in none."""
+    """Return the split of an xml file; None if there are lists but it is in none of them."""
     if not splits:
         return split_of_folder(path, folder)
     return next((name for name, stems in splits.items() if path.stem in stems), None)
@@ -132,9 +137,10 @@ def _split(path: Path, folder: Path, splits: dict[str, tuple[str, ...]]) -> str 
 
 
 def parse_xml(path: Path) -> Element:
-    """Return the root of an xml file, read without entities, document types or deep nesting.
+    """Return the root of an xml file.
 
-    Raises ``DataError`` naming the file and what is wrong in it.
+    Raises ``DataError``, naming the file and the problem, for damaged files, and for entities, document types and deep
+    nesting, which are refused.
     """
     try:
         found = path.stat()
@@ -142,8 +148,8 @@ def parse_xml(path: Path) -> Element:
             raise DataError(f"cannot read the annotations {path}: it is a folder, a device or a pipe; remove it")
         if found.st_size > LARGEST_FILE:
             raise DataError(
-                f"{path} has {found.st_size / 2**20:.0f} MiB; annotations of one picture stay below "
-                f"{LARGEST_FILE >> 20} MiB: is it another file?"
+                f"{path} has {found.st_size / 2**20:.0f} MiB, and the limit for the annotations of one image is "
+                f"{LARGEST_FILE >> 20} MiB; is it really an annotation file?"
             )
         content = path.read_bytes()
     except OSError as error:
@@ -154,7 +160,7 @@ def parse_xml(path: Path) -> Element:
         nonlocal depth
         depth += 1
         if depth > DEEPEST:
-            raise DataError(f"{path} nests tags more than {DEEPEST} deep; VOC's form needs five")
+            raise DataError(f"{path} nests tags more than {DEEPEST} deep; VOC needs five")
         builder.start(tag, attributes)
 
     def end(tag: str) -> None:
@@ -164,7 +170,8 @@ def parse_xml(path: Path) -> Element:
 
     def refuse(*_: object) -> None:
         raise DataError(
-            f"{path} declares a document type or an entity, which annotations need not: remove the <!DOCTYPE ...> part"
+            f"{path} declares a document type or an entity, which annotations do not need: remove the "
+            "<!DOCTYPE ...> part"
         )
 
     parser = expat.ParserCreate()
@@ -173,15 +180,15 @@ def parse_xml(path: Path) -> Element:
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
         parser.Parse(content, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: an encoding that nobody knows
+    except (expat.ExpatError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path} is not whole xml: {error}; write it anew or remove it") from error
+        raise DataError(f"{path} is not valid xml: {error}; correct or remove it") from error
     return builder.close()
 
 
 class _Reader:
-    """A folder being read: what was dropped and met on the way."""
+    """Reads a folder; collects what was dropped and what the notes report."""
 
     def __init__(
         self, folder: Path, boxes: BoxConvention, treatments: dict[str, Treatment], classes: tuple[str, ...]
@@ -195,54 +202,60 @@ class _Reader:
         self._listings: dict[Path, frozenset[str]] = {}
 
     def notes(self) -> tuple[str, ...]:
-        """What is worth knowing about how the files were read."""
+        """Return notes on how the files were read."""
         convention = {
-            "one-based": "boxes name their first and last pixel, counted from 1: x from xmin - 1 to xmax",
-            "edges": "boxes are taken as edges: x from xmin to xmax",
+            "one-based": "boxes are given by their first and last pixel, counted from 1: x from xmin - 1 to xmax",
+            "edges": "boxes are given by their edges: x from xmin to xmax",
         }
         notes = [f"{convention[self.boxes]} (--boxes {self.boxes})"]
-        verbs = {"keep": "kept", "ignore": "written as crowds, which nothing counts", "drop": "dropped"}
-        for flag, count in self.flagged.items():
-            if count:
-                notes.append(f"{count} objects are {flag}: {verbs[self.treatments[flag]]} (--{flag})")
+        verbs = {
+            "keep": "kept",
+            "ignore": "ignored in training and evaluation",
+            "drop": "dropped",
+        }
+        for flag, number in self.flagged.items():
+            if number:
+                notes.append(f"{count(number, f'{flag} object')}: {verbs[self.treatments[flag]]} (--{flag})")
         if self.at_zero:
             notes.append(
-                f"{self.at_zero} boxes begin at pixel 0, which pixels counted from 1 do not have: perhaps the tool "
-                "that wrote them counts edges; then give --boxes edges"
+                f"{count(self.at_zero, 'box', 'boxes')} from pixel 0, which does not exist if pixels are counted "
+                "from 1: the tool that wrote the files may use edges; if so, give --boxes edges"
             )
         if self.over:
-            notes.append(f"{self.over} boxes reach over the edge of their picture by more than a pixel: clipped")
+            notes.append(
+                f"{count(self.over, 'box', 'boxes')} beyond the edge of the image by more than a pixel: clipped"
+            )
         if self.measured:
-            notes.append(f"{self.measured} files state no size of the picture: taken from the picture")
+            notes.append(f"{count(self.measured, 'file')} without the size of the image: taken from the image")
         return tuple(notes)
 
     def image(self, path: Path, split: str | None) -> ImportedImage | None:
-        """Return the picture of an xml file with its objects, or None where it was dropped."""
+        """Return the image of an xml file with its objects, or None if it was dropped."""
         shown = path.relative_to(self.folder).as_posix()
         root = parse_xml(path)
         if root.tag != "annotation":
-            raise DataError(f"{path}: the outermost tag is <{root.tag}>; VOC's is <annotation>")
+            raise DataError(f"{path}: the outermost tag is <{root.tag}>; in VOC it is <annotation>")
         if split is None:
-            self.dropped.append(Dropped(shown, None, "no list in ImageSets/Main names it"))
+            self.dropped.append(Dropped(shown, None, "it is in no list of ImageSets/Main"))
             return None
-        picture = self._picture(root, path)
-        if picture is None:
+        image_path = self._image_path(root, path)
+        if image_path is None:
             name = root.findtext("filename", "").strip() or f"{path.stem}.*"
-            self.dropped.append(Dropped(shown, None, f"its picture is missing, {name} for the first of them"))
+            self.dropped.append(Dropped(shown, None, f"its image is missing (the first is {name})"))
             return None
-        if picture in self.taken:
-            raise DataError(f"{self.taken[picture]} and {path} both annotate {picture}; remove one of them")
-        self.taken[picture] = path
-        size = self._size(root, path, picture)
+        if image_path in self.taken:
+            raise DataError(f"{self.taken[image_path]} and {path} both annotate {image_path}; remove one of them")
+        self.taken[image_path] = path
+        size = self._size(root, path, image_path)
         objects = []
         for number, node in enumerate(root.findall("object"), start=1):
             item = self._object(node, number, path, size)
             if item is not None:
                 objects.append(item)
-        return ImportedImage(picture, size, tuple(objects), split)
+        return ImportedImage(image_path, size, tuple(objects), split)
 
-    def _picture(self, root: Element, path: Path) -> Path | None:
-        """The picture's file: by the tag <filename>, else by the xml file's own name."""
+    def _image_path(self, root: Element, path: Path) -> Path | None:
+        """Return the image file: named by the tag <filename>, or else like the xml file."""
         stated = re.split(r"[\\/]", root.findtext("filename", "").strip())[-1]
         names = [stated] if stated else []
         names += [stem + suffix for stem in (path.stem, Path(stated).stem) for suffix in IMAGE_SUFFIXES if stem]
@@ -262,17 +275,17 @@ class _Reader:
             self._listings[place] = frozenset(entry.name for entry in place.iterdir()) if inside else frozenset()
         return self._listings[place]
 
-    def _size(self, root: Element, path: Path, picture: Path) -> tuple[int, int]:
-        """(height, width) as the file states it, or that of the picture where it states none."""
+    def _size(self, root: Element, path: Path, image_path: Path) -> tuple[int, int]:
+        """Return (height, width) from the file, or from the image if the file states none."""
         texts = [(root.findtext(f"size/{side}") or "").strip() for side in ("height", "width")]
         if all(text in ("", "0") for text in texts):
             self.measured += 1
-            height, width = read_image(picture).shape[:2]
+            height, width = read_image(image_path).shape[:2]
             return height, width
         for side, text in zip(("height", "width"), texts, strict=True):
             if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) == 0:
                 raise DataError(
-                    f"{path}: size.{side} is {text!r}; write the picture's {side} in pixels, or remove <size>"
+                    f"{path}: size.{side} is {text!r}; write the image's {side} in pixels, or remove <size>"
                 )
         return int(texts[0]), int(texts[1])
 
@@ -301,7 +314,7 @@ class _Reader:
             reason = "its box has no width or no height"
         box, over = clipped((x1, y1, x2, y2), size)
         if not reason and not (box[2] > box[0] and box[3] > box[1]):
-            reason = "its box lies outside the picture"
+            reason = "its box lies outside the image"
         if reason:
             shown = path.relative_to(self.folder).as_posix()
             self.dropped.append(Dropped(f"{shown} object {number}", None, reason))

@@ -1,9 +1,9 @@
-"""YOLO: a text file a picture, a line an object: class x y width height, the box's middle and sides as fractions.
+"""YOLO: one text file per image and one line per object, ``class x y width height``: centre and sides as fractions.
 
-Names of the classes come from ``--names``, else from a yaml file with ``names`` (``data.yaml``), else from
-``classes.txt``, ``names.txt`` or ``*.names`` with a name a line. A picture ``.../images/.../a.jpg`` has its labels in
-``.../labels/.../a.txt``, or beside it. Splits follow from the names of folders (train, valid, test); where none speaks
-of any there is one, 'all'. Lines of polygons (class x1 y1 x2 y2 x3 y3 ...) become the boxes around them.
+Class names come from ``--names``, or else from a yaml file with ``names`` (``data.yaml``), or else from
+``classes.txt``, ``names.txt`` or ``*.names`` with one name per line. An image ``.../images/.../a.jpg`` has its labels
+in ``.../labels/.../a.txt`` or beside it. Splits come from folder names (train, valid, test); if there are none, there
+is one split, 'all'. Polygons (``class x1 y1 x2 y2 x3 y3 ...``) become their bounding boxes.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ from cornernet.data.formats.importing import (
 )
 from cornernet.data.images import DataError, read_image
 from cornernet.files import nearest
+from cornernet.progress import count
 
 __all__ = ["DEEPEST", "LARGEST_FILE", "LARGEST_YAML", "read_names", "read_yolo"]
 
 LARGEST_FILE = 4 * 2**20
 """Bytes of a text file."""
 LARGEST_YAML = 256 * 2**10
-"""Bytes of a yaml file, which is read a hundred times as slowly: the names of ten thousand classes."""
+"""Bytes of a yaml file: enough for the names of ten thousand classes. The yaml reader is a hundred times slower."""
 DEEPEST = 32
-"""Lists within lists of a yaml file; names need two. Its reader takes minutes for some thousands."""
+"""Nesting of lists in a yaml file; names need two. The yaml reader takes minutes for some thousands."""
 _TOLERANCE = 0.01
-"""How far a fraction may lie outside 0..1 by rounding; further out it is a mistake."""
+"""How far a fraction may be outside 0..1 because of rounding."""
 
 
 def read_yolo(
@@ -50,21 +51,22 @@ def read_yolo(
     classes: Sequence[str] = (),
     unlabelled: Literal["keep", "drop"] = "keep",
 ) -> ImportedFolder:
-    """Read a folder in YOLO form.
+    """Read a YOLO folder.
 
-    ``names`` is the file with the names of the classes; ``classes`` limits the result to these, in this order;
-    ``unlabelled`` says whether pictures without a text file count as pictures without objects. Raises ``DataError``
-    naming file, line and fix where a file is not YOLO's form; objects and pictures that cannot be used are dropped.
+    ``names`` is the file with the class names. ``classes`` limits the result to these, in this order. ``unlabelled``
+    says what happens to images without a text file: they are kept as images without objects, or dropped. Raises
+    ``DataError``, naming file, line and fix, where a file is not in YOLO format. Unusable objects and images are listed
+    as dropped.
     """
     require_folder(folder)
     known = read_names(folder, names)
     paths = image_files(folder)
     if not paths:
-        raise DataError(f"there is no picture below {folder}: looked for .jpg, .png and other endings of pictures")
+        raise DataError(f"there is no image below {folder}: looked for files that end in .jpg, .png and so on")
     check_classes(classes, known)
     if not any(_label_file(path, folder).is_file() for path in paths):
         raise DataError(
-            f"none of the {len(paths)} pictures of {folder} has labels: looked for "
+            f"none of the {count(len(paths), 'image')} of {folder} has labels: looked for "
             f"{_label_file(paths[0], folder)} and so on"
         )
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -73,7 +75,7 @@ def read_yolo(
     images = [image for path, size in zip(paths, sizes, strict=True) if (image := reader.image(path, size)) is not None]
     labels = {_label_file(path, folder) for path in paths}
     orphans = sorted(path for path in folder.rglob("labels/**/*.txt") if path not in labels)
-    dropped = [Dropped(path.relative_to(folder).as_posix(), None, "it has no picture") for path in orphans]
+    dropped = [Dropped(path.relative_to(folder).as_posix(), None, "it has no image") for path in orphans]
     return ImportedFolder(
         folder=folder,
         form="YOLO",
@@ -85,16 +87,16 @@ def read_yolo(
 
 
 def _size(path: Path) -> tuple[int, int] | str:
-    """(height, width) of a picture, or why it cannot be read."""
+    """Return (height, width) of an image, or why it cannot be read."""
     try:
         height, width = read_image(path).shape[:2]
     except DataError:
-        return "it cannot be read as a picture"
+        return "it cannot be read as an image"
     return height, width
 
 
 def _label_file(path: Path, folder: Path) -> Path:
-    """The text file of a picture: 'images' in its path replaced by 'labels', else beside it."""
+    """Return the text file of an image: with 'images' in its path replaced by 'labels', or else beside the image."""
     parts = list(path.relative_to(folder).parent.parts)
     for at in reversed(range(len(parts))):
         if parts[at].lower() == "images":
@@ -107,17 +109,17 @@ def _label_file(path: Path, folder: Path) -> Path:
 
 
 def read_names(folder: Path, names: Path | None = None) -> tuple[str, ...]:
-    """Return the classes by number, from the file ``names`` or the first that ``folder`` has (see the module).
+    """Return the class names in the order of their numbers, from ``names`` or the first such file in ``folder``.
 
-    Raises ``DataError`` that says what was looked for, or what in the file is wrong.
+    Raises ``DataError``, saying which files were looked for or what is wrong in the file.
     """
     if names is None:
         patterns = ("data.yaml", "data.yml", "*.yaml", "*.yml", "classes.txt", "names.txt", "*.names")
         found = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if _tells_names(path)]
         if not found:
             raise DataError(
-                f"{folder} has no file with the names of the classes: looked for {', '.join(patterns)}; "
-                "give one with --names FILE, a name a line"
+                f"{folder} has no file with the class names: looked for {', '.join(patterns)}; "
+                "give one with --names FILE, one name per line"
             )
         names = found[0]
     text = _text(names)
@@ -132,7 +134,7 @@ def read_names(folder: Path, names: Path | None = None) -> tuple[str, ...]:
     twice = sorted({name for name in result if result.count(name) > 1})
     if not result or blank or twice:
         what = "no name" if not result else f"no name for class {blank[0]}" if blank else f"{twice[0]!r} twice"
-        raise DataError(f"{names} has {what}; write a name of its own for every class, in the order of their numbers")
+        raise DataError(f"{names} has {what}; give every class its own name, in the order of the class numbers")
     return result
 
 
@@ -142,56 +144,61 @@ def _tells_names(path: Path) -> bool:
 
 def _yaml_names(path: Path, text: str) -> tuple[str, ...]:
     if len(text) > LARGEST_YAML:
-        raise DataError(f"{path} has more than {LARGEST_YAML >> 10} KiB; is it another file? Give --names FILE")
+        raise DataError(
+            f"{path} has more than {LARGEST_YAML >> 10} KiB; is it really the file with the class names? "
+            "If not, give --names FILE"
+        )
     try:
         _refuse_traps(path, text)
         tree: Any = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise DataError(f"{path} is not yaml: {' '.join(str(error).split())[:300]}") from error
-    except (ValueError, OverflowError) as error:  # of a number or a date that Python has not
+    except (ValueError, OverflowError) as error:  # a number or a date that Python cannot represent
         if isinstance(error, DataError):
             raise
         raise DataError(
-            f"{path} has a value that cannot be: {str(error)[:300]}; correct it, or put it in quotes"
+            f"{path} has an impossible value: {str(error)[:300]}; correct it or put it in quotes"
         ) from error
     names = tree.get("names") if isinstance(tree, dict) else None
     if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
-        raise DataError(f"{path}: names must be a list of names, or numbers from 0 with their names")
+        raise DataError(f"{path}: names must be a list of names, or a mapping from the numbers 0, 1, ... to names")
     return tuple(str(name).strip() for name in names)
 
 
 def _refuse_traps(path: Path, text: str) -> None:
-    """Refuse what would take memory or time without end, before anything is built: aliases, and deep nesting."""
+    """Refuse, before anything is built, what could take unlimited memory or time: aliases and deep nesting."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        # an alias may repeat what it stands for without end
+        # aliases of aliases can expand exponentially
         if isinstance(event, yaml.AliasEvent):
-            raise DataError(f"{path} has yaml aliases (*name), which a list of names need not; write them out")
+            raise DataError(f"{path} has yaml aliases (*name), which a list of names does not need; write them out")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise DataError(f"{path} is not yaml of names: it nests lists more than {DEEPEST} deep")
+            raise DataError(f"{path} is not a yaml file of class names: it nests lists more than {DEEPEST} deep")
 
 
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise DataError(f"{path} has more than {LARGEST_FILE >> 20} MiB; is it another file?")
+            raise DataError(
+                f"{path} has more than {LARGEST_FILE >> 20} MiB; is it really a text file of labels or names?"
+            )
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}{nearest(path)}") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
+        raise DataError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 # -------------------------------------------------------------------------------------------- labels
 
 
 class _Reader:
-    """A folder being read: what was dropped and met on the way."""
+    """Reads a folder; collects what was dropped and what the notes report."""
 
     def __init__(self, folder: Path, names: tuple[str, ...], classes: tuple[str, ...], unlabelled: str) -> None:
         self.folder, self.names, self.classes, self.unlabelled = folder, names, classes, unlabelled
@@ -199,20 +206,23 @@ class _Reader:
         self.polygons = self.without_file = self.over = 0
 
     def notes(self) -> tuple[str, ...]:
-        """What is worth knowing about how the files were read."""
+        """Return notes on how the files were read."""
         notes = []
         if self.polygons:
-            notes.append(f"{self.polygons} lines are polygons: the boxes around them are taken")
+            notes.append(f"{count(self.polygons, 'polygon')}: replaced by the bounding box")
         if self.without_file and self.unlabelled == "keep":
             notes.append(
-                f"{self.without_file} pictures have no text file: taken as pictures without objects (--unlabelled)"
+                f"{count(self.without_file, 'image')} without a text file: kept as images without objects "
+                "(--unlabelled)"
             )
         if self.over:
-            notes.append(f"{self.over} boxes reach over the edge of their picture by more than a pixel: clipped")
+            notes.append(
+                f"{count(self.over, 'box', 'boxes')} beyond the edge of the image by more than a pixel: clipped"
+            )
         return tuple(notes)
 
     def image(self, path: Path, size: tuple[int, int] | str) -> ImportedImage | None:
-        """Return a picture with its objects, or None where it was dropped."""
+        """Return an image with its objects, or None if it was dropped."""
         shown = path.relative_to(self.folder).as_posix()
         if isinstance(size, str):
             self.dropped.append(Dropped(shown, None, size))
@@ -244,7 +254,7 @@ class _Reader:
             reason = "its box has no width or no height"
         box, over = clipped((x1 * width, y1 * height, x2 * width, y2 * height), size)
         if not reason and not (box[2] > box[0] and box[3] > box[1]):
-            reason = "its box lies outside the picture"
+            reason = "its box lies outside the image"
         if reason:
             self.dropped.append(Dropped(shown, None, reason))
             return None
@@ -254,21 +264,21 @@ class _Reader:
     def _name(self, word: str, where: str) -> str:
         if not word.isascii() or not word.isdigit():
             raise DataError(f"{where}: the class is {word[:40]!r}; write its number, from 0 to {len(self.names) - 1}")
-        # not all digits at once: Python refuses numbers of thousands of them
+        # not all digits at once: Python refuses to convert thousands of them
         if int(word[-18:]) >= len(self.names) or word[:-18].strip("0"):
             raise DataError(
-                f"{where}: the class is {word[:40]}, and there are {len(self.names)} names (0 to "
-                f"{len(self.names) - 1}: {', '.join(self.names[:8])}); correct the line, or give the right --names"
+                f"{where}: the class is {word[:40]}, but there are {count(len(self.names), 'name')} (0 to "
+                f"{len(self.names) - 1}: {', '.join(self.names[:8])}); correct the line or give the right --names"
             )
         return self.names[int(word[-18:])]
 
     def _fractions(self, words: list[str], where: str) -> tuple[float, float, float, float]:
-        """The box x1 y1 x2 y2 of a line, in fractions of the picture's sides."""
+        """Return the box x1 y1 x2 y2 of a line, in fractions of the image's sides."""
         box = len(words) == 4
         if not box and (len(words) < 6 or len(words) % 2):
             raise DataError(
                 f"{where} has {len(words)} numbers after the class; write 4 (x y width height) or the points of a "
-                "polygon; a fifth number, a score, marks detections, which are no labels"
+                "polygon; a fifth number would be a score, and files with scores are detections, not labels"
             )
         values = []
         for word in words:
@@ -278,10 +288,10 @@ class _Reader:
             except ValueError:
                 value = math.nan
             if not math.isfinite(value):
-                raise DataError(f"{where}: {shown!r} is no number; write fractions of the picture's width and height")
+                raise DataError(f"{where}: {shown!r} is not a number; write fractions of the image's width and height")
             if not -_TOLERANCE <= value <= 1 + _TOLERANCE:
                 raise DataError(
-                    f"{where}: {shown} is outside 0..1; YOLO's numbers are fractions of the picture's sides, not pixels"
+                    f"{where}: {shown} is outside 0..1; YOLO's numbers are fractions of the image's sides, not pixels"
                 )
             values.append(value)
         if box:

@@ -60,7 +60,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_comes_from_the_cache_is_what_was_read(root: Path, request: pytest.FixtureRequest) -> None:
     first = opened(root)
     assert [item.reason for item in first.dropped] == [
-        "its file_name is not whole Unicode",
+        "its file_name is not valid Unicode",
         "its image_id is not in 'images'",
         "its bbox is not four finite numbers",
     ]

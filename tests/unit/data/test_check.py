@@ -19,7 +19,7 @@ def test_good_folder_is_usable_and_described(tmp_path: Path) -> None:
     assert "split train: annotations/instances_train.json" in text
     assert "split val: none by default" in text
     assert "--data.source.val-split train" in text
-    assert text.endswith("which file is val: --data.source.val-split NAME (see above).")
+    assert text.endswith("To use this folder, say which file is val: --data.source.val-split NAME (see above).")
 
 
 def test_drops_name_image_annotation_and_reason_and_are_no_error(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_same_picture_in_both_splits_is_warned_about_whatever_its_name(tmp_path:
     write_images(root / "val", ("renamed.png",))
     report = check_folder(root)
     assert report.usable
-    assert "warning: 1 images are in both annotations/instances_train.json and annotations/instances_val.json" in (
+    assert "warning: 1 image is in both annotations/instances_train.json and annotations/instances_val.json" in (
         report.to_text()
     )
 
@@ -69,7 +69,7 @@ def test_splits_with_other_categories_are_warned_about(tmp_path: Path) -> None:
     root = coco_folder(tmp_path)
     content = tree(categories=[{"id": 1, "name": "person"}, {"id": 13, "name": "cat"}, {"id": 90, "name": "dog"}])
     write_json(root / "annotations" / "instances_val.json", content)
-    assert "list different categories" in check_folder(root).to_text()
+    assert "have different categories" in check_folder(root).to_text()
 
 
 def test_damaged_annotations_are_an_error_and_the_other_file_is_still_reported(tmp_path: Path) -> None:
@@ -87,11 +87,11 @@ def test_other_json_is_left_alone(tmp_path: Path) -> None:
     write_json(root / "package.json", {"name": "x"})
     report = check_folder(root)
     assert report.usable
-    assert "left alone: annotations/captions_train.json, package.json" in report.to_text()
+    assert "ignored, because they contain no boxes: annotations/captions_train.json, package.json" in report.to_text()
 
 
 def test_folder_without_boxes_without_annotations_or_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    assert "no box is left to train on" in check_folder(coco_folder(tmp_path / "a", tree(annotations=[]))).to_text()
+    assert "there is no box to train on" in check_folder(coco_folder(tmp_path / "a", tree(annotations=[]))).to_text()
     (tmp_path / "b").mkdir()
     for root, message in ((tmp_path / "b", "no annotation file in"), (tmp_path / "c", "there is no folder")):
         report = check_folder(str(root))

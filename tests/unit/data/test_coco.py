@@ -131,7 +131,7 @@ def test_box_over_the_edge_is_clipped_for_training_kept_for_evaluation_and_noted
     dataset = opened(coco_folder(tmp_path, with_row(annotation(50, 7, 1, [50, -5, 30, 20]))))
     np.testing.assert_array_equal(dataset.records[0].boxes[-1], [50, 0, 60, 15])
     assert dataset.ground_truth()["annotations"][3]["bbox"] == [50, -5, 30, 20]
-    assert "1 boxes reach over the edge" in dataset.summary()
+    assert "1 box beyond the edge" in dataset.summary()
 
 
 def test_annotation_that_occurs_twice_is_dropped_once(tmp_path: Path) -> None:
@@ -145,14 +145,14 @@ def test_annotation_ids_that_mislead_evaluation_are_numbered_anew(tmp_path: Path
     dataset = opened(coco_folder(tmp_path, with_row(row)))
     assert [item["id"] for item in dataset.ground_truth()["annotations"]] == [1, 2, 3, 4, 5]
     assert dataset.dropped == ()
-    assert "numbered anew" in dataset.summary()
+    assert "renumbered" in dataset.summary()
 
 
 @pytest.mark.parametrize("area", [None, float("nan"), -1, "12"])
 def test_area_without_a_usable_value_is_width_times_height_and_noted(tmp_path: Path, area: Any) -> None:
     dataset = opened(coco_folder(tmp_path, with_row(annotation(50, 1000, 1, [1, 1, 5, 4], area=area))))
     assert dataset.ground_truth()["annotations"][-1]["area"] == 20.0
-    assert "1 annotations have no usable area" in dataset.summary()
+    assert "1 annotation without a usable area" in dataset.summary()
 
 
 def test_missing_image_is_dropped_with_its_annotations(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_images_that_are_all_missing_are_an_error_that_lists_the_folders(tmp_pat
     root = coco_folder(tmp_path)
     shutil.rmtree(root / "images")
     with pytest.raises(
-        DataError, match=r"none of the 3 images .*instances_train\.json is there \(a\.png.*images/train"
+        DataError, match=r"none of the 3 images .*instances_train\.json exists \(the first is a\.png.*images/train"
     ):
         opened(root)
 
@@ -202,14 +202,14 @@ def test_image_with_impossible_sides_is_dropped(tmp_path: Path, sides: dict[str,
     images[2].update(sides)
     dataset = opened(coco_folder(tmp_path, tree(images=images)))
     assert [item.image for item in dataset.dropped] == ["c.png"]
-    assert "not a positive whole number" in dataset.dropped[0].reason
+    assert "not a positive integer" in dataset.dropped[0].reason
 
 
 def test_sides_that_are_not_stated_are_taken_from_the_file_and_noted(tmp_path: Path) -> None:
     images = [{"id": row["id"], "file_name": row["file_name"]} for row in tree()["images"]]
     dataset = opened(coco_folder(tmp_path, tree(images=images)))
     assert [(record.height, record.width) for record in dataset.records] == [(40, 60), (40, 60), (30, 20)]
-    assert "3 images state no width and height" in dataset.summary()
+    assert "3 images without width and height" in dataset.summary()
 
 
 def changed(key: str, position: int, **fields: Any) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def changed(key: str, position: int, **fields: Any) -> dict[str, Any]:
     [
         ("{", r"instances_train\.json are not JSON"),
         ("[" * 100_000, r"instances_train\.json are not JSON"),
-        ([1], "hold a list"),
+        ([1], "are a JSON list"),
         ({"images": [], "categories": []}, "no list 'annotations'"),
         (tree(images={}), "no list 'images'"),
         (tree(images=[]), "'images' is empty"),
@@ -232,11 +232,11 @@ def changed(key: str, position: int, **fields: Any) -> dict[str, Any]:
         (tree(annotations=[5]), r"annotations\[0\] is not an object"),
         (tree(categories=["person"]), r"categories\[0\] is not an object"),
         (changed("images", 1, id=7), r"images\[1\]\.id 7 occurs twice"),
-        (changed("images", 1, id="7"), r"images\[1\]\.id is '7'; use a whole number"),
-        (changed("images", 1, id=True), r"images\[1\]\.id is True; use a whole number"),
+        (changed("images", 1, id="7"), r"images\[1\]\.id is '7'; use an integer"),
+        (changed("images", 1, id=True), r"images\[1\]\.id is True; use an integer"),
         (changed("categories", 1, id=90), r"categories\[1\]\.id 90 occurs twice"),
-        (changed("categories", 1, id=1.5), r"categories\[1\]\.id is 1.5; use a whole number"),
-        (changed("categories", 1, name=5), r"categories\[1\]\.name is 5; use a text"),
+        (changed("categories", 1, id=1.5), r"categories\[1\]\.id is 1.5; use an integer"),
+        (changed("categories", 1, name=5), r"categories\[1\]\.name is 5; use a string"),
     ],
 )
 def test_doubtful_file_is_refused_by_name_and_field(tmp_path: Path, content: Any, message: str) -> None:
@@ -268,7 +268,7 @@ def test_split_with_the_exact_name_is_preferred(tmp_path: Path) -> None:
 
 def test_val_is_not_found_inside_trainval(tmp_path: Path) -> None:
     root = coco_folder(tmp_path, file="annotations/instances_trainval.json")
-    with pytest.raises(DataError, match="fits the split 'val'"):
+    with pytest.raises(DataError, match="matches the split 'val'"):
         open_dataset(CocoSource(root=str(root)), "val")
 
 
@@ -281,9 +281,7 @@ def test_ambiguous_split_lists_the_files_and_the_flag(tmp_path: Path) -> None:
 
 def test_missing_split_of_a_single_file_names_the_fix(tmp_path: Path) -> None:
     root = coco_folder(tmp_path)
-    with pytest.raises(
-        DataError, match=r"there is annotations/instances_train\.json.*--data\.source\.val-split train$"
-    ):
+    with pytest.raises(DataError, match=r"it has annotations/instances_train\.json.*--data\.source\.val-split train$"):
         open_dataset(CocoSource(root=str(root)), "val")
     same = open_dataset(CocoSource(root=str(root), val_split="train"), "val")
     assert len(same) == 3

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cornernet.data import DataError
-from cornernet.data.images import read_image
+from cornernet.data.images import read_image, stated_size
 from tests.unit.data.folders import picture
 
 # 8x6 pixels, all of one colour, with Adobe's inverted CMYK; no library that the project uses can write one
@@ -119,3 +119,30 @@ def test_another_size_than_stated_is_an_error_with_both(tmp_path: Path) -> None:
     path = write(tmp_path / "x.png", picture(0))
     with pytest.raises(DataError, match=r"x\.png is 60x40 pixels .* say 61x40"):
         read_image(path, (40, 61))
+
+
+def test_the_size_in_the_header_is_that_before_exif_orientation_and_pillow_warns_of_nothing(tmp_path: Path) -> None:
+    jpeg = with_exif_orientation(cv2.imencode(".jpg", picture(0))[1].tobytes(), 6)
+    assert stated_size(jpeg) == (40, 60)
+    tags = jpeg.index(b"MM\0*")
+    # the EXIF directory says it has 255 tags: Pillow warns, and warnings are errors in these tests
+    path = tmp_path / "x.jpg"
+    path.write_bytes(jpeg[: tags + 9] + b"\xff" + jpeg[tags + 10 :])
+    assert stated_size(path.read_bytes()) == (40, 60)
+    assert read_image(path, (40, 60)).shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("kind", [".png", ".jpg"])
+def test_the_size_is_read_from_the_header_only(kind: str) -> None:
+    whole = cv2.imencode(kind, np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8))[1].tobytes()
+    assert stated_size(whole[:1024]) == (200, 300)
+    assert stated_size(b"\0\0\0\x0cjP  \r\n\x87\n") is None
+    with pytest.raises(ValueError, match="its header cannot be read"):
+        stated_size(whole[:12])
+
+
+def test_webp_files_above_the_limit_of_pillow_are_refused(tmp_path: Path) -> None:
+    header = b"VP8X\x0a\0\0\0\0\0\0\0" + (16383).to_bytes(3, "little") + (16383).to_bytes(3, "little")
+    (tmp_path / "x.webp").write_bytes(b"RIFF" + struct.pack("<I", len(header) + 4) + b"WEBP" + header)
+    with pytest.raises(DataError, match=r"x\.webp is too large: .* pixels.*cut it into tiles"):
+        read_image(tmp_path / "x.webp")

@@ -12,7 +12,8 @@ import pytest
 
 from cornernet.config import ShapesSource
 from cornernet.data import DataError, open_dataset
-from cornernet.data.shapes import KINDS, cache_folder, draw_picture
+from cornernet.data.shapes import KINDS, draw_picture
+from cornernet.files import cache_folder
 
 SMALL = ShapesSource(image_size=(48, 64), train_images=6, val_images=4)
 ALL_KINDS = ShapesSource(classes=KINDS, max_objects=5)
@@ -175,7 +176,7 @@ def test_writing_to_a_picture_leaves_the_data_set_alone() -> None:
 def test_area_bands_are_scaled_to_the_picture_and_said_so() -> None:
     dataset = open_dataset(SMALL, "val")
     assert dataset.area_bands == pytest.approx(((32 * 48 / 511) ** 2, (96 * 48 / 511) ** 2))
-    assert "sides scaled to this picture by 48/511" in dataset.summary()
+    assert "sides scaled to this image by 48/511" in dataset.summary()
 
 
 def test_unknown_kind_of_shape_is_refused_with_the_known_ones() -> None:

@@ -98,7 +98,7 @@ def test_every_group_is_dealt_once_and_shares_are_kept_to_a_group(seed, groups, 
     ("flags", "message"),
     [
         (["--val", "0"], "--val is 0.0; give a fraction"),
-        (["--val", "0.5", "--test", "0.6"], "leave nothing to train on"),
+        (["--val", "0.5", "--test", "0.6"], "leave nothing for train"),
         (["--file", "nope.json"], "there is no file"),
     ],
 )
@@ -109,7 +109,7 @@ def test_what_cannot_be_divided_says_why(flags, message, tmp_path, capsys) -> No
 
 def test_too_few_pictures_are_refused(tmp_path, capsys) -> None:
     assert main(["data", "split", str(folder(tmp_path, 3, repeats=2)), "--val", "0.01"]) == 2
-    assert "too few for val" in capsys.readouterr().err
+    assert "too few to give val one" in capsys.readouterr().err
 
 
 def test_files_that_are_there_are_kept_and_several_need_a_choice(tmp_path, capsys) -> None:
@@ -124,7 +124,7 @@ def test_files_that_are_there_are_kept_and_several_need_a_choice(tmp_path, capsy
     assert "give --overwrite" in capsys.readouterr().err
     assert main([*again, "--overwrite"]) == 0
     assert main(["data", "split", str(root), "--file", "annotations/instances_train.json", "--overwrite"]) == 2
-    assert "divided into itself" in capsys.readouterr().err
+    assert "is the file to split, and writing the splits would overwrite it" in capsys.readouterr().err
 
 
 def test_shared_images_are_found_by_content_whatever_they_are_named(tmp_path) -> None:

@@ -70,7 +70,7 @@ def test_flagged_objects_are_kept_ignored_or_dropped(flag, choice, boxes, crowds
     found = read_voc(root, **choices)
     rows = found.tree("all")["annotations"]
     assert (len(rows), sum(row["iscrowd"] for row in rows)) == (boxes, crowds)
-    assert f"1 objects are {flag}" in found.to_text()
+    assert f"1 {flag} object: " in found.to_text()
     assert ("it is " + flag in found.to_text()) == (choice == "drop")
 
 
@@ -81,8 +81,8 @@ def test_lists_of_image_sets_are_the_splits_and_ids_are_in_one_alone(tmp_path) -
     assert found.splits == ("train", "val")
     ids = [image["id"] for split in found.splits for image in found.tree(split)["images"]]
     assert sorted(ids) == [1, 2]
-    assert "no list in ImageSets/Main names it (1): Annotations/c.xml" in found.to_text()
-    assert "ImageSets/Main lists it and it has no xml file (1): z" in found.to_text()
+    assert "it is in no list of ImageSets/Main (1): Annotations/c.xml" in found.to_text()
+    assert "it is listed in ImageSets/Main but has no xml file (1): z" in found.to_text()
 
 
 def test_folders_named_after_splits_are_the_splits(tmp_path) -> None:
@@ -104,9 +104,9 @@ def test_what_cannot_be_used_is_dropped_with_its_reason(tmp_path) -> None:
     reasons = {item.image: item.reason for item in found.dropped}
     assert reasons == {
         "Annotations/a.xml object 1": "its box has no width or no height",
-        "Annotations/a.xml object 2": "its box lies outside the picture",
+        "Annotations/a.xml object 2": "its box lies outside the image",
         "Annotations/a.xml object 3": "its class rod is not among --classes",
-        "Annotations/b.xml": "its picture is missing, nowhere.png for the first of them",
+        "Annotations/b.xml": "its image is missing (the first is nowhere.png)",
     }
 
 
@@ -126,8 +126,8 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]><annotation><
         (BILLION, "declares a document type"),
         (OUTSIDE, "declares a document type"),
         ("<annotation>" + "<x>" * 40 + "</x>" * 40 + "</annotation>", "more than 32 deep"),
-        ("<annotation><filename>a.png", "is not whole xml"),
-        ("<!-- -->", "is not whole xml"),
+        ("<annotation><filename>a.png", "is not valid xml"),
+        ("<!-- -->", "is not valid xml"),
         ("<html></html>", "the outermost tag is <html>"),
         (xml(thing(box=(1, "wide", 10, 20))), "object 1: bndbox.ymin is 'wide'; write a number"),
         (xml(thing(box=(1, "nan", 10, 20))), "bndbox.ymin is 'nan'"),
@@ -148,7 +148,7 @@ def test_what_is_not_voc_is_refused_by_file_and_field(text, message, tmp_path, c
 
 def test_a_file_too_large_for_annotations_is_refused_unread(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("cornernet.data.formats.voc.LARGEST_FILE", 100)
-    with pytest.raises(DataError, match="is it another file"):
+    with pytest.raises(DataError, match="is it really an annotation file"):
         read_voc(voc(tmp_path, a=xml(thing(), thing())))
 
 

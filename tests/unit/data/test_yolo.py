@@ -36,7 +36,7 @@ def test_fractions_become_pixels_of_the_picture(tmp_path) -> None:
 
 def test_pictures_without_a_file_are_kept_as_empty_or_dropped(tmp_path) -> None:
     root = yolo(tmp_path, a="0 0.5 0.5 0.5 0.5\n", b="")
-    assert "1 pictures have no text file" in read_yolo(root).to_text()
+    assert "1 image without a text file" in read_yolo(root).to_text()
     assert len(read_yolo(root).images) == 3
     assert [image.path.name for image in read_yolo(root, unlabelled="drop").images] == ["a.png", "b.png"]
 
@@ -44,7 +44,7 @@ def test_pictures_without_a_file_are_kept_as_empty_or_dropped(tmp_path) -> None:
 def test_a_polygon_becomes_the_box_around_it(tmp_path) -> None:
     found = read_yolo(yolo(tmp_path, a="0 0.1 0.5 0.6 0.25 0.5 0.75\n"))
     assert found.images[0].boxes[0].box == pytest.approx((6, 10, 36, 30))
-    assert "1 lines are polygons" in found.to_text()
+    assert "1 polygon: replaced by the bounding box" in found.to_text()
 
 
 def test_what_cannot_be_used_is_dropped_with_its_reason(tmp_path) -> None:
@@ -54,8 +54,8 @@ def test_what_cannot_be_used_is_dropped_with_its_reason(tmp_path) -> None:
     assert {item.image: item.reason for item in found.dropped} == {
         "images/train/a.png line 1": "its box has no width or no height",
         "images/train/a.png line 2": "its class rod is not among --classes",
-        "images/train/b.png": "it cannot be read as a picture",
-        "labels/train/z.txt": "it has no picture",
+        "images/train/b.png": "it cannot be read as an image",
+        "labels/train/z.txt": "it has no image",
     }
 
 
@@ -64,11 +64,11 @@ def test_what_cannot_be_used_is_dropped_with_its_reason(tmp_path) -> None:
     [
         ("0 320 240 10 10", "320 is outside 0..1; YOLO's numbers are fractions"),
         ("0 0.5 0.5 0.1", "has 3 numbers after the class"),
-        ("0 0.5 0.5 0.1 0.1 0.9", "a score, marks detections"),
+        ("0 0.5 0.5 0.1 0.1 0.9", "are detections, not labels"),
         ("2 0.5 0.5 0.1 0.1", "there are 2 names (0 to 1: cell, rod)"),
         ("-1 0.5 0.5 0.1 0.1", "the class is '-1'"),
         ("cell 0.5 0.5 0.1 0.1", "the class is 'cell'"),
-        ("0 0.5 nan 0.1 0.1", "'nan' is no number"),
+        ("0 0.5 nan 0.1 0.1", "'nan' is not a number"),
     ],
 )
 def test_what_is_not_yolo_is_refused_by_file_and_line(line, message, tmp_path, capsys) -> None:
@@ -98,11 +98,11 @@ def test_names_are_found_in_every_usual_file(file, text, tmp_path) -> None:
     ("file", "text", "message"),
     [
         ("data.yaml", "names: &a [cell]\nother: *a\n", "yaml aliases"),
-        ("data.yaml", "names: {1: cell}\n", "numbers from 0"),
+        ("data.yaml", "names: {1: cell}\n", "the numbers 0, 1, ..."),
         ("data.yaml", "names: [cell\n", "is not yaml"),
         ("classes.txt", "cell\ncell\n", "'cell' twice"),
         ("classes.txt", "cell\n\nrod\n", "no name for class 1"),
-        ("other.txt", "cell\n", "no file with the names of the classes: looked for data.yaml"),
+        ("other.txt", "cell\n", "no file with the class names: looked for data.yaml"),
     ],
 )
 def test_names_that_cannot_be_used_are_refused(file, text, message, tmp_path) -> None:

@@ -1,0 +1,45 @@
+"""Which exceptions a user can do something about, and the message for each."""
+
+from __future__ import annotations
+
+import torch
+
+from cornernet.config import ConfigError
+from cornernet.data import DataError
+from cornernet.kernels import UnavailableError
+from cornernet.training.errors import TrainingError
+from cornernet.weights.checkpoints import CheckpointError
+from cornernet.weights.export import ExportError
+
+__all__ = ["describe"]
+
+_REPORTED = (CheckpointError, ConfigError, DataError, ExportError, TrainingError, UnavailableError, OSError)
+
+_SAVE_MEMORY_IN_TRAINING = """three flags that save memory, cheapest first:
+  --training.accumulation 2            computes a batch in two parts, with the same result
+  --training.checkpoint-activations    keeps fewer activations and recomputes them: a third more time
+  --training.precision bfloat16        halves the activations on a GPU (float16 if it has no bfloat16)
+If that is not enough, use smaller inputs, which costs small objects: --data.input-size 191 255 --data.fit 192 256"""
+_SAVE_MEMORY_IN_TESTING = """three flags that save memory, cheapest first:
+  --testing.no-flip                    runs one image at a time instead of two
+  --testing.scales 1                   uses no scale larger than the photograph
+  --data.fit 768 1024                  shrinks larger photographs to these sides, which costs small objects"""
+
+
+def describe(error: Exception, command: str) -> str | None:
+    """Return the message for an exception of the command named ``command``, or None where the exception is a bug."""
+    if isinstance(error, _REPORTED):
+        return f"cornernet: error: {error}"
+    if not _out_of_memory(error):
+        return None
+    first_line = str(error).partition("\n")[0]
+    advice = _SAVE_MEMORY_IN_TRAINING if command == "train" else _SAVE_MEMORY_IN_TESTING
+    return f"cornernet: error: out of memory: {first_line}\n{advice}"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Return whether an error means that the memory of the GPU or of the machine is used up."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    phrases = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)

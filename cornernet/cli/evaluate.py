@@ -1,0 +1,94 @@
+"""``cornernet evaluate``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+
+from cornernet.cli.command import Command
+from cornernet.cli.start import ConfigFlags, StartFlags, default_recipe, load, on_data, prepared
+from cornernet.config import ConfigError
+from cornernet.config.recipes import recipe
+from cornernet.data import DetectionDataset, open_dataset
+from cornernet.data.leakage import leakage_warning
+from cornernet.evaluation.evaluate import Backend, Evaluation, evaluate
+from cornernet.files import atomic_write
+from cornernet.model.detector import Detector, build_detector
+from cornernet.model.fast import optimised
+from cornernet.progress import Progress, count
+
+__all__ = ["EvaluateArguments", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateStart(StartFlags):
+    """What the configuration of an evaluation starts from."""
+
+    weights: str = ""
+    """A run's folder; a .safetensors file; a file of the authors, of CornerNet-Lite or of mmdetection; `starter`; or
+    `random` for the random initial weights of --recipe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateArguments(EvaluateStart):
+    """The arguments of ``cornernet evaluate``."""
+
+    split: Literal["train", "val"] = "val"
+    """Split to evaluate on."""
+    backend: Backend = "pycocotools"
+    """hotcoco gives the same numbers faster."""
+    fast: bool = False
+    """Fold batch norm and read images ahead: the same boxes up to rounding, in less time (cornernet.model.fast)."""
+    save_results: Path | None = None
+    """Write the detections to this file in COCO's result format."""
+    dry_run: bool = False
+    """Print what would be evaluated, and neither evaluate nor write."""
+    config: ConfigFlags
+
+
+def run(command: Command, argv: Sequence[str]) -> int:
+    """Evaluate and print the metrics."""
+    start = command.read_first(EvaluateStart, argv)
+    detector = load(start.weights, start.recipe) if start.weights not in ("", "random") else None
+    base = detector.config if detector is not None else recipe(start.recipe or default_recipe(start.data))
+    default = EvaluateArguments(weights=tyro.MISSING, config=on_data(base, start.data))
+    arguments = command.parse(EvaluateArguments, argv, default)
+    results = arguments.save_results
+    if results is not None and not results.parent.is_dir():
+        raise ConfigError(f"there is no folder {results.parent} for --save-results")
+    dataset = open_dataset(arguments.config.data.source, arguments.split)
+    print(dataset.summary())
+    if detector is not None and (warning := leakage_warning(Path(arguments.weights), detector.config, dataset)):
+        print(f"warning: {warning}", file=sys.stderr)
+    if arguments.dry_run:
+        written = "" if results is None else f", and write detections to {results}"
+        print(f"would evaluate {arguments.weights} on {count(len(dataset), 'image')}{written}")
+        return 0
+    if detector is None:
+        config = arguments.config.with_("model.num_classes", len(dataset.classes))
+        arguments = replace(arguments, config=config)
+        torch.manual_seed(config.training.seed)
+        detector = build_detector(config).eval()
+    evaluation = _evaluate(detector, dataset, arguments)
+    print(evaluation.to_text())
+    if results is not None:
+        atomic_write(results, json.dumps(evaluation.results) + "\n")
+    return 0
+
+
+def _evaluate(detector: Detector, dataset: DetectionDataset, arguments: EvaluateArguments) -> Evaluation:
+    config = arguments.config
+    detector = prepared(detector, config)
+    if arguments.fast:
+        detector = optimised(detector)
+    readers = 2 if arguments.fast else 0
+    with contextlib.closing(Progress("evaluate", len(dataset), unit="img")) as progress:
+        return evaluate(detector, dataset, config, arguments.backend, lambda done, _: progress.update(done), readers)

@@ -1,0 +1,39 @@
+"""``cornernet report``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from cornernet.cli.command import Command
+from cornernet.config import ConfigError
+from cornernet.files import atomic_write
+from cornernet.training.report import run_page
+
+__all__ = ["ReportArguments", "run"]
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """The arguments of ``cornernet report``."""
+
+    run: tyro.conf.Positional[Path]
+    """A run's folder, written by cornernet train."""
+    out: Path | None = None
+    """File to write. Default: report.html in the run's folder."""
+    images: int = 3
+    """How many of the best and of the worst images to show."""
+
+
+def run(command: Command, argv: Sequence[str]) -> int:
+    """Write the page."""
+    arguments = command.parse(ReportArguments, argv)
+    if arguments.images < 0:
+        raise ConfigError(f"--images is {arguments.images}; use 0 or more")
+    out = arguments.run / "report.html" if arguments.out is None else arguments.out
+    atomic_write(out, run_page(arguments.run, arguments.images))
+    print(f"the page is {out}")
+    return 0

@@ -1,0 +1,135 @@
+"""``cornernet train``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from cornernet.cli.command import Command
+from cornernet.cli.start import ConfigFlags, StartFlags, default_recipe, on_data
+from cornernet.cli.suggest import Suggestion, machine, suggest
+from cornernet.config import CocoSource, Config, ConfigError
+from cornernet.config.recipes import recipe
+from cornernet.data import open_dataset
+from cornernet.model.detector import build_detector
+from cornernet.progress import count
+from cornernet.training.devices import resolve_device
+from cornernet.training.loop import train
+from cornernet.training.tensorboard import TensorBoardLog
+
+__all__ = ["TrainArguments", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStart(StartFlags):
+    """What the configuration of a training starts from. By default it is chosen to suit --data."""
+
+    config_file: Path | None = None
+    """Start from a config.json, such as the one in a run's folder, instead of a recipe."""
+    out: Path | None = None
+    """The run's folder. Default: the next unused runs/RECIPE-DATA-N."""
+    resume: bool = False
+    """Resume the run in --out from its newest checkpoint, with its own configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments(TrainStart):
+    """The arguments of ``cornernet train``."""
+
+    tensorboard: bool = False
+    """Also write curves for TensorBoard into the run's folder. Needs the extra cornernet-lab[tensorboard]."""
+    dry_run: bool = False
+    """Print what would be trained and where, and write nothing."""
+    config: ConfigFlags
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SourceFlags:
+    """The flags of the configuration that say which annotation files of --data are train and val."""
+
+    source: Annotated[CocoSource, tyro.conf.arg(name="data.source")]
+
+
+def run(command: Command, argv: Sequence[str]) -> int:
+    """Train, evaluate, and print the metrics and the run's folder."""
+    start = command.read_first(TrainStart, argv)
+    # --help shows the recipe's defaults: a suggestion needs the folder to be usable
+    suggestion = None if {"-h", "--help"} & set(argv) else _suggestion(start, command, argv)
+    base = _start_config(start) if suggestion is None else suggestion.config
+    arguments = command.parse(TrainArguments, argv, TrainArguments(config=base))
+    out = arguments.out or _default_folder(arguments, suggestion)
+    if suggestion is not None and os.environ.get("RANK", "0") == "0":
+        print(suggestion.to_text())
+    if arguments.dry_run:
+        print(_plan(arguments.config, out))
+        return 0
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(TensorBoardLog(out / "tensorboard")) if arguments.tensorboard else None
+        evaluation = train(arguments.config, out, resume=arguments.resume, on_record=log)
+    if evaluation is not None:
+        print(evaluation.to_text())
+        print(f"the run is in {out}")
+    return 0
+
+
+def _suggestion(start: TrainStart, command: Command, argv: Sequence[str]) -> Suggestion | None:
+    """Return a configuration that suits --data, or None where a recipe, a file or a run is given to start from."""
+    if start.data is None or start.recipe is not None or start.config_file is not None or start.resume:
+        return None
+    source = command.read_first(_SourceFlags, argv, _SourceFlags(source=CocoSource(root=str(start.data)))).source
+    return suggest(source, open_dataset(source, "train"), open_dataset(source, "val"), machine())
+
+
+def _start_config(start: TrainStart) -> Config:
+    """Return the configuration that the flags modify: that of a file, of the run to resume, or of a recipe."""
+    of_run = start.out / "config.json" if start.resume and start.out is not None else None
+    if start.config_file is not None:
+        if start.recipe is not None:
+            raise ConfigError("--recipe and --config-file both say what to start from; give one")
+        config = Config.load(start.config_file)
+    elif start.recipe is None and of_run is not None and of_run.is_file():
+        config = Config.load(of_run)
+    else:
+        config = recipe(_start_name(start))
+    return on_data(config, start.data)
+
+
+def _start_name(start: TrainStart) -> str:
+    if start.config_file is not None:
+        return start.config_file.stem
+    return start.recipe or default_recipe(start.data)
+
+
+def _default_folder(arguments: TrainArguments, suggestion: Suggestion | None) -> Path:
+    """Return the first unused folder runs/RECIPE-DATA-N."""
+    if arguments.resume:
+        raise ConfigError("--resume needs --out, the folder of the run to resume")
+    data = "shapes" if arguments.data is None else arguments.data.resolve().name
+    stem = f"{suggestion.recipe if suggestion else _start_name(arguments)}-{data}"
+    number = 1
+    while (Path("runs") / f"{stem}-{number}").exists():
+        number += 1
+    return Path("runs") / f"{stem}-{number}"
+
+
+def _plan(config: Config, out: Path) -> str:
+    """Return what ``train`` would do, on which data, and where it would write."""
+    train_set, val_set = (open_dataset(config.data.source, split) for split in ("train", "val"))
+    with torch.device("meta"):
+        detector = build_detector(config.with_("model.num_classes", len(train_set.classes)))
+    parameters = sum(parameter.numel() for parameter in detector.parameters())
+    training = config.training
+    height, width = config.data.input_size
+    return (
+        f"{train_set.summary()}\n{val_set.summary()}\n"
+        f"would train {parameters:,} parameters for {count(training.iterations, 'iteration')} with "
+        f"{count(training.batch_size, 'image')} of {width}x{height} pixels each, in {training.precision} on "
+        f"{resolve_device(training.device)}, and write the run to {out}"
+    )
