@@ -54,16 +54,9 @@ def run_page(run: Path, images: int = 3, detector: Detector | None = None) -> st
         body += [_overall(evaluation["metrics"]), _classes(evaluation["per_class"])]
     body += _curves(_with_final(lines, config.training.iterations, evaluation))
     body.append(_images(run, config, images, detector))
-    tree = json.dumps(_without_place(config.to_dict()), indent=1)
+    tree = json.dumps(config.to_public_dict(), indent=1)
     body.append(details("Configuration", f"<pre>{escape(tree)}</pre>"))
     return page(title, "\n".join(body))
-
-
-def _without_place(tree: dict[str, Any]) -> dict[str, Any]:
-    source = tree["data"]["source"]
-    if "root" in source:
-        source["root"] = Path(source["root"]).name
-    return tree
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
