@@ -34,7 +34,7 @@ from .records.published import Report, command, published_report
 from .records.records import load, publish, publish_failure
 from .reporting import study_table
 from .reporting.folder import render, write_files
-from .reporting.placed import placed_pictures
+from .reporting.pictures import placed_pictures
 from .reporting.tables import Context
 from .running.estimates import CALIBRATION_SECONDS, Estimate, calibrate, estimate, minutes, speeds_of_store
 from .running.executors import Executor, LocalExecutor

@@ -31,7 +31,7 @@ from cornernet.training.devices import resolve_device
 from cornernet.visualization.inspection import heatmap_picture
 from cornernet.weights.checkpoints import load_detector
 
-from .reporting.placed import MANIFEST
+from .reporting.pictures import MANIFEST
 from .running.planner import Job
 from .running.store import Store, StoreError
 

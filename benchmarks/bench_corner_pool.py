@@ -1,11 +1,11 @@
 """Corner pooling, every implementation: ``pytest benchmarks/bench_corner_pool.py --benchmark-json=out.json``.
 
-The figures are in each row's ``extra_info`` (``benchmarks.measure`` says how they are taken); the plugin's own
-statistics, a few more runs of the candidate, are secondary. Every implementation has a row for every workload and
-mode; one without figures says why. BENCHMARK_PROFILE=thorough measures what takes plain torch on a CPU minutes a row
-too, BENCHMARK_PROFILE=smoke one tiny workload.
+The figures are in each row's ``extra_info``; ``benchmarks.measure`` says how they are measured. The plugin's own
+statistics, from a few more runs of the candidate, are secondary. Every implementation has a row for every workload and
+mode; a row without figures says why. BENCHMARK_PROFILE=thorough also measures the rows that take plain torch minutes
+each on a CPU. BENCHMARK_PROFILE=smoke measures one tiny workload.
 
-A run may be cut into slices, such as ``-k "eager and paper-4"``: ``benchmarks.results`` merges their files.
+You can split a run into slices, such as ``-k "eager and paper-4"``. ``benchmarks.results`` merges their files.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from cornernet.kernels import registry
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KEEPS_RECORDS = ("cpu",)
 
-# Plain torch takes seconds where the operators take milliseconds: in float32 only beyond the first, not at all beyond
-# the second number of elements
+# Plain torch takes seconds where the operators take milliseconds. Beyond the first number of elements it is measured
+# only in float32, and beyond the second not at all
 _PLAIN_ALL_DTYPES, _PLAIN_LARGEST = 128**3, 4 * 128**3
 _BATCH_32_DTYPES = ("float32", "bfloat16")
 
 
 def why_not_timed(row: registry.Implementation, workload: Workload) -> tuple[str, str] | None:
-    """Return the status and the reason of a row without figures, or None where there is something to measure."""
+    """Return the status and the reason of a row without figures, or None if the case is measured."""
     reason = row.why_not(DEVICE, getattr(torch, workload.dtype), auto=row.operators)
     if reason is not None:
         return "unavailable", reason
@@ -47,7 +47,7 @@ def why_not_timed(row: registry.Implementation, workload: Workload) -> tuple[str
 
 
 def cases() -> list[Any]:
-    """Return each implementation, workload and mode; workload by workload, as its maps are made only once."""
+    """Return each implementation, workload and mode, grouped by workload, whose maps are then made only once."""
     return [
         pytest.param(row, workload, mode, id=f"{row.name}-{mode}-{workload}")
         for workload in workloads()
@@ -73,7 +73,7 @@ def test_corner_pool(benchmark: Any, row: registry.Implementation, workload: Wor
     if result["status"] == "ok":
         benchmark.pedantic(prepare(pool, workload, mode, DEVICE)[0], rounds=3 if result["milliseconds"] < 100 else 1)
     else:
-        benchmark.pedantic(lambda: None, rounds=1)  # the plugin writes no row for what it has not run
+        benchmark.pedantic(lambda: None, rounds=1)  # the plugin writes no row for a case that it has not run
         if result["status"] == "error":
             pytest.fail(result["reason"])
 

@@ -1,9 +1,9 @@
-"""How it is measured: correctness first, then candidate and floor in turn, and one row of results for every case.
+"""How corner pooling is measured: check correctness, time candidate and floor in turn, give one row for each case.
 
-The floor is what memory allows: ``torch.add(a, b)`` reads two maps, writes one and allocates it, as the fused forward
-must; backward writes two gradients and is given two additions, one for each; both together three. On a GPU the floor
-is a device copy of the same number of bytes. Candidate and floor run in turn in one process, so that whatever else
-the machine does meets both; a row gives the median and the quartiles of the ratios of neighbours.
+The floor is the time that memory allows. ``torch.add(a, b)`` reads two maps, writes one and allocates it, as the fused
+forward must. Backward writes two gradients, so its floor is two additions, and that of both together is three. On a GPU
+the floor is a device copy of the same number of bytes. Candidate and floor run in turn in one process, so that other
+work on the machine affects both. A row gives the median and the quartiles of the ratios of neighbouring runs.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from torch import Tensor
 from benchmarks.workloads import Workload
 
 ADDITIONS = {"forward": 1, "backward": 2, "both": 3}
-# Bytes that must move, in maps. Forward: two read, one written. Backward: the gradient read, two written, and the two
-# inputs read unless forward left records (two bits an element, not counted)
+# Maps of bytes that must move. Forward: two read, one written. Backward: the gradient read, two written, and the two
+# inputs read unless forward left records (two bits per element, not counted)
 MAPS_MOVED = {"forward": 3, "backward": 5, "both": 8}
 MAPS_MOVED_WITH_RECORDS = {"forward": 3, "backward": 3, "both": 6}
 FIELDS = (
@@ -38,7 +38,7 @@ Pool = Callable[[Tensor, Tensor, str], Tensor]
 
 
 def device_name(device: str) -> str:
-    """Return the processor's name, with the number of cores, or the GPU's."""
+    """Return the name of the processor with its number of cores, or the name of the GPU."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     names = [
@@ -51,7 +51,7 @@ def device_name(device: str) -> str:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Return the versions of what decides the figures."""
+    """Return the versions of the software that affects the figures."""
     found = {"python": platform.python_version()}
     for package in ("torch", "numba", "llvmlite", "triton", "cuda-core"):
         try:
@@ -72,12 +72,12 @@ def blank_row(implementation: str, workload: Workload, mode: str, device: str) -
 
 
 def unmeasured(row: dict[str, Any], status: str, reason: str) -> dict[str, Any]:
-    """Return ``row`` as one that has no figures and says why: status 'error', 'unavailable' or 'not measured'."""
+    """Return ``row`` without figures, but with the reason: status is 'error', 'unavailable' or 'not measured'."""
     return {**row, "status": status, "reason": reason}
 
 
 def prepare(pool: Pool, workload: Workload, mode: str, device: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Return what to time: the candidate and its floor."""
+    """Return the two functions to time: the candidate and its floor."""
     vertical, horizontal, grad = workload.maps(device)
     leaves = vertical.clone().requires_grad_(), horizontal.clone().requires_grad_()
 
@@ -99,14 +99,14 @@ def prepare(pool: Pool, workload: Workload, mode: str, device: str) -> tuple[Cal
         target = torch.empty_like(source)
         return {"forward": forward, "backward": backward, "both": both}[mode], lambda: target.copy_(source)
 
-    def add() -> list[Tensor]:  # all outputs live at once, as the gradients do
+    def add() -> list[Tensor]:  # all outputs are alive at once, like the gradients
         return [torch.add(vertical, horizontal) for _ in range(additions)]
 
     return {"forward": forward, "backward": backward, "both": both}[mode], add
 
 
 def mistake(pool: Pool, judge: Pool, workload: Workload, mode: str, device: str, ties_to_first: bool) -> str | None:
-    """Return what is wrong with the first or last image of the result, compared with ``judge``, or None."""
+    """Compare the first and the last image of the result with ``judge``; return what is wrong, or None."""
     vertical, horizontal, grad = workload.maps(device)
     for image in {0, workload.shape[0] - 1}:
         results = []
@@ -121,7 +121,7 @@ def mistake(pool: Pool, judge: Pool, workload: Workload, mode: str, device: str,
         compared = zip(("result", "vertical gradient", "horizontal gradient"), *results, strict=False)
         for what, actual, expected in compared:
             if what != "result" and not ties_to_first:
-                continue  # said in the row's note: its gradients differ where values tie
+                continue  # its gradients differ where values tie; the row's note says so
             here = actual[image : image + 1]
             if not torch.equal(here, expected):
                 wrong = int((here != expected).sum())
@@ -144,12 +144,12 @@ def _seconds(function: Callable[[], Any], device: str) -> float:
 def in_turn(
     candidate: Callable[[], Any], floor: Callable[[], Any], device: str, seconds: float
 ) -> list[tuple[float, float]]:
-    """Return the times of candidate and floor, run in turn for about ``seconds``, between 3 and 400 pairs of them."""
+    """Run candidate and floor in turn for about ``seconds``; return the times of each pair, 3 to 400 pairs."""
 
     def pair() -> tuple[float, float]:
         return _seconds(candidate, device), _seconds(floor, device)
 
-    for _ in range(2):  # the first run compiles and touches memory; where it takes that long, it is one of the few
+    for _ in range(2):  # the first run compiles and touches memory; a slow one counts as one of the few pairs
         first = pair()
         if sum(first) > seconds:
             return [first, pair(), pair()]
@@ -157,7 +157,7 @@ def in_turn(
 
 
 def memory(pool: Pool, workload: Workload, mode: str, device: str) -> tuple[int, int]:
-    """Return the most bytes allocated at once beyond the inputs, and the bytes that autograd holds until backward."""
+    """Return the peak of allocated bytes beyond the inputs, and the bytes that autograd holds until backward."""
     held: dict[int, int] = {}
     vertical, horizontal, grad = workload.maps(device)
     leaves = vertical.requires_grad_(), horizontal.requires_grad_()
@@ -176,7 +176,7 @@ def memory(pool: Pool, workload: Workload, mode: str, device: str) -> tuple[int,
 
 
 def peak_bytes(run: Callable[[], Any], device: str) -> int:
-    """Return the most bytes that torch allocates at once while ``run`` runs, beyond what there was."""
+    """Return the peak of bytes that torch allocates during ``run``, beyond those allocated before."""
     if device == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -198,7 +198,7 @@ def measure(
     row: dict[str, Any], pool: Pool, judge: Pool, workload: Workload, mode: str, device: str,
     seconds: float = 0.7, ties_to_first: bool = True, keeps_records: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return ``row`` with figures, or with status 'error' and no time where the result is wrong or an error raised."""
+    """Return ``row`` with figures, or with status 'error' and no time if the result is wrong or an error is raised."""
     try:
         wrong = mistake(pool, judge, workload, mode, device, ties_to_first)
         if wrong is not None:

@@ -1,8 +1,8 @@
-"""Reading what ``pytest benchmarks --benchmark-json=out.json`` wrote, and publishing it.
+"""Read the output of ``pytest benchmarks --benchmark-json=out.json`` and publish it.
 
-``python -m benchmarks.results out.json reports/benchmarks`` writes reports/benchmarks/<device>.json: the same, with the
-plugin's statistics reduced to a few figures and one row a line. Several files, slices of one run, are merged: where two
-hold the same row, the later file's counts. All must come from the same device, threads and versions.
+``python -m benchmarks.results out.json reports/benchmarks`` writes reports/benchmarks/<device>.json: the same rows, one
+per line, with the plugin's statistics reduced to a few figures. Several files, slices of one run, are merged. If two of
+them contain the same row, the later file wins. All must come from the same device, threads and versions.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from benchmarks.stages import STAGE_FIELDS
 
 STATUSES = ("ok", "error", "unavailable", "not measured")
 _FIGURES = ("bytes_moved", "gigabytes_per_second", "ratio", "ratio_lower", "ratio_upper", "milliseconds")
-_COMMON = ("device", "threads", "versions")  # the same in every row of a run: stored once
+_COMMON = ("device", "threads", "versions")  # the same in every row of a run, so stored once
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file, raw or published; raises ``ValueError``, naming file and row, for a malformed one."""
+    """Return the rows of a raw or published file. Raises ``ValueError``, naming file and row, for a malformed row."""
     content = json.loads(path.read_text())
     common = content.get("common", {})
     rows = [{**common, **each["extra_info"]} for each in content["benchmarks"] if "status" in each["extra_info"]]
@@ -43,11 +43,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def publish(sources: Sequence[Path], folder: Path) -> Path:
-    """Write the rows of ``sources`` to ``folder``/<device>.json, one row a line, and return the path.
+    """Write the rows of ``sources`` to ``folder``/<device>.json, one row per line, and return the path.
 
-    Rows of a suite, ``inference`` or ``training``, go to <device>-<suite>.json; one call publishes one suite.
+    Rows of a suite, ``inference`` or ``training``, go to <device>-<suite>.json. One call publishes one suite.
 
-    Raises ``ValueError``, naming the file, for one without rows, or from another device, threads or versions.
+    Raises ``ValueError``, naming the file, if it has no rows, or comes from another device, threads or versions.
     """
     merged: dict[str, dict[str, Any]] = {}
     suites: set[str | None] = set()

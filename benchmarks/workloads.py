@@ -1,4 +1,4 @@
-"""What is measured: sizes, dtypes and layouts of the maps that corner pooling meets."""
+"""The workloads: sizes, dtypes and layouts of the maps that corner pooling processes."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Workload:
         return int(torch.Size(self.shape).numel() * getattr(torch, self.dtype).itemsize)
 
     def maps(self, device: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the two maps and a gradient: rectified normal values, as after a ReLU, and small whole numbers.
+        """Return the two maps, with normal values after a ReLU, and a gradient of small integers.
 
-        Whole numbers, so that sums of gradients are exact and every implementation must agree to the last bit. The
-        memory is the same at every call and must not be written to.
+        With integers, sums of gradients are exact, so every implementation must agree to the last bit. Every call
+        returns the same memory; do not write to it.
         """
         vertical, horizontal, grad = (tensor.detach() for tensor in _maps(self, device))
         return vertical, horizontal, grad
@@ -60,7 +60,7 @@ _SHAPES = {
 
 
 def profile_name() -> str:
-    """Return BENCHMARK_PROFILE: full, thorough (what full leaves out for its time too) or smoke."""
+    """Return BENCHMARK_PROFILE: full, thorough (also runs the slow cases that full leaves out) or smoke."""
     profile = os.environ.get("BENCHMARK_PROFILE", "full")
     if profile not in ("full", "thorough", "smoke"):
         raise ValueError(f"BENCHMARK_PROFILE must be full, thorough or smoke, not {profile!r}")
@@ -68,7 +68,7 @@ def profile_name() -> str:
 
 
 def workloads() -> list[Workload]:
-    """Return every workload, or a tiny one with ``BENCHMARK_PROFILE=smoke``."""
+    """Return every workload, or one tiny workload with ``BENCHMARK_PROFILE=smoke``."""
     profile = profile_name()
     shapes = {"smoke": (1, 4, 16, 17)} if profile == "smoke" else _SHAPES
     dtypes = DTYPES[:1] if profile == "smoke" else DTYPES

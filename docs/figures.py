@@ -23,19 +23,19 @@ SOURCE = ShapesSource(image_size=(SIZE, SIZE), max_objects=1, object_size=(0.45,
 
 
 def shown(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A map of 0..1 as a picture, bright where it is large."""
+    """Return a map of values 0..1 as a picture that is bright where the values are large."""
     bright = np.clip(values / max(float(values.max()), 1e-6) * 255, 0, 255).astype(np.uint8)
     return np.asarray(cv2.applyColorMap(bright, cv2.COLORMAP_VIRIDIS), np.uint8)
 
 
 def pooling(picture: Picture) -> NDArray[np.uint8]:
-    """Figure 1: two features that see the top and the left edge, pooled, meet at the corner that lies outside."""
+    """Figure 1: features that see the top and the left edge, once pooled, meet at the corner outside the object."""
     mask = picture.masks[0].astype(np.float32)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, left = np.zeros_like(mask), np.zeros_like(mask)
     top[rows[0] : rows[0] + 3] = mask[rows[0] : rows[0] + 3]
     left[:, columns[0] : columns[0] + 3] = mask[:, columns[0] : columns[0] + 3]
-    # features of a network, two maps [1, 1, H, W]
+    # two feature maps of a network, [1, 1, H, W]
     maps = [torch.from_numpy(feature)[None, None] for feature in (left, top)]
     vertical = kernels.directional_max_pool(maps[0], "top")
     horizontal = kernels.directional_max_pool(maps[1], "left")
@@ -53,7 +53,7 @@ def pooling(picture: Picture) -> NDArray[np.uint8]:
 
 
 def targets() -> NDArray[np.uint8]:
-    """Figure 2: heatmap targets under the three kinds of penalty reduction."""
+    """Figure 2: heatmap targets with the three kinds of penalty reduction."""
     picture = draw_picture(ShapesSource(image_size=(255, 255), max_objects=3, seed=1), "train", 2)
     cells = [("boxes", draw_boxes(picture.image, picture.boxes, picture.labels, None, SOURCE.classes))]
     for kind in ("none", "fixed", "object"):
@@ -65,7 +65,7 @@ def targets() -> NDArray[np.uint8]:
 
 
 def pairing() -> NDArray[np.uint8]:
-    """Figure 3: what the starter model sees, and what its embeddings pair."""
+    """Figure 3: the corners that the starter model sees, and those that its embeddings pair."""
     detector = load_detector("starter")
     source = ShapesSource()
     rows = []

@@ -1,10 +1,10 @@
-"""From a folder in Pascal VOC form to a published report, in the commands a user would type.
+"""From a Pascal VOC folder to a report, with the commands that a user would type.
 
     python docs/tutorial.py [FOLDER] [ITERATIONS]
 
-makes a small VOC folder of drawn shapes in ``FOLDER/photos`` (put your own there instead), then runs every command
-of :func:`steps` in turn, printing each. The tests run it with a few iterations. docs/your-data.md explains
-the commands.
+This makes a small VOC folder of drawn shapes in ``FOLDER/photos`` (you can put your own there instead). Then it prints
+and runs every command of :func:`steps` in turn. The tests run it with a few iterations. docs/your-data.md explains the
+commands.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cornernet.data.shapes import draw_picture
 
 
 def write_voc(folder: Path, count: int = 40) -> None:
-    """Write ``count`` drawn pictures as a VOC folder: JPEGImages/*.png and Annotations/*.xml, pixels from 1."""
+    """Write ``count`` drawn pictures as a VOC folder: JPEGImages/*.png and Annotations/*.xml, pixels counted from 1."""
     source = ShapesSource(train_images=count)
     for name in ("JPEGImages", "Annotations"):
         (folder / name).mkdir(parents=True)
@@ -40,11 +40,11 @@ def write_voc(folder: Path, count: int = 40) -> None:
 
 
 def steps(iterations: int) -> list[str]:
-    """Return the commands, relative to the folder that they run in."""
+    """Return the commands, with paths relative to the folder in which they run."""
     return [
         "cornernet data import-voc photos",  # xml to annotations/instances_all.json, and what was dropped
         "cornernet data split photos --val 0.25",  # instances_train.json and instances_val.json
-        "cornernet data check photos",  # what the files hold, and what would stop training
+        "cornernet data check photos",  # what the files contain, and what would stop training
         "cornernet data show photos --out shown.png",  # what training will see
         "cornernet train --data photos --dry-run",  # what would be trained, and why
         f"cornernet train --data photos --out run --training.iterations {iterations}",
@@ -55,7 +55,7 @@ def steps(iterations: int) -> list[str]:
 
 
 def run(folder: Path, commands: list[str]) -> None:
-    """Run commands in ``folder``, printing each; stop at the first that fails."""
+    """Print and run each command in ``folder``. Stop at the first one that fails."""
     before = Path.cwd()
     os.chdir(folder)
     try:

@@ -1,6 +1,6 @@
-"""A headless Chromium for tests of pages, driven through its own debugging pipe: no other package is needed.
+"""A headless Chromium for tests of pages, driven through its debugging pipe without any other package.
 
-Chromium is looked for under its usual names; tests skip with the reason where none is installed.
+If no Chromium is installed under one of its usual names, the tests are skipped with the reason.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ SECONDS = 60
 
 
 def chromium() -> str:
-    """Return the browser's path, or skip the test that asks."""
+    """Return the path of the browser, or skip the calling test."""
     for name in NAMES:
         found = shutil.which(name)
         if found:
             return found
-    pytest.skip(f"no Chromium on this machine: none of {', '.join(NAMES)} is installed (apt-get install chromium)")
+    pytest.skip(f"Chromium is not installed under any of the names {', '.join(NAMES)} (apt-get install chromium)")
 
 
 class Page:
-    """One page. Commands are those of the Chrome DevTools Protocol."""
+    """A page of the browser. Its commands are those of the Chrome DevTools Protocol."""
 
     def __init__(self, process: subprocess.Popen[bytes], send: int, receive: int) -> None:
         self.process, self._send, self._receive = process, send, receive
@@ -45,7 +45,7 @@ class Page:
             self(f"{domain}.enable")
 
     def __call__(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send a command and return its result; errors of the page that come meanwhile are noted."""
+        """Send a command and return its result. Errors of the page that arrive before the result are collected."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -61,7 +61,7 @@ class Page:
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
             part = os.read(self._receive, 1 << 16)
-            assert part, "the browser is gone"
+            assert part, "the browser has closed the pipe"
             self._buffer += part
         message, _, self._buffer = self._buffer.partition(b"\0")
         return dict(json.loads(message))
@@ -77,10 +77,10 @@ class Page:
         elif event.get("method") == "Network.requestWillBeSent":
             url = parameters["request"]["url"]
             if not url.startswith(("file:", "data:", "about:")):
-                self.problems.append(f"asks the network for {url}")
+                self.problems.append(f"requests {url} from the network")
 
     def open(self, path: Path, width: int, dark: bool = False) -> None:
-        """Load a file in a window of ``width`` pixels and wait until it is there."""
+        """Load a file in a window of ``width`` pixels and wait until it is complete."""
         mobile = width < 600
         self("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=mobile)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -92,13 +92,13 @@ class Page:
         raise AssertionError(f"{path} did not load")
 
     def run(self, script: str) -> Any:
-        """Return the value of an expression in the page."""
+        """Return the value of a JavaScript expression in the page."""
         result = self("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
     def screenshot(self, path: Path) -> None:
-        """Write the whole page as PNG."""
+        """Write a screenshot of the whole page as a PNG file."""
         shot = self("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
@@ -110,12 +110,12 @@ class Page:
 
 @contextmanager
 def browser() -> Iterator[Page]:
-    """Start Chromium with an empty profile and give a page of it; skips where there is none."""
+    """Start Chromium with an empty profile and yield a page; skip the test if Chromium is not installed."""
     path = chromium()
     ours, theirs = os.pipe(), os.pipe()
 
     def pipes() -> None:
-        # the protocol's descriptors are 3, which it reads, and 4; duplicated first: they may be among ours
+        # Chromium reads from descriptor 3 and writes to 4; duplicate ours first, because they may be 3 or 4
         read, write = os.dup(ours[0]), os.dup(theirs[1])
         os.dup2(read, 3)
         os.dup2(write, 4)

@@ -1,4 +1,4 @@
-"""Hypothesis profiles, tests of the thorough one alone, and Triton's interpreter where there is no GPU."""
+"""Hypothesis profiles, tests that run only in the thorough profile, and Triton's interpreter without a GPU."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
-# read by Triton when a kernel is defined, so it must be set before kernels.triton_pool is imported
+# Triton reads it when a kernel is defined, so it must be set before kernels.triton_pool is imported
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# examples of each law: there are about fifteen for each implementation of a kernel
+# max_examples is per law; each implementation of a kernel has about fifteen laws
 _COMMON = {"deadline": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=12, derandomize=True, **_COMMON)
 settings.register_profile("ci", max_examples=150, **_COMMON)
 settings.register_profile("thorough", max_examples=500, **_COMMON)
 settings.register_profile("exhaustive", max_examples=3000, **_COMMON)
-# of a mutant only whether a test fails is asked, not the smallest example
+# for a mutant it only matters whether a test fails, not what the smallest example is
 _NO_SHRINKING = [phase for phase in Phase if phase not in (Phase.shrink, Phase.explain)]
 settings.register_profile("mutation", max_examples=12, derandomize=True, phases=_NO_SHRINKING, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked ``thorough`` unless the profile is."""
+    """Skip tests marked ``thorough`` unless the profile is thorough or exhaustive."""
     if os.environ.get("HYPOTHESIS_PROFILE") not in ("thorough", "exhaustive"):
-        skip = pytest.mark.skip(reason="of the thorough run alone: HYPOTHESIS_PROFILE=thorough")
+        skip = pytest.mark.skip(reason="only in the thorough run: HYPOTHESIS_PROFILE=thorough")
         for item in items:
             if item.get_closest_marker("thorough"):
                 item.add_marker(skip)

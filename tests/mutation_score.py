@@ -1,4 +1,4 @@
-"""What a run of mutmut found: for each file how many mutants a test noticed, and the names of the others."""
+"""Print the result of a mutmut run: the number of mutants noticed in each file, and the names of the others."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import json
 from collections import Counter
 from pathlib import Path
 
-# what mutmut keeps of a mutant, the exit status of its tests, and what that says; it has no others
+# mutmut stores the exit status of a mutant's tests; this is what each status means. There are no others
 FOUND = {1: "noticed", 3: "noticed", 0: "survived", 5: "not reached", 33: "not reached"}
 NOT_TRIED = (None, 2, 34)
 
 
 def row(name: str, count: Counter[str]) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     cells = [sum(count.values()), *(count[what] for what in ("noticed", "ended", "not reached", "survived"))]
     return f"| {name} | {' | '.join(map(str, cells))} |"
 
 
 def main() -> None:
-    """Print the table and the survivors of what stands in mutants/."""
+    """Print the table and the survivors of the results in mutants/."""
     total: Counter[str] = Counter()
     survivors = []
     print("| file | tried | noticed | did not end, or crashed | not reached | survived |\n|---|---|---|---|---|---|")
@@ -37,7 +37,7 @@ def main() -> None:
         raise SystemExit("mutants/ holds no results: run `nox -s mutation` first")
     print(row("all", total))
     share = (total["noticed"] + total["ended"]) / every
-    print(f"\n{share:.1%} of what was tried was noticed by a test, or did not end")
+    print(f"\n{share:.1%} of the mutants tried were noticed by a test or did not end")
     print("\nnot noticed:", *survivors, sep="\n  ")
 
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for tensors: sizes around every boundary, layouts, and values that break maxima."""
+"""Hypothesis strategies for tensors: sizes around every boundary, layouts, and values that are hard for maxima."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 LAYOUTS = ("contiguous", "channels_last", "sliced", "transposed", "expanded", "offset")
 SENTINEL = 12345.0
 
-# around vectors of 16 and 32 lanes, warps, blocks of 128; long and thin
+# around vectors of 16 and 32 lanes, warps and blocks of 128; also long and thin
 _SIZES = st.one_of(
     st.integers(0, 9),
     st.sampled_from([15, 16, 17, 31, 32, 33, 47, 48, 49]),
@@ -25,15 +25,15 @@ _VALUES = st.one_of(
     st.sampled_from([0.0, 1.0, -1.0, 2.0, -2.0]),  # ties
     st.sampled_from([0.0, -0.0]),
     st.sampled_from([math.inf, -math.inf, math.nan]),
-    st.sampled_from([0.1, -0.1, 3.3, 1e-3, 100.5]),  # not exact in 16 bits until rounded
-    st.sampled_from([1e-7, -1e-7, 6e4, -6e4]),  # subnormal and nearly the largest in float16
+    st.sampled_from([0.1, -0.1, 3.3, 1e-3, 100.5]),  # must be rounded to fit 16 bits
+    st.sampled_from([1e-7, -1e-7, 6e4, -6e4]),  # in float16, subnormal or close to the largest number
 )
 _NUMBERS = _VALUES.filter(math.isfinite)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A tensor as it will be passed, and what it was made from: shown when a test fails."""
+    """A tensor as the test passes it, with its layout; both are shown when the test fails."""
 
     x: Tensor
     layout: str
@@ -45,7 +45,7 @@ class Case:
 
 
 def laid_out(x: Tensor, layout: str) -> Tensor:
-    """Return a tensor equal to contiguous ``x`` [N, C, H, W] in ``layout``; memory around it holds SENTINEL."""
+    """Return a tensor equal to contiguous ``x`` [N, C, H, W] in ``layout``. The memory around it contains SENTINEL."""
     n, c, h, w = x.shape
     if layout == "channels_last":
         return x.contiguous(memory_format=torch.channels_last)
@@ -65,7 +65,7 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
 
 @st.composite
 def shapes(draw: st.DrawFn, largest: int = 6000) -> tuple[int, int, int, int]:
-    """Return [N, C, H, W] of at most ``largest`` elements, long sides included."""
+    """Return a shape [N, C, H, W] of at most ``largest`` elements; sides may be long."""
     h, w = draw(_SIZES), draw(_SIZES)
     if h * w > largest:
         h = max(1, largest // w)
@@ -79,7 +79,7 @@ def shapes(draw: st.DrawFn, largest: int = 6000) -> tuple[int, int, int, int]:
 def cases(
     draw: st.DrawFn, dtypes: tuple[torch.dtype, ...], device: str, largest: int = 6000, numbers_only: bool = False
 ) -> Case:
-    """Return a :class:`Case`. Values come from a short list, so there are ties, and a failure shrinks to few."""
+    """Return a :class:`Case`. Values come from a short list: there are ties, and failures shrink to few values."""
     shape = draw(shapes(largest))
     pool = draw(st.lists(_NUMBERS if numbers_only else _VALUES, min_size=1, max_size=8))
     seed = draw(st.integers(0, 9999))
@@ -89,12 +89,12 @@ def cases(
 
 
 def partner(case: Case, seed: int) -> Tensor:
-    """Return another tensor with the values and the layout of ``case``, in another order."""
+    """Return a tensor with the layout of ``case`` and its values in a different order."""
     order = torch.from_numpy(np.random.default_rng(seed).permutation(case.x.numel())).to(case.x.device)
     return laid_out(case.x.reshape(-1)[order].view(case.x.shape), case.layout)
 
 
 def integer_gradient(x: Tensor, seed: int) -> Tensor:
-    """Return small whole numbers like ``x``: sums of them are exact in float32, so gradients compare exactly."""
+    """Return small integers in the shape of ``x``. Their sums are exact in float32, so gradients compare exactly."""
     values = np.random.default_rng(seed).integers(-2, 3, size=x.shape)
     return torch.from_numpy(values).to(x.device, x.dtype)

@@ -1,4 +1,4 @@
-"""What the tests of the kernels run over: every implementation on every device that it can serve here."""
+"""Parameters for the kernel tests: every implementation on every device that it supports on this machine."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ class Target:
 
     @property
     def dtypes(self) -> tuple[torch.dtype, ...]:
-        """The dtypes that the implementation serves."""
+        """The dtypes that the implementation supports."""
         return tuple(getattr(torch, dtype) for dtype in self.row.dtypes)
 
     @property
     def is_interpreted(self) -> bool:
-        """Whether this is Triton's interpreter, thousands of times slower than a GPU."""
+        """Whether this is Triton's interpreter, which is thousands of times slower than a GPU."""
         return self.name == "triton" and self.device == "cpu"
 
 
 def _devices(row: registry.Implementation) -> tuple[str, ...]:
     here = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     devices = here if row.devices == ("any",) else tuple(device for device in row.devices if device in here)
-    return devices or row.devices[:1]  # nothing to run on: one test that skips with the reason
+    return devices or row.devices[:1]  # nothing to run on: one test, skipped with the reason
 
 
 def targets(*leave_out: str) -> list[pytest.param]:
-    """Return a parameter for each implementation and device; those that cannot run skip, saying why."""
+    """Return a parameter for each implementation and device. Those that cannot run are skipped with the reason."""
     params = []
     for row in registry.ROWS:
         if row.name in leave_out:

@@ -18,7 +18,7 @@ from ..records.published import published_report
 from .folder import render, stale, write_files
 from .index import index_markdown
 from .kernels_report import kernel_files, read_benchmarks
-from .placed import placed_pictures
+from .pictures import placed_pictures
 from .speed_report import SUITES, read_speeds, speed_files
 
 __all__ = ["main", "render_all"]

@@ -1,27 +1,27 @@
-"""A table as it is shown, written once and rendered as Markdown, LaTeX and HTML.
+"""A table of results for Markdown, LaTeX and HTML, and the escapes of the first two.
 
-The values of its rows, unrounded, are in the CSV that :class:`ablations.reporting.tables.StudyTable` makes.
+Its cells are rounded text. The unrounded values are in the CSV files (:meth:`StudyTable.to_frame`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import pandas as pd
 
-from cornernet.drawing import html
-from cornernet.drawing.html import Cell
+from cornernet.drawing.html import Cell, Table
 
-__all__ = ["Cell", "Grid", "Row", "latex_escape", "markdown_escape"]
+__all__ = ["Cell", "Grid", "Row", "latex_escape", "markdown_escape", "markdown_table"]
 
 Kind: TypeAlias = Literal["variant", "difference"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its name, its cells under the header's names but the first, and whether it is a paired difference."""
+    """A row: its name, a cell for each name of the header, and whether it is a paired difference."""
 
     name: str
     kind: Kind
@@ -30,32 +30,31 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows under a header, whose first name, over the rows' own names, is empty."""
+    """Rows under a header. The header does not name the first column, which holds the names of the rows."""
 
     header: tuple[str, ...]
     rows: tuple[Row, ...]
 
     def to_markdown(self) -> str:
-        """Return a Markdown table; differences in italics, and their notes as a row of their own."""
+        """Return a Markdown table; differences are in italics, and their notes have a row of their own below them."""
         body = []
         for row in self.rows:
             name = (
                 f"*difference: {markdown_escape(row.name)}*" if row.kind == "difference" else markdown_escape(row.name)
             )
-            # a table's writer strips spaces, of whatever width
+            # pandas and tabulate strip spaces of any width
             body.append([name.replace("\u2003", "&emsp;"), *map(_markdown, row.cells)])
             if any(cell.note for cell in row.cells):
                 body.append(["&emsp;detectable", *(cell.note.removeprefix("detectable ") for cell in row.cells)])
-        columns = ["", *map(markdown_escape, self.header)]
-        return str(pd.DataFrame(body, columns=columns).to_markdown(index=False, disable_numparse=True))
+        return markdown_table(["", *map(markdown_escape, self.header)], body)
 
-    def to_html(self, caption: str) -> str:
-        """Return a table that a reader can sort."""
+    def to_table(self, caption: str) -> Table:
+        """Return a sortable table for a page."""
         rows = [[Cell(_named(row)), *row.cells] for row in self.rows]
-        return html.table(["", *self.header], rows, caption=caption, kinds=[row.kind for row in self.rows])
+        return Table(caption, ["", *self.header], rows, [row.kind for row in self.rows])
 
     def to_latex(self, caption: str, label: str, notes: str = "") -> str:
-        """Return a table environment with booktabs' rules, to be read by ``\\input``; ``notes`` stand below it."""
+        """Return a table environment with booktabs' rules for ``\\input``; ``notes`` are printed below the table."""
         lines = [
             "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
             "\\begin{table}",
@@ -95,10 +94,16 @@ def _latex(cell: Cell) -> str:
     return f"\\textbf{{{text}}}" if cell.strong else text
 
 
-def markdown_escape(text: str, *, plain: bool = True) -> str:
-    """Return text for one line of Markdown, or a cell of a table: no column, tag, link or code span begins in it.
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table of texts that are Markdown already."""
+    frame = pd.DataFrame(list(rows), columns=list(header))
+    return str(frame.to_markdown(index=False, disable_numparse=True))
 
-    With ``plain`` off, backticks and stars of our own sentences keep their meaning.
+
+def markdown_escape(text: str, *, plain: bool = True) -> str:
+    """Return text escaped for a line of Markdown or a table cell: it starts no column, tag, link or code span.
+
+    With ``plain=False`` backticks and asterisks keep their meaning, for sentences of this project.
     """
     text = " ".join(text.splitlines()).replace("\\", "&#92;").replace("|", "&#124;").replace("](", "]&#40;")
     text = re.sub(r"<(?=[A-Za-z/!?])", "&#60;", text)
@@ -130,5 +135,5 @@ _LATEX = {
 
 
 def latex_escape(text: str) -> str:
-    """Return text for the body of a LaTeX document: no character of it can begin a command."""
+    """Return text escaped for the body of a LaTeX document: no character of it starts a command."""
     return "".join(_LATEX.get(character, character) for character in " ".join(text.splitlines()))

@@ -1,25 +1,24 @@
-"""reports/README.md: the paper's claims as rows, what each folder of results says to them as columns."""
+"""reports/README.md: a row for each claim of the paper, and a column with the verdict of each folder of results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-import pandas as pd
-
 from ..records.published import Report
 from ..statistics.claims import LEVEL, JudgedClaim
 from ..studies import STUDIES
 from .cells import estimate_cell
-from .grid import markdown_escape
+from .grid import markdown_escape, markdown_table
 from .kernels_report import KernelReport
 from .overview import overview
 from .speed_report import SpeedReport
+from .templating import render_template
 
 __all__ = ["EXPECTED", "index_markdown"]
 
 EXPECTED = ("standard-shapes", "standard-bccd", "gpu-shapes")
-"""Columns that are there even before anything ran."""
+"""Folders that have a column even before anything ran."""
 
 NO_RECORDS = "not run"
 
@@ -31,35 +30,22 @@ def index_markdown(
     left_out: Sequence[str] = (),
     unrecorded: Sequence[str] = (),
 ) -> str:
-    """Return the overview of all folders.
+    """Return the text of reports/README.md.
 
-    ``reports`` are by folder; ``left_out`` sentences on what could not be read; ``unrecorded`` folders of tables
-    without committed records, which are not made again.
+    ``reports`` maps a folder's name to its report. ``left_out`` are sentences on what could not be read.
+    ``unrecorded`` are the names of folders of tables without committed records, which are not regenerated.
     """
     columns = list(dict.fromkeys([*EXPECTED, *reports]))
-    parts = [
-        "# Results",
-        "Written by `nox -s report` from the committed records (records/) and benchmarks (benchmarks/), and by nothing "
-        "else; `nox -s report -- --check` fails where this is not so. Small-budget runs, not COCO: what holds, holds "
-        "of this data at this budget.",
-        "## The paper's primary claims",
-        _claims(columns, reports, primary=True),
-        f"One claim a table, at {LEVEL:.0%}, two-sided, p-values adjusted by Holm over the tables of a column. Each "
-        "verdict leads to its table. *Too few seeds*: fewer than three. *Not measured*: the data has nothing to "
-        "measure it on.",
-        "## All claims",
-        _claims(columns, reports, primary=False),
-        "P-values adjusted by Holm over the claims of each table, so that a primary claim may have another verdict "
-        "here.",
-        "## Folders",
-        _folders(columns, reports, unrecorded),
-        "## Corner pooling",
-        _kernels(kernels),
-        "## Inference and training",
-        _speeds(speeds),
-    ]
-    parts += [f"Left out: {markdown_escape(line)}." for line in left_out]
-    return "\n\n".join(parts) + "\n"
+    return render_template(
+        "reports.md.j2",
+        level=f"{LEVEL:.0%}",
+        primary_claims=_claims(columns, reports, primary=True),
+        claims=_claims(columns, reports, primary=False),
+        folders=_folders(columns, reports, unrecorded),
+        kernels=_kernels(kernels),
+        speeds=_speeds(speeds),
+        left_out=left_out,
+    )
 
 
 def _claims(columns: Sequence[str], reports: Mapping[str, Report], primary: bool) -> str:
@@ -70,9 +56,9 @@ def _claims(columns: Sequence[str], reports: Mapping[str, Report], primary: bool
             if primary and not claim.primary:
                 continue
             cells = [_verdict(judged[name].get((study.name, claim.name)), name, study.name) for name in columns]
-            number = study.title if study.table is None else f"Table {study.table}"
-            body.append([number, markdown_escape(claim.statement), *cells])
-    return _table(["", "claim", *map(markdown_escape, columns)], body)
+            table = study.title if study.table is None else f"Table {study.table}"
+            body.append([table, markdown_escape(claim.statement), *cells])
+    return markdown_table(["", "claim", *map(markdown_escape, columns)], body)
 
 
 def _judged(report: Report, primary: bool) -> dict[tuple[str, str], JudgedClaim]:
@@ -114,30 +100,21 @@ def _folders(columns: Sequence[str], reports: Mapping[str, Report], unrecorded: 
         ]
         for name in unrecorded
     ]
-    return _table(["", "profile", "data", "runs", "seeds", "hardware"], body)
+    return markdown_table(["", "profile", "data", "runs", "seeds", "hardware"], body)
 
 
-def _kernels(kernels: Sequence[KernelReport]) -> str:
+def _kernels(kernels: Sequence[KernelReport]) -> str | None:
+    """Return a table with a row for each device, or None without any."""
     body = []
     for each in kernels:
         part = each.data[each.data["ratio"].notna()]
-        measured = ", ".join(dict.fromkeys(part["implementation"]))
-        body.append(
-            [
-                f"[{markdown_escape(each.device)}](benchmarks/{quote(each.name)}.md)",
-                f"{len(part)} rows",
-                measured,
-                each.date[:10],
-            ]
-        )
-    if not body:
-        return "Not measured."
-    return _table(["device", "measured", "implementations", "date"], body)
+        link = f"[{markdown_escape(each.device)}](benchmarks/{quote(each.name)}.md)"
+        body.append([link, f"{len(part)} rows", ", ".join(dict.fromkeys(part["implementation"])), each.date[:10]])
+    return markdown_table(["device", "measured", "implementations", "date"], body) if body else None
 
 
-def _speeds(speeds: Sequence[SpeedReport]) -> str:
-    if not speeds:
-        return "Not measured."
+def _speeds(speeds: Sequence[SpeedReport]) -> str | None:
+    """Return a table with a row for each suite and device, or None without any."""
     body = [
         [
             f"[{each.suite} on {markdown_escape(each.device)}](benchmarks/{quote(each.name)}.md)",
@@ -146,9 +123,4 @@ def _speeds(speeds: Sequence[SpeedReport]) -> str:
         ]
         for each in speeds
     ]
-    return _table(["", "measured", "date"], body)
-
-
-def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    frame = pd.DataFrame(body, columns=list(header))
-    return str(frame.to_markdown(index=False, disable_numparse=True))
+    return markdown_table(["", "measured", "date"], body) if body else None

@@ -1,6 +1,6 @@
-"""The kernels' pages: a figure and a table from published benchmark rows, ``reports/benchmarks/DEVICE.json``.
+"""Pages of the corner pooling benchmark: a figure and tables from the rows in ``reports/benchmarks/DEVICE.json``.
 
-Times are ratios to the memory floor, which is measured in turn in the same process (``benchmarks/measure.py``).
+Times are ratios to the memory floor, measured alternately in the same process (``benchmarks/measure.py``).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cornernet.drawing.html import Cell, details, escape, figure, inline_svg, page
+from cornernet.drawing.html import Cell, Table
 
 from .figures.style import Drawing, drawing, legend, look, subplots
-from .grid import Grid, Row, markdown_escape
-from .made_with import measured_with
+from .grid import Grid, Row
+from .provenance import measured_with
+from .templating import render_template
 
 __all__ = ["KernelReport", "kernel_files", "read_benchmarks"]
 
@@ -27,14 +28,18 @@ MODES = {"forward": "forward", "both": "forward + backward", "backward": "backwa
 DRAWN = ("forward", "both")
 _FIELDS = ("implementation", "mode", "shape", "dtype", "layout", "status", "ratio", "ratio_lower", "ratio_upper")
 _COLUMNS = ["shape", "dtype", "layout", "implementation", "mode", "ratio", "lower", "upper", "ms", "GB/s", "status"]
+_HOW = (
+    "Times in units of the memory floor, torch.add of the same two maps into a new one: the median of pairs timed in "
+    "turn in one process, with quartiles."
+)
 
 
 @dataclass(frozen=True)
 class KernelReport:
-    """The rows of one device, and what they were measured with."""
+    """The benchmark rows of one device, and how they were measured."""
 
     name: str
-    """The file's, without its ending."""
+    """Name of the JSON file, without its suffix."""
     device: str
     threads: int
     date: str
@@ -42,7 +47,7 @@ class KernelReport:
     data: pd.DataFrame
 
     def floor_ratios(self) -> Grid:
-        """Return the ratios at the paper's size, contiguous float32: a row an implementation."""
+        """Return the ratios at the paper's map size for contiguous float32, a row for each implementation."""
         part = self.data[
             (self.data["dtype"] == "float32")
             & (self.data["layout"] == "contiguous")
@@ -65,7 +70,7 @@ class KernelReport:
 
 
 def read_benchmarks(path: Path) -> KernelReport:
-    """Return what a file of ``reports/benchmarks`` holds. Raises ``ValueError`` that names the file and the fix."""
+    """Return the benchmark rows in a JSON file. Raises ``ValueError`` that names the file and the fix."""
     fix = "publish it again by python -m benchmarks.results"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -79,58 +84,46 @@ def read_benchmarks(path: Path) -> KernelReport:
             path.stem, common["device"], common["threads"], content["datetime"], common["versions"], data
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path.name} holds no rows of the kernels' benchmark: {error}; {fix}") from error
+        raise ValueError(f"{path.name} holds no rows of the corner pooling benchmark: {error}; {fix}") from error
 
 
 def _line(row: dict[str, Any]) -> list[Any]:
     shape = "×".join(map(str, row["shape"]))
     status = row["status"] if row["status"] == "ok" else f"{row['status']}: {row.get('reason')}"
     mode = MODES.get(row["mode"], row["mode"])
-    figures = [
-        row.get(name) for name in ("ratio", "ratio_lower", "ratio_upper", "milliseconds", "gigabytes_per_second")
-    ]
-    return [shape, row["dtype"], row["layout"], row["implementation"], mode, *figures, status]
+    values = [row.get(name) for name in ("ratio", "ratio_lower", "ratio_upper", "milliseconds", "gigabytes_per_second")]
+    return [shape, row["dtype"], row["layout"], row["implementation"], mode, *values, status]
 
 
 def kernel_files(report: KernelReport) -> dict[str, bytes]:
-    """Return the files of a device by name, beside its JSON: the figure, a table in Markdown, and a page."""
-    made = _drawing(report)
+    """Return the files of a device by name, to be written beside its JSON: the figure, a Markdown table, and a page."""
+    made = _draw(report)
     files: dict[str, bytes] = {}
     if made.svg is not None and made.png is not None:
         files = {f"{report.name}.svg": made.svg, f"{report.name}.png": made.png}
-    about = measured_with(report.threads, report.versions, report.date)
-    how = (
-        "Times in units of the memory floor, torch.add of the same two maps into a new one: the median of pairs timed "
-        "in turn in one process, with quartiles."
+    values = {
+        "report": report,
+        "drawing": made,
+        "how": _HOW,
+        "about": measured_with(report.threads, report.versions, report.date),
+    }
+    ratios = report.floor_ratios()
+    files[f"{report.name}.md"] = render_template("kernels.md.j2", ratios=ratios, **values).encode()
+    page = render_template(
+        "kernels.html.j2",
+        title=f"Corner pooling on {report.device}",
+        ratios=ratios.to_table("Contiguous, float32, times the memory floor with quartiles"),
+        rows=_every_row(report),
+        **values,
     )
-    grid = report.floor_ratios()
-    text = "\n\n".join(
-        [
-            f"# Corner pooling on {markdown_escape(report.device)}",
-            f"{how} {markdown_escape(about)}",
-            f"![{markdown_escape(made.alternative)}]({report.name}.svg)" if made.svg else "Nothing was measured.",
-            grid.to_markdown(),
-            f"Contiguous, float32. Every row: [{report.name}.json]({report.name}.json), and sortable in "
-            f"[{report.name}.html]({report.name}.html).",
-        ]
-    )
-    files[f"{report.name}.md"] = (text + "\n").encode()
-    files[f"{report.name}.html"] = _page(report, made, grid, f"{how} {about}").encode()
+    files[f"{report.name}.html"] = page.encode()
     return files
 
 
-def _page(report: KernelReport, made: Drawing, grid: Grid, about: str) -> str:
-    title = f"Corner pooling on {report.device}"
-    body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(about)}</p>"]
-    if made.svg is not None:
-        body.append(figure(inline_svg(made.svg.decode(), made.name, made.alternative), made.caption))
-    body.append(grid.to_html("Contiguous, float32, times the memory floor with quartiles"))
-    rows = tuple(
-        Row(str(line[0]), "variant", tuple(_cell(value) for value in line[1:]))
-        for line in report.data.itertuples(index=False)
-    )
-    body.append(details(f"Every row ({len(rows)})", Grid(tuple(_COLUMNS[1:]), rows).to_html("Every row")))
-    return page(title, "\n".join(body))
+def _every_row(report: KernelReport) -> Table:
+    lines = report.data.itertuples(index=False)
+    rows = [[Cell(str(shape)), *map(_cell, values)] for shape, *values in lines]
+    return Table("Every row", ["", *_COLUMNS[1:]], rows, ["variant"] * len(rows))
 
 
 def _cell(value: Any) -> Cell:
@@ -139,22 +132,9 @@ def _cell(value: Any) -> Cell:
     return Cell("") if pd.isna(value) else Cell(f"{value:.3g}", sort=float(value))
 
 
-def _drawing(report: KernelReport) -> Drawing:
+def _draw(report: KernelReport) -> Drawing:
     data = report.data[report.data["ratio"].notna() & report.data["mode"].isin([MODES[mode] for mode in DRAWN])]
     order = data.groupby("implementation")["ratio"].median().sort_values().index.tolist()
-    dtypes = list(dict.fromkeys(data["dtype"]))
-
-    def make() -> Figure:
-        made, axes = subplots(len(dtypes), len(DRAWN), (4 * len(DRAWN), 2.7 * len(dtypes) + 0.6), share_y=True)
-        for at, axis in enumerate(axes):
-            dtype, mode = dtypes[at // len(DRAWN)], MODES[DRAWN[at % len(DRAWN)]]
-            part = data[(data["mode"] == mode) & (data["dtype"] == dtype)]
-            _panel(axis, part, order, f"{dtype}, {mode}", data)
-            if at % len(DRAWN):
-                axis.set_ylabel("")
-        legend(made, axes[0])
-        return made
-
     fastest = data[data["implementation"].isin(order[:1])]
     words = "; ".join(
         ", ".join(line[name] for name in ("implementation", "shape", "dtype", "layout", "mode"))
@@ -168,9 +148,23 @@ def _drawing(report: KernelReport) -> Drawing:
         "filled: contiguous, hollow: channels_last; logarithmic.",
         f"Ratios to the memory floor of {', '.join(order)}. Fastest: {words}",
         data,
-        make,
+        lambda: _panels(data, order),
         "nothing was measured",
     )
+
+
+def _panels(data: pd.DataFrame, order: Sequence[str]) -> Figure:
+    """Return a figure with a row of panels for each dtype and a column for each mode of :data:`DRAWN`."""
+    dtypes = list(dict.fromkeys(data["dtype"]))
+    made, axes = subplots(len(dtypes), len(DRAWN), (4 * len(DRAWN), 2.7 * len(dtypes) + 0.6), share_y=True)
+    for at, axis in enumerate(axes):
+        dtype, mode = dtypes[at // len(DRAWN)], MODES[DRAWN[at % len(DRAWN)]]
+        part = data[(data["mode"] == mode) & (data["dtype"] == dtype)]
+        _panel(axis, part, order, f"{dtype}, {mode}", data)
+        if at % len(DRAWN):
+            axis.set_ylabel("")
+    legend(made, axes[0])
+    return made
 
 
 def _panel(axis: Axes, part: pd.DataFrame, order: Sequence[str], title: str, everything: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""The paper's primary claims, one a table, judged together; and which tables rest on the same trainings."""
+"""The paper's primary claims, one per table, judged together, and the trainings that several tables share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Overview", "SharedTrainings", "overview"]
 
 @dataclass(frozen=True, kw_only=True)
 class SharedTrainings:
-    """Trainings that several tables evaluate: study to the variants that rest on them, their seeds and keys."""
+    """Trainings that several tables evaluate. ``variants`` maps a study to its variants that use them."""
 
     variants: dict[str, tuple[str, ...]]
     seeds: tuple[int, ...]
@@ -27,7 +27,7 @@ class SharedTrainings:
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """The primary claims by study, Holm over all of them, and the trainings that their tables share."""
+    """The primary claims by study, Holm-adjusted over all of them, and the trainings that their tables share."""
 
     tables: dict[str, StudyTable]
     judged: dict[str, JudgedClaim]
@@ -35,11 +35,11 @@ class Overview:
 
     @property
     def decided(self) -> bool:
-        """Whether some primary claim has seeds enough to be judged."""
+        """Whether any primary claim has enough seeds for a verdict."""
         return decided(list(self.judged.values()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the overview as JSON data."""
         return {
             "claims": {name: judged.to_dict() for name, judged in self.judged.items()},
             "shared_trainings": [
@@ -49,7 +49,7 @@ class Overview:
         }
 
     def grid(self) -> Grid:
-        """Return the claims as a table, a row each; a row's name is its table."""
+        """Return a row for each claim, named by its table."""
         rows = []
         for name, judged in self.judged.items():
             texts = verdict_cells(judged)
@@ -60,7 +60,7 @@ class Overview:
         return Grid(("primary claim", *HEADER, "seeds"), tuple(rows))
 
     def notes(self) -> list[str]:
-        """Return how to read the table, and what the tables behind it share."""
+        """Return sentences on how to read the table and on the trainings that its rows share."""
         return [
             f"One claim a table. Verdicts: {LEVEL:.0%}, two-sided, p-values adjusted by Holm over the "
             f"{len(self.judged)} tables, so that any verdict here is false with a probability of at most {LEVEL:.0%}; "
@@ -71,7 +71,7 @@ class Overview:
         ]
 
     def to_markdown(self) -> str:
-        """Return the section of a folder's README: the claims, how to read them, and what their tables share."""
+        """Return the section of a folder's README."""
         return "\n\n".join(["## Overview", self.grid().to_markdown(), "  \n".join(self.notes())])
 
     def _sentence(self, shared: SharedTrainings) -> str:
@@ -88,9 +88,9 @@ class Overview:
 
 
 def overview(tables: Sequence[StudyTable]) -> Overview:
-    """Judge the primary claims of ``tables`` together; tables that declare none are left out.
+    """Judge the primary claims of ``tables`` together. Tables without a primary claim are left out.
 
-    Raises ``ValueError`` for a table that declares more than one.
+    Raises ``ValueError`` if a table declares more than one.
     """
     judged = judge_primary({table.study.name: (table.study.claims, table.differences) for table in tables})
     kept = {table.study.name: table for table in tables if table.study.name in judged}
@@ -98,7 +98,7 @@ def overview(tables: Sequence[StudyTable]) -> Overview:
 
 
 def _shared(tables: Sequence[StudyTable]) -> tuple[SharedTrainings, ...]:
-    """Return the trainings of more than one table, those together that the same rows of the same tables rest on."""
+    """Return the trainings that more than one table uses, grouped by the rows that use them."""
     users: dict[str, list[tuple[str, str, int]]] = {}
     for table in tables:
         for (variant, seed), key in table.trainings.items():

@@ -1,6 +1,6 @@
-"""Pages of the speed of inference and of training, from published rows: ``reports/benchmarks/DEVICE-SUITE.json``.
+"""Pages of the speed of inference and training, from the rows in ``reports/benchmarks/DEVICE-SUITE.json``.
 
-A row is one way of doing something beside another, timed in turn in one process (``benchmarks/stages.py``).
+A row compares two ways of doing the same work, timed alternately in one process (``benchmarks/stages.py``).
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cornernet.drawing.html import Cell, escape, page
+from cornernet.drawing.html import Cell
 
-from .grid import Grid, Row, markdown_escape
-from .made_with import measured_with
+from .grid import Grid, Row
+from .provenance import measured_with
+from .templating import render_template
 
 __all__ = ["SUITES", "SpeedReport", "read_speeds", "speed_files"]
 
@@ -22,14 +23,19 @@ _HEADER = (
     "way", "input", "batch", "ms", "against", "ms of that", "times as fast", "images/s", "GFLOP/s", "of torch.mm",
     "peak MiB",
 )  # fmt: skip
+_HOW = (
+    "Each row's way and what it is held against were timed in turn in one process: median times, and the median "
+    "and quartiles of the ratios of pairs, above 1 where the way is the faster. GFLOP/s beside a large torch.mm "
+    "in the same process. Peak memory is beyond weights and inputs. Float32 where nothing else is said."
+)
 
 
 @dataclass(frozen=True)
 class SpeedReport:
-    """The rows of one suite on one device, and what they were measured with."""
+    """The benchmark rows of one suite on one device, and how they were measured."""
 
     name: str
-    """The file's, without its ending."""
+    """Name of the JSON file, without its suffix."""
     suite: str
     device: str
     threads: int
@@ -39,16 +45,16 @@ class SpeedReport:
 
     @property
     def measured(self) -> int:
-        """Return how many rows have a time."""
+        """The number of rows that have a time."""
         return sum(row["status"] == "ok" for row in self.rows)
 
     def grid(self) -> Grid:
-        """Return all rows: recipe and stage, and the figures, or why there are none."""
+        """Return a row for each measurement: its recipe and stage, and its values or the reason why it has none."""
         return Grid(_HEADER, tuple(Row(_named(row), "variant", _cells(row)) for row in self.rows))
 
 
 def read_speeds(path: Path) -> SpeedReport:
-    """Return what a file holds. Raises ``ValueError`` that names the file and the fix."""
+    """Return the benchmark rows in a JSON file. Raises ``ValueError`` that names the file and the fix."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         common, rows = content["common"], tuple(each["extra_info"] for each in content["benchmarks"])
@@ -67,25 +73,18 @@ def read_speeds(path: Path) -> SpeedReport:
 
 
 def speed_files(report: SpeedReport) -> dict[str, bytes]:
-    """Return a table in Markdown and a page, by name, to stand beside the JSON."""
+    """Return a Markdown table and a page by name, to be written beside the JSON."""
     title = f"Speed of {report.suite} on {report.device}"
-    how = (
-        "Each row's way and what it is held against were timed in turn in one process: median times, and the median "
-        "and quartiles of the ratios of pairs, above 1 where the way is the faster. GFLOP/s beside a large torch.mm "
-        "in the same process. Peak memory is beyond weights and inputs. Float32 where nothing else is said."
-    )
-    about = measured_with(report.threads, report.versions, report.date)
+    values = {
+        "title": title,
+        "report": report,
+        "how": _HOW,
+        "about": measured_with(report.threads, report.versions, report.date),
+    }
     grid = report.grid()
-    text = [
-        f"# {markdown_escape(title)}",
-        f"{how} {markdown_escape(about)}",
-        grid.to_markdown(),
-        f"The rows: [{report.name}.json]({report.name}.json); sortable: [{report.name}.html]({report.name}.html).",
-    ]
-    body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(f'{how} {about}')}</p>", grid.to_html(title)]
     return {
-        f"{report.name}.md": ("\n\n".join(text) + "\n").encode(),
-        f"{report.name}.html": page(title, "\n".join(body)).encode(),
+        f"{report.name}.md": render_template("speed.md.j2", rows=grid, **values).encode(),
+        f"{report.name}.html": render_template("speed.html.j2", rows=grid.to_table(title), **values).encode(),
     }
 
 
@@ -95,27 +94,27 @@ def _named(row: dict[str, Any]) -> str:
 
 def _cells(row: dict[str, Any]) -> tuple[Cell, ...]:
     size = "×".join(map(str, row["size"])) if row["size"] else ""
-    what = [Cell(row["way"]), Cell(size), _figure(row["batch"], "d")]
+    what = [Cell(row["way"]), Cell(size), _number(row["batch"], "d")]
     if row["status"] != "ok":
         reason = f"{row['status']}: {row['reason']}"
         return (*what, Cell(reason), *(Cell("") for _ in _HEADER[len(what) + 1 :]))
     ratio = f"{row['ratio']:.2f} [{row['ratio_lower']:.2f}, {row['ratio_upper']:.2f}]"
     against = (
-        (Cell(row["against"]), _figure(row["against_milliseconds"], ".4g"), Cell(ratio, sort=row["ratio"]))
+        (Cell(row["against"]), _number(row["against_milliseconds"], ".4g"), Cell(ratio, sort=row["ratio"]))
         if row["against"]
         else (Cell(""),) * 3
     )
     peak = row["peak_bytes"]
     return (
         *what,
-        _figure(row["milliseconds"], ".4g"),
+        _number(row["milliseconds"], ".4g"),
         *against,
-        _figure(row["images_per_second"], ".3g"),
-        _figure(row["gigaflop_per_second"], ".3g"),
-        _figure(row["share_of_mm"], ".0%"),
-        _figure(None if peak is None else peak / 2**20, ".0f"),
+        _number(row["images_per_second"], ".3g"),
+        _number(row["gigaflop_per_second"], ".3g"),
+        _number(row["share_of_mm"], ".0%"),
+        _number(None if peak is None else peak / 2**20, ".0f"),
     )
 
 
-def _figure(value: float | None, form: str) -> Cell:
+def _number(value: float | None, form: str) -> Cell:
     return Cell("") if value is None else Cell(format(value, form), sort=value)

@@ -1,4 +1,4 @@
-"""What a network costs on paper: multiply-adds and parameters, from its configuration alone."""
+"""Multiply-adds and parameters of a network, computed from its configuration."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class Costs(NamedTuple):
     """The costs of a network."""
 
     multiply_adds: int
-    """Of the convolutions, for one input of ``data.input_size`` as in testing: predictions of the last stack alone."""
+    """Of the convolutions, for one input of ``data.input_size``, predicting from the last stack only, as in testing."""
     parameters: int
 
 
 def costs(config: Config) -> Costs:
-    """Return what the network of a configuration costs. No weights are drawn and nothing is computed.
+    """Return the costs of a configuration's network, without drawing weights or running it.
 
-    Counted by torch's flop counter, which counts a multiplication and its addition as two. Corner pooling compares and
-    adds once a cell: it is not counted, nor are batch norm, activations and what comes after the network.
+    They are counted by torch's flop counter, which counts a multiply-add as two operations. Not counted are corner
+    pooling (a comparison and an addition per cell), batch norm, activations, and what comes after the network.
     """
     if isinstance(config.model.head, CornerHeadConfig):
-        # its operators have no meta kernels, and no multiply-adds
+        # the pooling operators have no meta kernels, and no multiply-adds
         config = config.with_("model.head.pooling", "none")
     return _counted(config.model, config.data.input_size)
 

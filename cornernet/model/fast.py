@@ -1,15 +1,16 @@
-"""A detector for speed: the same boxes from the same weights, to within the rounding of a folded batch norm.
+"""A faster detector for inference: the same boxes from the same weights, up to the rounding of a folded batch norm.
 
 :func:`optimised` copies a detector and changes how it computes, not what:
 
-* batch norm is folded into the convolutions, and activations and additions are taken in place;
-* weights lie channels_last, as the inputs do;
-* on request, ``torch.compile`` (CUDA graphs on a GPU), and bfloat16.
+* batch norm is folded into the convolutions, and activations and additions are done in place;
+* weights are channels_last, as inputs are;
+* on request, ``torch.compile`` (with CUDA graphs on a GPU) and bfloat16.
 
-What the test path does anyway: original and mirror image in one batch, no gradients, no heads but the last stack's, the
-fastest corner pooling there is. ``evaluate(..., readers=2)`` reads and resizes pictures ahead in threads.
+The test path is fast in other ways for every detector: it runs the image and its mirror image in one batch, computes no
+gradients and only the last stack's predictions, and picks the fastest corner pooling. ``evaluate(..., readers=2)``
+reads and resizes images ahead, in threads.
 
-Float32 raw outputs differ from the plain detector's by at most :data:`TOLERANCE` of the largest value.
+Raw float32 outputs differ from the plain detector's by at most :data:`TOLERANCE` of the largest value.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from cornernet.model.detector import Detector
 __all__ = ["TOLERANCE", "optimised"]
 
 TOLERANCE = 1e-4
-"""Largest difference of raw float32 outputs from the plain detector's, as a part of the largest value."""
+"""Largest difference of raw float32 outputs from the plain detector's, as a fraction of the largest value."""
 
 
 class _Activated(nn.Module):
-    """A convolution with folded batch norm, and ReLU in place: what ``ConvBlock`` computes."""
+    """``ConvBlock`` with the batch norm folded in and the ReLU in place."""
 
     def __init__(self, block: ConvBlock) -> None:
         super().__init__()
@@ -45,7 +46,7 @@ class _Activated(nn.Module):
 
 
 class _Residual(nn.Module):
-    """What ``ResidualBlock`` computes, batch norm folded, addition and ReLU in place."""
+    """``ResidualBlock`` with the batch norms folded in, and addition and ReLU in place."""
 
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
@@ -60,15 +61,15 @@ class _Residual(nn.Module):
 def optimised(
     detector: Detector, *, compile: bool = False, precision: Literal["float32", "bfloat16"] = "float32"
 ) -> Detector:
-    """Return a copy of ``detector`` for testing alone, on its device; it cannot be trained and is not to be saved.
+    """Return a faster copy of ``detector`` on the same device, for inference only: do not train or save it.
 
-    ``compile`` compiles the network at its first call, anew for every size of input: worth it where sizes repeat.
-    ``precision='bfloat16'`` is for GPUs, and changes scores in the third digit. Raises ``ConfigError`` for it
-    elsewhere.
+    ``compile`` compiles the network at the first call for each input size, which pays off if sizes repeat.
+    ``precision='bfloat16'`` is for GPUs and changes scores in the third digit; on other devices it raises
+    ``ConfigError``.
     """
     device = next(detector.parameters()).device
     if precision == "bfloat16" and device.type != "cuda":
-        raise ConfigError(f"bfloat16 is for GPUs, and this detector is on {device.type}: use float32")
+        raise ConfigError(f"bfloat16 is for GPUs, but this detector is on {device.type}: use float32")
     fast = copy.deepcopy(detector).eval().requires_grad_(False)
     _fold(fast)
     dtype = getattr(torch, precision)
@@ -88,7 +89,7 @@ def _folded(conv: nn.Module, bn: nn.Module) -> nn.Conv2d:
 
 
 def _fold(module: nn.Module) -> None:
-    """Fold every batch norm below ``module`` into the convolution before it, in place."""
+    """Fold every batch norm inside ``module`` into the convolution before it, in place."""
     for name, child in module.named_children():
         _fold(child)
         if type(child) is ConvBlock:

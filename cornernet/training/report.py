@@ -1,29 +1,33 @@
 """The page of one training run, ``cornernet report RUN``: curves, AP, classes, best and worst images. One file.
 
-It is made from what a run's folder holds (``cornernet.training.loop``) and, for the images, from its weights and its
-data; where the data is not to be had any more, the page says so and has the rest.
+It is made from a run's folder (:mod:`cornernet.training.loop`) and, for the images, from the run's weights and data.
+If the data is not available, the page says so and shows the rest.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import seaborn as sns
+from jinja2 import Environment
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cornernet.config import Config
-from cornernet.data import DataError, open_dataset
+from cornernet.data import DataError, DetectionDataset, open_dataset
 from cornernet.drawing.boxes import draw_boxes
 from cornernet.drawing.figures import plain, rendered, styled, subplots
-from cornernet.drawing.html import Cell, details, escape, figure, inline_svg, page, picture, table
+from cornernet.drawing.html import Cell, Table, environment
 from cornernet.evaluation.evaluate import detect_all
 from cornernet.evaluation.image_scores import image_f1
+from cornernet.inference.detections import Detections
 from cornernet.model.detector import Detector
 from cornernet.training.metrics import read_metrics
 from cornernet.weights.checkpoints import load_detector
@@ -31,36 +35,52 @@ from cornernet.weights.checkpoints import load_detector
 __all__ = ["SCORE", "run_page"]
 
 SCORE = 0.3
-"""Boxes below it are neither drawn nor counted."""
+"""Boxes with a lower score are neither drawn nor counted."""
 
 _TILE = 420
+"""Width of a picture on the page, in pixels; the page shows two side by side."""
 _JPEG = 85
+_ROWS_SHOWN = 100
+"""About how many rows of a curve's data the page shows, evenly spaced."""
 
 
 def run_page(run: Path, images: int = 3, detector: Detector | None = None) -> str:
     """Return the page of a run's folder, with the ``images`` best and as many worst of its evaluation data.
 
-    ``detector`` is the run's own, loaded from the folder by default. Raises :class:`DataError` for a folder that holds
-    no run, or a damaged file in it.
+    ``detector`` is the run's own; by default it is loaded from the folder. Raises :class:`DataError` if the folder
+    holds no run or a file in it is damaged.
     """
     config_file = run / "config.json"
     if not config_file.is_file():
-        raise DataError(f"{run} is no run's folder: it has no config.json; give a folder that cornernet train wrote")
+        raise DataError(f"{run} is not a run's folder: it has no config.json; give a folder that cornernet train wrote")
     config = Config.load(config_file)
     lines, evaluation = _metrics(run / "metrics.jsonl"), _evaluation(run / "evaluation.json")
-    title = f"Run {run.resolve().name}"
-    body = [f"<h1>{escape(title)}</h1>", _summary(config, lines, evaluation)]
-    if evaluation is not None:
-        body += [_overall(evaluation["metrics"]), _classes(evaluation["per_class"])]
-    body += _curves(_with_final(lines, config.training.iterations, evaluation))
-    body.append(_images(run, config, images, detector))
-    tree = json.dumps(config.to_public_dict(), indent=1)
-    body.append(details("Configuration", f"<pre>{escape(tree)}</pre>"))
-    return page(title, "\n".join(body))
+    return (
+        _environment()
+        .get_template("run.html.j2")
+        .render(
+            title=f"Run {run.resolve().name}",
+            summary=_summary(config, lines, evaluation),
+            metrics=None if evaluation is None else _overall(evaluation["metrics"]),
+            classes=None if evaluation is None else _classes(evaluation["per_class"]),
+            curves=_curves(_with_final(lines, config.training.iterations, evaluation)),
+            images=_images(run, config, images, detector),
+            score=SCORE,
+            configuration=json.dumps(config.to_public_dict(), indent=1),
+        )
+    )
+
+
+@functools.cache
+def _environment() -> Environment:
+    return environment(Path(__file__).parent / "templates")
+
+
+# ------------------------------------------------------------------------------------------------- the run's files
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of metrics.jsonl with their numbers."""
+    """Return the lines of metrics.jsonl, with only those of their values that are numbers or null."""
     return [
         {name: value for name, value in line.items() if value is None or _is_number(value)}
         for line in read_metrics(path)
@@ -82,44 +102,14 @@ def _evaluation(path: Path) -> dict[str, Any] | None:
             if not isinstance(values, dict) or not all(v is None or _is_number(v) for v in values.values()):
                 raise TypeError(f"{name} must be an object of numbers and null")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{path} is no evaluation: {error}; remove it, and evaluate the run again") from error
+        raise DataError(f"{path} is not an evaluation: {error}; remove it and evaluate the run again") from error
     return dict(tree)
-
-
-def _summary(config: Config, lines: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None) -> str:
-    done = max((line["iteration"] for line in lines), default=0)
-    total = config.training.iterations
-    state = f"{done} of {total} iterations" + ("" if evaluation else "; not evaluated yet")
-    ap = None if evaluation is None else evaluation["metrics"].get("AP")
-    found = "" if ap is None else f" AP {100 * ap:.1f}."
-    source = config.data.source
-    data = Path(source.root).name if source.kind == "coco" else source.kind
-    model = config.model
-    words = (
-        f"{model.backbone.kind} with a {model.head.kind} head on {data}, seed {config.training.seed}: {state}.{found}"
-    )
-    return f"<p>{escape(words)}</p>"
-
-
-def _overall(metrics: Mapping[str, float | None]) -> str:
-    rows = [[Cell(name), _percent(value)] for name, value in metrics.items() if name != "iteration"]
-    return "<h2>Evaluation</h2>" + table(["metric", "%"], rows, caption="COCO's metrics on val, in percent")
-
-
-def _classes(per_class: Mapping[str, Mapping[str, float | None]]) -> str:
-    names = list(dict.fromkeys(metric for values in per_class.values() for metric in values))
-    rows = [[Cell(name), *(_percent(values.get(metric)) for metric in names)] for name, values in per_class.items()]
-    return "<h2>Classes</h2>" + table(["class", *names], rows, caption="By class, in percent")
-
-
-def _percent(value: float | None) -> Cell:
-    return Cell("not measured") if value is None else Cell(f"{100 * value:.1f}", sort=100 * value)
 
 
 def _with_final(
     lines: Sequence[Mapping[str, Any]], iterations: int, evaluation: Mapping[str, Any] | None
 ) -> list[Mapping[str, Any]]:
-    """Return the lines with the AP of the evaluation that ends a finished run, which is in a file of its own."""
+    """Return the lines with the AP of a finished run's final evaluation, which is in evaluation.json only."""
     ap = None if evaluation is None else evaluation["metrics"].get("AP")
     finished = any(line["iteration"] == iterations for line in lines)
     evaluated = any(line["iteration"] == iterations and line.get("val/AP") is not None for line in lines)
@@ -128,34 +118,80 @@ def _with_final(
     return [*lines, {"iteration": iterations, "val/AP": ap}]
 
 
-def _curves(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = list(dict.fromkeys(name for line in lines for name in line if name.startswith("loss/")))
-    parts = ["<h2>Training</h2>"]
-    if not names:
-        return [*parts, "<p>Not recorded.</p>"]
-    parts.append(_plot(lines, names, "losses", "Losses over iterations; logarithmic.", logarithmic=True))
+# ------------------------------------------------------------------------------------------------- text and tables
+
+
+def _summary(config: Config, lines: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None) -> str:
+    done = max((line["iteration"] for line in lines), default=0)
+    state = f"{done} of {config.training.iterations} iterations" + ("" if evaluation else "; not evaluated yet")
+    ap = None if evaluation is None else evaluation["metrics"].get("AP")
+    found = "" if ap is None else f" AP {100 * ap:.1f}."
+    source = config.data.source
+    data = Path(source.root).name if source.kind == "coco" else source.kind
+    model = config.model
+    return (
+        f"{model.backbone.kind} with a {model.head.kind} head on {data}, seed {config.training.seed}: {state}.{found}"
+    )
+
+
+def _overall(metrics: Mapping[str, float | None]) -> Table:
+    rows = [[Cell(name), _percent(value)] for name, value in metrics.items() if name != "iteration"]
+    return Table("COCO's metrics on val, in percent", ["metric", "%"], rows)
+
+
+def _classes(per_class: Mapping[str, Mapping[str, float | None]]) -> Table:
+    names = list(dict.fromkeys(metric for values in per_class.values() for metric in values))
+    rows = [[Cell(name), *(_percent(values.get(metric)) for metric in names)] for name, values in per_class.items()]
+    return Table("By class, in percent", ["class", *names], rows)
+
+
+def _percent(value: float | None) -> Cell:
+    return Cell("not measured") if value is None else Cell(f"{100 * value:.1f}", sort=100 * value)
+
+
+def _number(value: float | None) -> Cell:
+    return Cell("not measured") if value is None else Cell(f"{value:.4g}", sort=value)
+
+
+# ------------------------------------------------------------------------------------------------- curves
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """A figure of metrics over iterations; ``words`` is its alternative text."""
+
+    name: str
+    caption: str
+    words: str
+    svg: bytes
+    data: Table
+
+
+def _curves(lines: Sequence[Mapping[str, Any]]) -> list[_Curve]:
+    """Return the curves of the losses, AP and learning rate; nothing if no loss was recorded."""
+    losses = list(dict.fromkeys(name for line in lines for name in line if name.startswith("loss/")))
+    if not losses:
+        return []
+    curves = [_curve(lines, losses, "losses", "Losses over iterations; logarithmic.", logarithmic=True)]
     for name, caption in (("val/AP", "AP on val during training."), ("learning_rate", "Learning rate.")):
         if sum(line.get(name) is not None for line in lines) > 1:
-            parts.append(_plot(lines, [name], name, caption))
-    return parts
+            curves.append(_curve(lines, [name], name, caption))
+    return curves
 
 
-def _plot(
+def _curve(
     lines: Sequence[Mapping[str, Any]], names: Sequence[str], name: str, caption: str, logarithmic: bool = False
-) -> str:
+) -> _Curve:
     with styled():
-        made = _drawn(lines, names, logarithmic)
-        svg, _ = rendered(made)
+        svg, _ = rendered(_drawn(lines, names, logarithmic))
     kept = [line for line in lines if line.get(names[0]) is not None]
     last = ", ".join(f"{each} {kept[-1][each]:.4g}" for each in names if kept[-1].get(each) is not None)
-    step = max(1, len(kept) // 100)
     rows = [
         [Cell(str(line["iteration"]), sort=line["iteration"]), *(_number(line.get(each)) for each in names)]
-        for line in kept[::step]
+        for line in kept[:: max(1, len(kept) // _ROWS_SHOWN)]
     ]
-    behind = details("Data behind this figure", table(["iteration", *names], rows, caption=caption))
     words = f"{caption} At iteration {kept[-1]['iteration']}: {last}"
-    return figure(inline_svg(svg.decode(), name, words), caption, behind)
+    return _Curve(name, caption, words, svg, Table(caption, ["iteration", *names], rows))
 
 
 def _drawn(lines: Sequence[Mapping[str, Any]], names: Sequence[str], logarithmic: bool) -> Figure:
@@ -168,39 +204,51 @@ def _drawn(lines: Sequence[Mapping[str, Any]], names: Sequence[str], logarithmic
     return made
 
 
-def _number(value: float | None) -> Cell:
-    return Cell("not measured") if value is None else Cell(f"{value:.4g}", sort=value)
+# ------------------------------------------------------------------------------------------------- images
 
 
-def _images(run: Path, config: Config, images: int, detector: Detector | None) -> str:
-    """Return the best and the worst images by F1, each beside its ground truth."""
-    head = "<h2>Images</h2>"
+@dataclass(frozen=True)
+class _Compared:
+    """A JPEG of the ground truth beside the detections, and what it shows in words."""
+
+    content: bytes
+    words: str
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The best and worst images, or the sentence that says why there are none."""
+
+    best: Sequence[_Compared] = ()
+    worst: Sequence[_Compared] = ()
+    missing: str = ""
+
+
+def _images(run: Path, config: Config, images: int, detector: Detector | None) -> _Images:
+    """Return the best and the worst images by F1; of equal F1, in the order of the data."""
     if not (run / "model.safetensors").is_file():
-        return f"{head}<p>The training is not finished: there are no weights to detect with.</p>"
+        return _Images(missing="The training is not finished: there are no weights to detect with.")
     try:
         dataset = open_dataset(config.data.source, "val")
     except DataError as error:
-        return f"{head}<p>The data that it was evaluated on is not to be had here: {escape(error)}</p>"
+        return _Images(missing=f"The evaluation data is not available here: {error}")
     detector = load_detector(run) if detector is None else detector
     found = [each.filter(SCORE) for each in detect_all(detector, dataset, config)]
-    truths = [dataset.records[at] for at in range(len(dataset))]
-    scores = [image_f1(ours, truth.boxes, truth.labels) for ours, truth in zip(found, truths, strict=True)]
+    scores = [image_f1(ours, truth.boxes, truth.labels) for ours, truth in zip(found, dataset.records, strict=True)]
     order = sorted(range(len(scores)), key=lambda at: (-scores[at], at))
-    count = min(images, len(order) // 2)
-    parts = [
-        head,
-        f"<p>By F1 at an IoU of 0.5, over boxes of score {SCORE:g} or more; ties in the order of the data. Left the "
-        "ground truth, right what was found.</p>",
-    ]
-    for title, chosen in (("Best", order[:count]), ("Worst", order[len(order) - count :][::-1])):
-        parts.append(f"<h3>{title}</h3>")
-        for at in chosen:
-            image, truth = dataset.read(at), truths[at]
-            drawn = [draw_boxes(image, truth.boxes, truth.labels, classes=dataset.classes), found[at].plot(image)]
-            name = truth.path.name or f"image {truth.image_id}"
-            words = f"{name}: objects {len(truth.boxes)}, boxes {len(found[at])}, F1 {scores[at]:.2f}"
-            parts.append(figure(picture(_jpeg(drawn), "image/jpeg", words), words))
-    return "\n".join(parts)
+    shown = min(images, len(order) // 2)
+    best, worst = (
+        [_compared(dataset, at, found[at], scores[at]) for at in chosen]
+        for chosen in (order[:shown], order[len(order) - shown :][::-1])
+    )
+    return _Images(best, worst)
+
+
+def _compared(dataset: DetectionDataset, at: int, found: Detections, score: float) -> _Compared:
+    image, truth = dataset.read(at), dataset.records[at]
+    drawn = [draw_boxes(image, truth.boxes, truth.labels, classes=dataset.classes), found.plot(image)]
+    name = truth.path.name or f"image {truth.image_id}"
+    return _Compared(_jpeg(drawn), f"{name}: objects {len(truth.boxes)}, boxes {len(found)}, F1 {score:.2f}")
 
 
 def _jpeg(pictures: Sequence[NDArray[np.uint8]]) -> bytes:

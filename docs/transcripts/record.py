@@ -1,10 +1,11 @@
-"""Run commands in a folder as a reader would type them, and write what they printed, with times, as a page.
+"""Run commands in a folder as a reader would type them, and write their output and times as a page.
 
     python docs/transcripts/record.py SCRIPT FOLDER PAGE
 
-``SCRIPT`` has a title in its first line and an introduction up to the first empty line; then a command a line, in
-order, run by bash in ``FOLDER``, with the programs of ``FOLDER/.venv`` found first; lines that begin with ``# `` are
-put between the commands as sentences. ``PAGE`` is written anew. Progress that a terminal overwrites is left out.
+``SCRIPT`` has a title in its first line and an introduction up to the first empty line. Then follows one command per
+line; bash runs them in this order in ``FOLDER``, and finds the programs of ``FOLDER/.venv`` first. Lines that begin
+with ``# `` become sentences between the commands. ``PAGE`` is overwritten. Progress that a terminal would overwrite
+is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-LONGEST = 60  # lines of one command's output that are shown; what is left out is counted
+LONGEST = 60  # lines shown of one command's output; the others are counted
 
 
 def main(script: Path, folder: Path, page: Path) -> None:
@@ -37,7 +38,7 @@ def main(script: Path, folder: Path, page: Path) -> None:
 
 
 def ran(command: str, folder: Path) -> str:
-    """Return a block with a command, what it printed, its exit status if it is not 0, and its seconds."""
+    """Return a block with a command, its output, its exit status unless it is 0, and its time in seconds."""
     began = time.monotonic()
     process = subprocess.run(
         ["bash", "-c", command],
@@ -49,7 +50,7 @@ def ran(command: str, folder: Path) -> str:
         check=False,
     )
     seconds = time.monotonic() - began
-    # without a terminal, progress is written a line at a time: the last of such lines says all of it
+    # without a terminal, progress is written line by line; only the last of these lines is needed
     lines = [line.rsplit("\r", 1)[-1].replace(f"{folder}/", "") for line in process.stdout.splitlines()]
     if len(lines) > LONGEST:
         half = LONGEST // 2

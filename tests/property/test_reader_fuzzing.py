@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from cornernet import recipe
 from cornernet.ablations.records.published import published_report
 from cornernet.ablations.records.records import load
-from cornernet.ablations.reporting.made_with import made_with, runs_rows
+from cornernet.ablations.reporting.provenance import provenance, runs_rows
 from cornernet.ablations.running.store import Store, StoreError
 from cornernet.config import CocoSource, Config, ConfigError
 from cornernet.data import DataError, DetectionDataset, open_dataset
@@ -417,7 +417,7 @@ def test_any_record_is_reported_or_left_out_and_named(records: list[Path], data:
             report = published_report(path.parent)
             for table in report.tables:
                 assert (table.to_markdown() + table.to_latex()).encode()
-            assert json.dumps(made_with(report))
+            assert json.dumps(provenance(report))
             runs_rows(report)
     finally:
         path.write_bytes(whole)

@@ -270,7 +270,7 @@ def test_images_with_one_and_more_than_128_objects_leave_none_unlearned() -> Non
 
 
 def test_boxes_without_an_area_and_labels_outside_the_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"the box \[5.0, 5.0, 5.0, 9.0\] has no area"):
+    with pytest.raises(ValueError, match=r"the box \[5.0, 5.0, 5.0, 9.0\] has zero area"):
         build([[[0, 0, 5, 5], [5, 5, 5, 9]]], [[0, 0]])
     with pytest.raises(ValueError, match="labels must be 0 to 2"):
         build([[[0, 0, 5, 5]]], [[3]])

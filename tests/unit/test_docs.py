@@ -1,4 +1,4 @@
-"""The pages in docs/: the reference is current, figures are drawn, the tutorial runs, links lead somewhere."""
+"""The pages in docs/: the reference is current, figures are drawn, the tutorial runs, links and commands exist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def script(name: str) -> ModuleType:
-    """A script of docs/, which is no package."""
+    """Import a script from docs/, which is not a package."""
     spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -15,7 +15,7 @@ from cornernet.ablations.profiles import PROFILES
 from cornernet.ablations.records.published import Report, published_report
 from cornernet.ablations.records.records import load_failures, publish, publish_failure
 from cornernet.ablations.reporting.folder import render
-from cornernet.ablations.reporting.made_with import runs_rows
+from cornernet.ablations.reporting.provenance import runs_rows
 from cornernet.ablations.reporting.tables import Context, study_table
 from cornernet.ablations.studies import STUDIES
 from cornernet.ablations.studies.study import Contrast, Study, Variant

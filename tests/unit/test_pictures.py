@@ -13,7 +13,7 @@ import torch
 from cornernet import Detections, build_detector
 from cornernet.ablations.pictures import failure_of, failures, find_pair, make_pictures, quantiles
 from cornernet.ablations.profiles import find_profile
-from cornernet.ablations.reporting.placed import placed_pictures
+from cornernet.ablations.reporting.pictures import placed_pictures
 from cornernet.ablations.running.planner import Fingerprints, plan
 from cornernet.ablations.running.store import Store, StoreError
 from cornernet.ablations.studies import find_study

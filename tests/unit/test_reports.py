@@ -1,4 +1,4 @@
-"""Reports from committed records: complete, the same bytes, valid, escaped, and honest on what is missing or broken."""
+"""Reports from committed records: complete, deterministic, valid, escaped, clear on what is missing or broken."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_folder_has_every_kind_of_file(reports) -> None:
     assert kernels == {f"chip.{kind}" for kind in ("json", "svg", "png", "md", "html")}
 
 
-def test_results_are_as_the_schema_says_and_the_schema_refuses_others(reports) -> None:
+def test_results_fit_the_schema_and_the_schema_rejects_others(reports) -> None:
     schema = json.loads((Path(reporting.__file__).parent / "results.schema.json").read_text())
     validator = jsonschema.Draft202012Validator(schema)
     results = json.loads((reports / NAME / "results.json").read_text())
@@ -95,7 +95,7 @@ def test_provenance_names_command_versions_hardware_dates_revision_seeds_data_an
     assert "1 (docs/protocol.md)" in text
 
 
-def test_the_papers_figures_stand_in_columns_of_their_own(reports) -> None:
+def test_the_papers_values_are_in_separate_columns(reports) -> None:
     (header, _, first, *_) = [
         [cell.strip() for cell in line.split("|")[1:-1]]
         for line in (reports / NAME / "tables" / "table1.md").read_text().splitlines()
@@ -105,7 +105,7 @@ def test_the_papers_figures_stand_in_columns_of_their_own(reports) -> None:
     assert (first[0], first[2]) == ("w/o corner pooling", "36.5")
 
 
-def test_the_overview_leads_from_each_verdict_to_its_table(reports) -> None:
+def test_the_overview_links_each_verdict_to_its_table(reports) -> None:
     text = (reports / "README.md").read_text()
     assert "standard-shapes" in text
     assert "gpu-shapes" in text
@@ -117,7 +117,7 @@ def test_the_overview_leads_from_each_verdict_to_its_table(reports) -> None:
     assert all((reports / unquote(link)).is_file() for link in links if not link.startswith("http"))
 
 
-# --------------------------------------------------------------------------------------------------- the same, or stale
+# ----------------------------------------------------------------------------------------------- deterministic or stale
 def test_the_same_records_give_the_same_bytes_and_the_check_passes(reports, capsys) -> None:
     before = {path: path.read_bytes() for path in reports.rglob("*.*") if path.is_file()}
     assert main(["--reports", str(reports), "--check"]) == 0
@@ -128,7 +128,7 @@ def test_the_same_records_give_the_same_bytes_and_the_check_passes(reports, caps
     assert not re.search(r"<dc:date>|20\d\d-\d\d-\d\d", svg)
 
 
-def test_the_check_names_what_is_not_what_the_records_give_and_writes_nothing(reports, tmp_path, capsys) -> None:
+def test_the_check_names_stale_files_and_writes_nothing(reports, tmp_path, capsys) -> None:
     shutil.copytree(reports / "benchmarks", tmp_path / "benchmarks")
     assert main(["--reports", str(tmp_path)]) == 0
     (tmp_path / "README.md").write_text("by hand")
@@ -142,7 +142,7 @@ def test_the_check_names_what_is_not_what_the_records_give_and_writes_nothing(re
     assert (tmp_path / "README.md").read_text() == "by hand"
 
 
-def test_files_that_are_made_no_longer_are_stale_and_pictures_are_compared_by_their_pixels(tmp_path) -> None:
+def test_files_no_longer_generated_are_stale_and_png_files_are_compared_by_pixels(tmp_path) -> None:
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     small, large = (cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, each])[1].tobytes() for each in (9, 0))
     assert small != large
@@ -171,13 +171,13 @@ def test_a_broken_record_is_named_and_skipped(reports, tmp_path, capsys) -> None
 
 
 # ------------------------------------------------------------------------------------------------------ what is missing
-def test_what_did_not_run_is_said_not_to_have_run(reports) -> None:
+def test_a_row_that_did_not_run_says_so(reports) -> None:
     text = (reports / NAME / "tables" / "table2.md").read_text()
     row = next(line for line in text.splitlines() if line.startswith("| fixed radius"))
     assert [cell.strip() for cell in row.split("|")[2:4]] == ["not run", "35.6"]
 
 
-def test_what_the_runs_machine_could_not_run_is_not_measured_with_the_reason(tmp_path) -> None:
+def test_a_variant_that_the_machine_cannot_run_is_not_measured_and_the_note_says_why(tmp_path) -> None:
     publish_runs(tmp_path, "shapes", ("pooling_implementations",), (1,), without=("cuda", "triton"))
     report = published_report(tmp_path / "records" / "standard-shapes")
     text = next(table for table in report.tables if table.study.name == "pooling_implementations").to_markdown()
@@ -187,7 +187,7 @@ def test_what_the_runs_machine_could_not_run_is_not_measured_with_the_reason(tmp
     assert report.absent_seeds == (2, 3, 4, 5)
 
 
-def test_records_from_before_curves_are_read_and_say_not_recorded(tmp_path) -> None:
+def test_records_without_curves_are_read_and_shown_as_not_recorded(tmp_path) -> None:
     publish_runs(tmp_path, "old", old=True, seeds=(1,))
     report = published_report(tmp_path / "records" / "standard-old")
     (table, *_) = report.tables
@@ -219,7 +219,7 @@ def test_no_folder_of_reports_is_an_error_with_the_fix(tmp_path, capsys) -> None
 
 
 # ------------------------------------------------------------------------------------------------------------- escaping
-def test_names_from_data_begin_no_markup_anywhere(reports) -> None:
+def test_names_from_data_start_no_markup(reports) -> None:
     folder = reports / NAME
     page = (folder / "index.html").read_text()
     assert EVIL not in page
@@ -227,7 +227,7 @@ def test_names_from_data_begin_no_markup_anywhere(reports) -> None:
     assert page.count("<script") == 1
     assert "<b>ird" not in page
     for path in [*folder.rglob("*.md"), reports / "README.md"]:
-        # within a code span nothing is markup
+        # in a code span nothing is markup
         assert "<b>ird" not in re.sub(r"`[^`\n]*`", "", path.read_text())
     for path in folder.rglob("*.tex"):
         assert not re.search(r"(?<!\\)\$cells", path.read_text())
@@ -236,7 +236,7 @@ def test_names_from_data_begin_no_markup_anywhere(reports) -> None:
 @pytest.mark.parametrize(
     "evil", ["\\input{secret}", "a & b", "50%", "$x$", "x_1", "#1", "~^", "a\\\\b", "\n\n\\end{table}"]
 )
-def test_no_text_begins_a_command_in_latex(evil) -> None:
+def test_no_text_starts_a_latex_command(evil) -> None:
     text = latex_escape(evil)
     for known in (r"\textbackslash{}", r"\textasciicircum{}", r"\textasciitilde{}"):
         text = text.replace(known, "")
@@ -257,14 +257,14 @@ def test_a_pipe_a_tag_or_a_link_in_a_name_does_not_break_a_markdown_table() -> N
 
 
 # -------------------------------------------------------------------------------------------------------------- figures
-def test_a_variant_has_its_colour_and_marker_in_every_figure_and_no_two_of_a_study_share_both() -> None:
+def test_variants_of_a_study_differ_in_colour_or_marker_and_keep_them_in_every_figure() -> None:
     for study in STUDIES.values():
         looks = [look(variant.name) for variant in study.variants]
         assert len(set(looks)) == len(looks)
     assert look("w/ corner pooling") == look("w/ corner pooling", ["something else"])
 
 
-def test_the_pareto_front_is_what_nothing_beats_in_both() -> None:
+def test_no_point_beats_one_of_the_pareto_front_in_both_values() -> None:
     assert pareto([1, 2, 3, 2], [10, 20, 15, 20]) == [True, True, False, True]
     assert pareto([1, 1], [5, 6]) == [False, True]
 
@@ -274,7 +274,7 @@ def pages(reports: Path) -> list[Path]:
     return [reports / NAME / "index.html", reports / "benchmarks" / "chip.html"]
 
 
-def test_pages_are_valid_html_and_name_no_other_file_or_host(reports) -> None:
+def test_pages_are_valid_html_and_reference_no_other_file_or_host(reports) -> None:
     for path in pages(reports):
         text = path.read_text()
         html5lib.HTMLParser(strict=True).parse(text)
@@ -313,7 +313,7 @@ def test_pages_work_in_a_browser_on_a_phone(reports) -> None:
         assert page.problems == []
 
 
-def test_a_record_of_other_data_or_resamples_does_not_hide_the_others(tmp_path) -> None:
+def test_a_record_of_different_data_or_resamples_does_not_hide_the_rest(tmp_path) -> None:
     paths = publish_runs(tmp_path, "shapes")
     whole = {name: r["evaluation_key"] for name, r in published_report(paths[0].parent).records.items() if r}
     others = {name for name, key in whole.items() if key != paths[-1].stem}

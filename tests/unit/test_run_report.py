@@ -1,4 +1,4 @@
-"""``cornernet report RUN``: the page of one training run, complete and with parts missing."""
+"""``cornernet report RUN``: the page of one training run, and its text if something is missing."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_run_has_a_page_with_curves_ap_classes_and_best_and_worst_images(tmp_p
     assert re.search(r'<svg role="img" aria-label="Losses over iterations[^"]+loss/total 2.333', text)
 
 
-def test_an_unfinished_run_has_a_page_without_the_missing_parts(tmp_path) -> None:
+def test_an_unfinished_run_has_a_page_without_images(tmp_path) -> None:
     run = run_folder(tmp_path / "run", weights=False, evaluated=False)
     out = tmp_path / "page.html"
     assert main(["report", str(run), "--out", str(out)]) == 0
@@ -71,15 +71,15 @@ def test_without_the_data_the_page_shows_the_rest(tmp_path) -> None:
     (run / "config.json").write_text(config.to_json())
     assert main(["report", str(run)]) == 0
     text = (run / "report.html").read_text()
-    assert "is not to be had here" in text
+    assert "The evaluation data is not available here" in text
     assert "AP 43.2." in text
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [("config.json", "it has no config.json"), ("evaluation.json", "is no evaluation")],
+    [("config.json", "it has no config.json"), ("evaluation.json", "is not an evaluation")],
 )
-def test_a_folder_without_a_valid_run_is_an_error_that_names_the_file(tmp_path, capsys, damage, message) -> None:
+def test_a_folder_without_a_run_is_an_error_that_names_the_file(tmp_path, capsys, damage, message) -> None:
     run = run_folder(tmp_path / "run", weights=False)
     if damage == "config.json":
         (run / damage).unlink()
@@ -95,7 +95,7 @@ def test_the_ap_curve_ends_with_the_final_evaluation(tmp_path) -> None:
     lines = [{"iteration": n, "loss/total": 1.0, **({"val/AP": 0.25} if n == 20 else {})} for n in (20, 40, 60)]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert main(["report", str(run)]) == 0
-    assert "AP on val during training" not in (run / "report.html").read_text(), "a single point is not a curve"
+    assert "AP on val during training" not in (run / "report.html").read_text(), "one point does not make a curve"
     (run / "config.json").write_text(config.with_("training.iterations", 60).to_json())
     assert main(["report", str(run)]) == 0
     assert re.search(r'aria-label="AP on val during training[^"]+0\.4321', (run / "report.html").read_text())

@@ -1,4 +1,4 @@
-"""What every head decodes to, and the corners of those that find corners."""
+"""Candidates, which every head decodes to, and the corners of heads that find corners."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["Candidates", "CornerPoints"]
 class Candidates(NamedTuple):
     """Boxes of one input before suppression, in cells of the heatmap at stride 4, best first.
 
-    ``boxes`` [N, 4] x1 y1 x2 y2; ``scores`` [N]; ``corner_scores`` [N, 2] of the top-left and the bottom-right
-    corner, which merging weighs by; ``labels`` [N] int64.
+    ``boxes`` [N, 4] x1 y1 x2 y2; ``scores`` [N]; ``corner_scores`` [N, 2] of the top-left and the bottom-right corner,
+    which are the weights in merging; ``labels`` [N] int64.
     """
 
     boxes: Tensor

@@ -1,7 +1,7 @@
-"""Anchors: which boxes stand ready, and boxes as codes relative to them (RetinaNet, Lin et al. 2017, section 4).
+"""Anchors, and boxes as codes relative to them (RetinaNet, Lin et al. 2017, section 4).
 
-Everything is in cells of the map at stride 4, as candidates are. A cell of the level of stride s is s / 4 of these
-wide; its anchors have their centre in its middle, so that those of a mirrored picture are the mirrored anchors.
+The unit is a cell of the map at stride 4, as for candidates. A cell at stride s is s / 4 units wide. Its anchors share
+its centre, so the anchors of a mirrored image are the mirrored anchors.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from cornernet.config import AnchorHeadConfig
 __all__ = ["FINEST_STRIDE", "anchor_boxes", "anchor_shapes", "decode", "encode", "level_sizes"]
 
 FINEST_STRIDE = 4
-"""Of the map whose cells are the unit."""
+"""Stride of the map whose cells are the unit."""
 
-# A box grows to at most 1000 / 16 times its anchor, as in RetinaNet's released code: exp must not overflow.
+# A box is at most 1000 / 16 times its anchor, as in RetinaNet's released code, so that exp does not overflow.
 LARGEST_LOG_SCALE = math.log(1000 / 16)
 
 
 def anchor_shapes(stride: int, config: AnchorHeadConfig) -> list[tuple[float, float]]:
-    """Return (height, width) of the anchors of a cell at a level: by size, and for each size by ratio."""
+    """Return the (height, width) of each anchor of a cell at a stride, ordered by size and then by ratio."""
     side = config.anchor_size * stride / FINEST_STRIDE
     sizes = [side * 2 ** (octave / config.octave_scales) for octave in range(config.octave_scales)]
     return [(size * math.sqrt(ratio), size / math.sqrt(ratio)) for size in sizes for ratio in config.ratios]
@@ -39,8 +39,8 @@ def anchor_boxes(
 ) -> npt.NDArray[np.float64]:
     """Return all anchors [N, 4], x1 y1 x2 y2 in cells at stride 4, of levels with maps of ``sizes`` (height, width).
 
-    The order is that of the levels, then by row, column and :func:`anchor_shapes`. Anchors may reach over the edge of
-    the picture; none is left out. The array is shared by all callers: leave it as it is.
+    They are ordered by level, row, column and then as in :func:`anchor_shapes`. Anchors that reach over the image's
+    edge are kept. All callers share the array: do not change it.
     """
     levels = []
     for (height, width), stride in zip(sizes, strides, strict=True):
@@ -56,8 +56,8 @@ def anchor_boxes(
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
     """Return the codes [..., 4] of ``boxes`` relative to ``anchors``, both [..., 4] x1 y1 x2 y2 of positive size.
 
-    They are how far the centre is moved, x then y, in widths and heights of the anchor, and the logarithms of the
-    factors by which width and height grow (Girshick et al., "R-CNN", 2014).
+    A code is the shift of the centre, x then y, in widths and heights of the anchor, then the logarithms of the ratios
+    of the widths and the heights (Girshick et al., "R-CNN", 2014).
     """
     centre, size = _centre_and_size(boxes)
     anchor_centre, anchor_size = _centre_and_size(anchors)
@@ -65,9 +65,9 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def decode(codes: Tensor, anchors: Tensor) -> Tensor:
-    """Return the boxes [..., 4] of codes [..., 4] relative to ``anchors`` [..., 4]: undoes :func:`encode`.
+    """Return the boxes [..., 4] of codes [..., 4] relative to ``anchors`` [..., 4]: the inverse of :func:`encode`.
 
-    A side grows to at most 1000 / 16 times its anchor's.
+    A side is at most 1000 / 16 times the anchor's.
     """
     anchor_centre, anchor_size = _centre_and_size(anchors)
     centre = anchor_centre + codes[..., :2] * anchor_size
@@ -80,6 +80,6 @@ def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def level_sizes(image_size: Sequence[int], strides: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Return the sizes (height, width) of the levels' maps for an input of ``image_size``, a multiple less one."""
+    """Return the sizes (height, width) of the levels' maps for an input of ``image_size``, a multiple minus 1."""
     height, width = image_size
     return tuple(((height + 1) // stride, (width + 1) // stride) for stride in strides)

@@ -24,11 +24,11 @@ def decode(
 ) -> list[Candidates]:
     """Return the candidates of each image of a batch, best first.
 
-    The ``testing.num_candidates`` best scores over all levels, anchors and classes are kept (RetinaNet keeps 1,000 of
-    each level that are above 0.05); an anchor may stand for several classes. Merging weighs both corners of a box by
-    its score. Fields of ``testing`` that are of corners and their pairs are not read.
+    The ``testing.num_candidates`` best scores over all levels, anchors and classes are kept, so one anchor can give
+    candidates of several classes (RetinaNet keeps 1,000 above 0.05 per level). Both corner scores of a box are its
+    score. The fields of ``testing`` for corners and their pairs are not used.
     """
-    # a NaN would be ranked first
+    # topk ranks NaN first
     logits = by_anchor(predictions.logits, num_classes).nan_to_num(nan=-math.inf).flatten(1)
     codes = by_anchor(predictions.codes, 4)
     boxes = torch.from_numpy(anchors.anchor_boxes(predictions.sizes, strides, config)).float().to(codes.device)
@@ -40,7 +40,7 @@ def decode(
 
 
 def _kept(boxes: Tensor, scores: Tensor, labels: Tensor) -> Candidates:
-    """Return one image's candidates without boxes that are no numbers and scores of 0."""
+    """Return one image's candidates without boxes that are not finite and without scores of 0."""
     kept = boxes.isfinite().all(1) & (scores > 0)
     scores = scores[kept]
     return Candidates(boxes[kept], scores, scores[:, None].expand(-1, 2), labels[kept])

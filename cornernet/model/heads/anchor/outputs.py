@@ -1,4 +1,4 @@
-"""The anchor head's outputs, as the rest of the head names them."""
+"""The types of the anchor head's outputs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["AnchorPredictions", "by_anchor"]
 
 
 class AnchorPredictions(NamedTuple):
-    """The raw outputs of one stack, a map for each level from fine to coarse, for A anchors a cell and K classes.
+    """The raw outputs of one stack for A anchors per cell and K classes: a map per level, from fine to coarse.
 
-    ``logits`` [B, A * K, h, w], the classes of the first anchor first; ``codes`` [B, A * 4, h, w] likewise, each the
-    four numbers of :func:`cornernet.model.heads.anchor.anchors.encode`.
+    ``logits`` [B, A * K, h, w], the first anchor's classes first; ``codes`` [B, A * 4, h, w] in the same order, four
+    numbers each as in :func:`cornernet.model.heads.anchor.anchors.encode`.
     """
 
     logits: tuple[Tensor, ...]
@@ -27,6 +27,6 @@ class AnchorPredictions(NamedTuple):
 
 
 def by_anchor(maps: tuple[Tensor, ...], numbers: int) -> Tensor:
-    """Return maps [B, A * numbers, h, w] as [B, N, numbers] in float32, in the order of the N anchors of all levels."""
+    """Return maps [B, A * numbers, h, w] as [B, N, numbers] float32, in the order of the N anchors of all levels."""
     levels = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, numbers) for level in maps]
     return torch.cat(levels, dim=1).float()

@@ -1,4 +1,4 @@
-"""What the anchor head should predict: which object each anchor learns, and by which code (RetinaNet, section 4)."""
+"""The anchor head's targets: the object that each anchor learns, and its code (RetinaNet, section 4)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from cornernet.model.heads.anchor.anchors import FINEST_STRIDE, anchor_boxes, en
 __all__ = ["IGNORED", "NEGATIVE", "AnchorTargets", "TargetBuilder", "assign", "overlaps"]
 
 NEGATIVE = -1
-"""In the place of an object or a class: the anchor learns that there is none."""
+"""Used in place of an object or a class: the anchor learns background."""
 IGNORED = -2
-"""Likewise: the anchor learns nothing."""
+"""Used in the same place: the anchor learns nothing."""
 
-# IoUs that differ by less are equal: a small object inside several anchors of one shape overlaps all of them alike.
+# IoUs that differ by less are equal: a small object has the same IoU with all anchors of one shape that contain it.
 TIE = 1e-9
 
 
@@ -29,14 +29,14 @@ class AnchorTargets:
     """The targets of a batch for N anchors.
 
     ``labels`` [B, N] int64: the class, :data:`NEGATIVE` or :data:`IGNORED`; ``codes`` [B, N, 4] float32: the object's
-    box relative to the anchor, 0 where there is no class.
+    box relative to the anchor, or 0 if the label is not a class.
     """
 
     labels: Tensor
     codes: Tensor
 
     def counts(self) -> Tensor:
-        """Return what the losses are divided by, float32 [1]: the anchors that learn an object."""
+        """Return the number that losses are divided by, float32 [1]: the anchors that learn an object."""
         return (self.labels >= 0).sum().float()[None]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> AnchorTargets:
@@ -54,23 +54,23 @@ class AnchorTargets:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetBuilder:
-    """Assigns the objects of a batch to anchors. Holds no tensors, so that loader workers can carry it."""
+    """Assigns the objects of a batch to anchors. It holds no tensors, because loader workers get a copy."""
 
     config: AnchorHeadConfig
     num_classes: int
     strides: tuple[int, ...]
-    """Of the levels, from fine to coarse."""
+    """Strides of the levels, from fine to coarse."""
 
     def __call__(self, boxes: Sequence[Tensor], labels: Sequence[Tensor], image_size: tuple[int, int]) -> AnchorTargets:
         """Return the targets for the boxes [N, 4] (x1 y1 x2 y2 in input pixels, float64) and labels [N] of each image.
 
-        ``image_size`` is the input's height and width. Any number of boxes, zero included; crowds are not among them,
-        and what shows them is background here as it is to corners. Raises ``ValueError`` for a box without an area or
-        a label too large.
+        ``image_size`` is the input's height and width. There can be any number of boxes, including zero. Crowds are not
+        among them: here, as for corners, they are background. Raises ``ValueError`` for a box of zero area or a label
+        out of range.
         """
         sizes = level_sizes(image_size, self.strides)
         anchors = anchor_boxes(sizes, self.strides, self.config)
-        # cells per pixel a little over 1 / 4, as corners have it
+        # a little more than 1 / 4 cells per pixel, as for corners
         height, width = image_size
         ratio = np.array([(width + 1) // FINEST_STRIDE / width, (height + 1) // FINEST_STRIDE / height])
         found_labels = np.full((len(boxes), len(anchors)), NEGATIVE, np.int64)
@@ -95,19 +95,19 @@ class TargetBuilder:
             )
         flat = ~(boxes[:, 2:] > boxes[:, :2]).all(1)
         if flat.any():
-            raise ValueError(f"the box {boxes[flat][0].tolist()} has no area; leave such boxes out")
+            raise ValueError(f"the box {boxes[flat][0].tolist()} has zero area; remove such boxes")
 
 
 def assign(
     boxes: npt.NDArray[np.float64], anchors: npt.NDArray[np.float64], config: AnchorHeadConfig
 ) -> npt.NDArray[np.int64]:
-    """Return for each of the ``anchors`` [N, 4] the object that it learns: [N], an index into ``boxes`` [M, 4].
+    """Return the object that each of the ``anchors`` [N, 4] learns, as an index [N] into ``boxes`` [M, 4].
 
-    * An anchor learns the object that it overlaps most, the first of equals, where their IoU is
-      ``config.positive_iou`` or more; it is :data:`NEGATIVE` below ``config.negative_iou`` and :data:`IGNORED` between.
-    * With ``config.best_anchors`` every object also takes the anchors that overlap it most, all that tie, however
-      little that is but nothing. An anchor that several objects would take goes to the one that it overlaps most of
-      these, the first of equals; it is taken from any other object.
+    * An anchor learns the object with which it has the highest IoU (the first in a tie) if the IoU is
+      ``config.positive_iou`` or more. Below ``config.negative_iou`` it is :data:`NEGATIVE`, in between :data:`IGNORED`.
+    * With ``config.best_anchors``, every object also takes the anchors that have the highest IoU with it, all of them
+      in a tie, for any IoU above 0. If several objects would take an anchor, it goes to the one of these with the
+      highest IoU (the first in a tie). It no longer learns any other object.
     """
     if not len(boxes):
         return np.full(len(anchors), NEGATIVE, np.int64)

@@ -16,11 +16,11 @@ __all__ = ["corners", "decode", "decode_padded", "embedding_distance"]
 
 
 _LARGE = 1 << 17
-"""Places of a batch's heatmaps from which it is asked whether they are decoded in one pass."""
+"""Values in a batch's heatmaps from which decoding in one pass is considered."""
 
 
 class _Top(NamedTuple):
-    """The best corners of one kind: [B, k] each, embeddings [B, k, D]."""
+    """The best corners of one kind: all [B, k], embeddings [B, k, D]."""
 
     scores: Tensor
     labels: Tensor
@@ -32,12 +32,12 @@ class _Top(NamedTuple):
 def decode(predictions: Predictions, testing: TestingConfig) -> list[Candidates]:
     """Return the candidates of each image of a batch, best first.
 
-    The ``testing.top_k`` best peaks of each kind of corner over all classes are paired; a pair is rejected when its
-    classes differ, its embeddings are further apart than ``testing.embedding_threshold``, or its bottom-right corner
-    lies above or left of its top-left one. The score of a box is the mean of its corners' scores.
+    The ``testing.top_k`` best peaks of each kind of corner, over all classes, are paired. A pair is rejected if its
+    classes differ, if its embeddings differ by more than ``testing.embedding_threshold``, or if its bottom-right corner
+    is above or left of its top-left one. The score of a box is the mean of its corners' scores.
     """
     if predictions.heatmaps.top_left.device.type == "cpu" and predictions.heatmaps.top_left.numel() >= _LARGE:
-        from cornernet.model.heads.corner.decode_cpu import (  # compiled by numba: only where it pays
+        from cornernet.model.heads.corner.decode_cpu import (  # imports numba: only where it pays off
             decode_large,
             serves,
         )
@@ -52,10 +52,10 @@ def decode(predictions: Predictions, testing: TestingConfig) -> list[Candidates]
 
 
 def decode_padded(predictions: Predictions, testing: TestingConfig) -> Candidates:
-    """Return :func:`decode`'s candidates of a batch in tensors [B, N, ...]; rows of score -1 fill them up."""
+    """Return the candidates of :func:`decode` in tensors [B, N, ...], padded with rows of score -1."""
     top_left, bottom_right = _both(predictions, testing)
     distance = embedding_distance(top_left.embeddings[:, :, None], bottom_right.embeddings[:, None, :])
-    # written so that a NaN embedding or offset never forms a pair
+    # in this form, a NaN embedding or offset never makes a pair
     accepted = (
         (top_left.labels[:, :, None] == bottom_right.labels[:, None, :])
         & (distance <= testing.embedding_threshold)
@@ -67,7 +67,7 @@ def decode_padded(predictions: Predictions, testing: TestingConfig) -> Candidate
             top_left.y[:, :, None] != bottom_right.y[:, None, :]
         )
     if "heatmaps" in testing.substitute:
-        # true corners are fewer than top_k, and what fills it up is known to be none
+        # there can be fewer true corners than top_k; the rest have scores of 0 and are not corners
         accepted &= (top_left.scores[:, :, None] > 0) & (bottom_right.scores[:, None, :] > 0)
     mean_score = (top_left.scores[:, :, None] + bottom_right.scores[:, None, :]) / 2
     pair_scores = torch.where(accepted, mean_score, -1.0).flatten(1)
@@ -91,8 +91,7 @@ def decode_padded(predictions: Predictions, testing: TestingConfig) -> Candidate
 def corners(predictions: Predictions, testing: TestingConfig) -> list[Corners[CornerPoints]]:
     """Return the corners of each image of a batch before they are paired, best first.
 
-    The ``testing.top_k`` best peaks of each kind over all classes, where there are as many, at the place that the
-    offset moves them to.
+    These are up to ``testing.top_k`` of the best peaks of each kind, over all classes, moved by their offsets.
     """
     images: list[list[CornerPoints]] = [[] for _ in predictions.heatmaps.top_left]
     for top in _both(predictions, testing):
@@ -103,7 +102,7 @@ def corners(predictions: Predictions, testing: TestingConfig) -> list[Corners[Co
 
 
 def _both(predictions: Predictions, testing: TestingConfig) -> list[_Top]:
-    """The best corners of either kind."""
+    """Return the best corners of both kinds."""
     return [
         _top_corners(heatmap, embedding, offset, testing)
         for heatmap, embedding, offset in zip(
@@ -113,7 +112,7 @@ def _both(predictions: Predictions, testing: TestingConfig) -> list[_Top]:
 
 
 def embedding_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Return the Euclidean distance of embeddings over the last dimension; one number's is its absolute difference."""
+    """Return the Euclidean distance of embeddings [..., D] over the last dimension."""
     difference = a - b
     if difference.shape[-1] == 1:
         return difference.squeeze(-1).abs()
@@ -122,7 +121,7 @@ def embedding_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _offsets(offset: Tensor, at: Tensor, testing: TestingConfig) -> Tensor:
-    """Return where in their cells ``at`` [B, 1, k] corners lie, [B, 2, k] x and y, from the map [B, 2, h, w]."""
+    """Return the offsets [B, 2, k], x and y, of the corners in the cells ``at`` [B, 1, k], from a map [B, 2, h, w]."""
     if testing.offsets != "predicted":
         constant = 0.5 if testing.offsets == "centre" else 0.0
         return torch.full((len(at), 2, at.shape[2]), constant, device=at.device)
@@ -130,15 +129,15 @@ def _offsets(offset: Tensor, at: Tensor, testing: TestingConfig) -> Tensor:
 
 
 def _top_corners(heatmap: Tensor, embedding: Tensor, offset: Tensor, testing: TestingConfig) -> _Top:
-    """Return the best peaks of one kind of corner over all classes and places of each image."""
+    """Return the best peaks of one kind of corner over all classes and cells of each image."""
     batch, _, height, width = heatmap.shape
-    # a NaN would be ranked first; it is no corner
+    # topk ranks NaN first, but it is not a corner
     scores = heatmap.float().sigmoid().nan_to_num(nan=0.0)
     kernel = testing.peak_kernel
     peaks = F.max_pool2d(scores, kernel, stride=1, padding=kernel // 2) == scores
     # heatmaps may be channels_last: flatten in [class, y, x] order whatever the layout
     ranked = (scores * peaks).reshape(batch, -1)
-    # written so that an exported graph, whose maps always have as many places, keeps no trace of the question
+    # in this form the choice leaves no trace in an exported graph, whose maps always have enough cells
     count = testing.top_k if ranked.shape[1] >= testing.top_k else ranked.shape[1]
     best, index = ranked.topk(count, dim=1)
     cells = height * width
@@ -158,6 +157,6 @@ def _top_corners(heatmap: Tensor, embedding: Tensor, offset: Tensor, testing: Te
 
 
 def _divided(index: Tensor, by: int) -> tuple[Tensor, Tensor]:
-    """Return quotient and remainder of whole numbers that are not negative."""
-    divisor = index.new_full((), by) if torch.compiler.is_exporting() else by  # ONNX divides by no symbol
+    """Return quotient and remainder of non-negative integers."""
+    divisor = index.new_full((), by) if torch.compiler.is_exporting() else by  # ONNX cannot divide by a symbol
     return index // divisor, index % divisor

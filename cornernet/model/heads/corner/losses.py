@@ -15,7 +15,7 @@ from cornernet.model.heads.corner.targets import CornerTargets
 
 __all__ = ["CornerLosses", "corner_losses", "heatmap_loss", "offset_loss", "pull_and_push_loss"]
 
-# Added to counts of objects before dividing by them (the authors' value).
+# Added to the number of objects before dividing by it (the authors' value).
 COUNT_MARGIN = 1e-4
 
 
@@ -31,7 +31,7 @@ class CornerLosses(NamedTuple):
 def corner_losses(
     predictions: Predictions, targets: CornerTargets, config: CornerHeadConfig, counts: Tensor
 ) -> CornerLosses:
-    """Return the losses of one stack; ``counts`` [3] as ``CornerTargets.counts`` of the whole batch."""
+    """Return the losses of one stack. ``counts`` [3] is ``CornerTargets.counts`` of the whole batch."""
     heatmap = Corners(
         *(
             heatmap_loss(logits, target, config, positives)
@@ -57,10 +57,10 @@ def gather(maps: Tensor, indices: Tensor) -> Tensor:
 
 
 def heatmap_loss(logits: Tensor, target: Tensor, config: CornerHeadConfig, positives: Tensor) -> Tensor:
-    """Return the loss ``config.heatmap_loss`` of a heatmap [B, K, h, w] against targets in 0..1, exactly 1 at corners.
+    """Return the loss ``config.heatmap_loss`` of logits [B, K, h, w] for targets in 0..1, exactly 1 at corners.
 
-    The sum over cells is divided by ``positives``, the number of corners' cells in the batch, and not divided when
-    there are none.
+    The sum over cells is divided by ``positives``, the number of cells with a corner in the batch, or by 1 if there are
+    none.
     """
     cells = HEATMAP_LOSSES[config.heatmap_loss](logits.float(), target, config)
     return cells.sum() / positives.clamp(min=1)
@@ -71,9 +71,9 @@ def pull_and_push_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return the losses that pull an object's embeddings together and push objects apart (equations 4 and 5).
 
-    Embeddings [B, M, D] of M places for objects, of which ``mask`` [B, M] are taken. Summed over images, each
-    normalised by its own number of objects as the authors do: push also counts each object with itself, less a
-    constant, so that one object alone gives about 1 and no gradient.
+    Embeddings are [B, M, D] for up to M objects per image; ``mask`` [B, M] tells which are real. Losses are summed over
+    images, and each image is normalised by its own number of objects. As in the authors' code, push also pairs each
+    object with itself and subtracts a constant, so a single object gives about 1 and no gradient.
     """
     number = mask.sum(1).float()[:, None]
     mean = (top_left + bottom_right) / 2
@@ -88,6 +88,6 @@ def pull_and_push_loss(
 
 
 def offset_loss(predicted: Tensor, target: Tensor, mask: Tensor, objects: Tensor) -> Tensor:
-    """Return the smooth-L1 loss of offsets [B, M, 2] over the ``objects`` in the batch (equation 3)."""
+    """Return the smooth-L1 loss of offsets [B, M, 2], divided by the ``objects`` in the batch (equation 3)."""
     loss = F.smooth_l1_loss(predicted, target, reduction="none")
     return (loss * mask[:, :, None]).sum() / (objects + COUNT_MARGIN)

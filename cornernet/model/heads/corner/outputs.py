@@ -1,4 +1,4 @@
-"""The corner head's outputs, as the rest of the head names them."""
+"""The types of the corner head's outputs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 class Corners(NamedTuple, Generic[T]):
-    """One thing for each kind of corner."""
+    """A pair of values, one for each kind of corner."""
 
     top_left: T
     bottom_right: T
 
 
 class Predictions(NamedTuple):
-    """The raw outputs of one stack at stride 4, for K classes and embeddings of D numbers.
+    """The raw outputs of one stack at stride 4, for K classes and embeddings of length D.
 
     ``heatmaps`` logits [B, K, h, w]; ``embeddings`` [B, D, h, w]; ``offsets`` [B, 2, h, w], x then y, in cells.
     """

@@ -1,4 +1,4 @@
-"""The ground truth in place of the corner head's outputs: what each output costs (paper section 4.5.4, table 6)."""
+"""The ground truth in place of outputs of the corner head, to measure the error of each (paper table 6)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["substitute"]
 def substitute(
     predictions: Predictions, boxes: Sequence[Tensor], labels: Sequence[Tensor], testing: TestingConfig
 ) -> Predictions:
-    """Return the predictions with those of ``testing.substitute`` replaced by the truth of each input of the batch.
+    """Return the predictions with the outputs in ``testing.substitute`` replaced by the truth (paper section 4.5.4).
 
-    ``boxes`` [N, 4] are x1 y1 x2 y2 in cells of the heatmaps as they lie on that input, ``labels`` [N] their classes.
+    ``boxes`` [N, 4] of each input are x1 y1 x2 y2 in cells of its heatmaps, ``labels`` [N] their classes.
 
-    * heatmaps: certain (a probability of 1) in the cells of corners and 0 everywhere else, the targets of training
-      reduced to their peaks; a corner on the far edge of the map belongs to its last cell;
-    * offsets: in every cell, the fraction of the true corner that is nearest to it. A predicted corner in another cell
-      than the true one stays in its cell: an offset makes up for the stride, not for the heatmap;
-    * embeddings: in every cell, a number of the object whose true corner is nearest to it; those of two objects are
-      further apart than ``testing.embedding_threshold``.
+    * heatmaps: a probability of 1 in the cells of corners and 0 everywhere else, which are the training targets reduced
+      to their peaks. A corner on the far edge of the map belongs to the last cell.
+    * offsets: in every cell, the fractional position of the nearest true corner. A corner predicted in the wrong cell
+      stays in that cell: an offset corrects for the stride, not for the heatmap.
+    * embeddings: in every cell, a number for the object with the nearest true corner. The numbers of two objects differ
+      by more than ``testing.embedding_threshold``.
 
-    Nearest is meant over all classes, as embeddings and offsets are shared by them; the first of equals counts, so of
-    two objects with a corner in the same cell the second is not found. Inputs without objects keep their predicted
-    embeddings and offsets: no true corner is near.
+    The nearest corner is taken over all classes, because they share embeddings and offsets. In a tie the first object
+    counts, so of two objects with a corner in the same cell the second is not found. Inputs without objects keep their
+    predicted embeddings and offsets.
     """
     kinds = []
     for which in range(2):
@@ -47,7 +47,7 @@ def substitute(
 def _replace(
     heatmap: Tensor, embedding: Tensor, offset: Tensor, points: Tensor, labels: Tensor, testing: TestingConfig
 ) -> None:
-    """Write the truth of one kind of corner ``points`` [N, 2] into one input's maps [K or D or 2, h, w], in place."""
+    """Write the true corners ``points`` [N, 2] of one kind into one input's maps [K or D or 2, h, w], in place."""
     height, width = heatmap.shape[1:]
     last = torch.tensor([width - 1, height - 1], device=points.device)
     cells = torch.minimum(points.floor().long().clamp(min=0), last)
@@ -64,12 +64,12 @@ def _replace(
 
 
 def _nearest(cells: Tensor, height: int, width: int) -> Tensor:
-    """Return the index of the nearest of ``cells`` [N, 2] (x, y), the first of equals, for each cell of the map."""
+    """Return for each cell of the map the index of the nearest of ``cells`` [N, 2] (x, y), the first in a tie."""
     ys = (torch.arange(height, device=cells.device)[None] - cells[:, 1:]) ** 2
     xs = (torch.arange(width, device=cells.device)[None] - cells[:, :1]) ** 2
     nearest = torch.zeros((height, width), dtype=torch.int64, device=cells.device)
     closest = ys[0, :, None] + xs[0, None]
-    # one by one: a map for each of many objects would be large, and argmin leaves ties open
+    # one by one: a map per object would need much memory, and argmin does not define ties
     for index in range(1, len(cells)):
         distance = ys[index, :, None] + xs[index, None]
         nearest = torch.where(distance < closest, index, nearest)

@@ -1,4 +1,4 @@
-"""What the corner head should predict (paper sections 3.2 and 3.3, figure 5)."""
+"""The corner head's targets (paper sections 3.2 and 3.3, figure 5)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ OUTPUT_STRIDE = 4
 
 @dataclass(frozen=True)
 class CornerTargets:
-    """The targets of a batch with at most M objects an image.
+    """The targets of a batch with at most M objects per image.
 
-    ``heatmaps`` [B, K, h, w] float32 in 0..1, exactly 1 at corners; ``indices`` [B, M] int64, each object's corner as
-    y * w + x; ``offsets`` [B, M, 2] float32, x then y, in cells; ``mask`` [B, M] bool, true where there is an object.
+    ``heatmaps`` [B, K, h, w] float32 in 0..1, exactly 1 at corners; ``indices`` [B, M] int64, the cell of each object's
+    corner as y * w + x; ``offsets`` [B, M, 2] float32, x then y, in cells; ``mask`` [B, M] bool, true for real objects.
     """
 
     heatmaps: Corners[Tensor]
@@ -34,9 +34,9 @@ class CornerTargets:
     mask: Tensor
 
     def counts(self) -> Tensor:
-        """Return what the losses are divided by, float32 [3]: top-left and bottom-right positives, objects.
+        """Return the numbers that losses are divided by, float32 [3]: top-left positives, bottom-right ones, objects.
 
-        Positives are cells: two objects of a class whose corners share a cell are one positive and two objects.
+        Positives are cells: two objects of a class whose corners share a cell count as one positive and two objects.
         """
         return torch.stack(
             [
@@ -66,7 +66,7 @@ class CornerTargets:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetBuilder:
-    """Draws the targets of a batch. Holds no tensors, so that loader workers can carry it."""
+    """Draws the targets of a batch. It holds no tensors, because loader workers get a copy."""
 
     config: CornerHeadConfig
     num_classes: int
@@ -74,8 +74,9 @@ class TargetBuilder:
     def __call__(self, boxes: Sequence[Tensor], labels: Sequence[Tensor], image_size: tuple[int, int]) -> CornerTargets:
         """Return the targets for the boxes [N, 4] (x1 y1 x2 y2 in input pixels, float64) and labels [N] of each image.
 
-        ``image_size`` is the input's height and width; heatmaps have (n + 1) / 4 cells a side. Boxes must lie inside
-        the image; any number of them, zero included. Raises ``ValueError`` for a corner outside or a label too large.
+        ``image_size`` is the input's height and width; heatmaps have (n + 1) / 4 cells per side. There can be any
+        number of boxes, including zero; all must lie inside the image. Raises ``ValueError`` for a corner outside the
+        image or a label out of range.
         """
         sizes = tuple((side + 1) // OUTPUT_STRIDE for side in image_size)
         shape = (len(boxes), self.num_classes, *sizes)
@@ -131,7 +132,7 @@ class TargetBuilder:
                 draw_gaussian(heatmaps[which][label], x, y, radius)
 
     def radius(self, height: float, width: float) -> float:
-        """Return the radius of reduced penalty, in cells, for an object of this size in cells; 0 reduces none."""
+        """Return the radius of reduced penalty, in cells, for an object of this size in cells; 0 means no reduction."""
         if self.config.penalty_reduction == "none":
             return 0.0
         if self.config.penalty_reduction == "fixed":
@@ -141,23 +142,23 @@ class TargetBuilder:
 
 
 def gaussian_radius(height: float, width: float, min_iou: float) -> float:
-    """Return how far both corners of a box may move so that the box keeps an IoU of ``min_iou``, in its units.
+    """Return how far both corners of a box can move while the box keeps an IoU of ``min_iou``, in the box's units.
 
-    The smallest of three cases: one corner inwards and one outwards, both inwards, both outwards; each is a root of a
-    quadratic equation (paper section 3.2, figure 5; the formula after the authors' fix of 2018). Of boxes that moved
-    equally far, the one inside has the least IoU, so its root is the smallest, and is all that is computed:
-    4 r^2 - 2 (h + w) r + (1 - o) h w = 0.
+    There are three cases: one corner moves inwards and one outwards, both inwards, or both outwards. In each the
+    distance is a root of a quadratic equation, and the radius is the smallest (paper section 3.2, figure 5; the formula
+    after the authors' fix of 2018). For the same distance, the box inside has the lowest IoU, so its root is the
+    smallest and the only one that is computed: 4 r^2 - 2 (h + w) r + (1 - o) h w = 0, with o = ``min_iou``.
     """
     b = 2 * (height + width)
     return (b - math.sqrt(b * b - 16 * (1 - min_iou) * (height * width))) / 8
 
 
 def original_radius(height: float, width: float, min_iou: float) -> float:
-    """Return the radius of the authors' formula before their fix: the same quadratic equations, wrongly solved.
+    """Return the radius of the authors' formula before their fix, which solves the same equations wrongly.
 
-    Of each quadratic equation (b + sqrt(b^2 - 4 a c)) / 2 was taken, with b as h + w, 2 (h + w) and -2 o (h + w):
-    divided by 2 in place of 2 a, and the larger root of the first two. Those are at least (h + w) / 2 then, and the
-    third at most (h + w) / 4, so that it alone is left. A box moved that far need not keep ``min_iou``.
+    For each equation it takes (b + sqrt(b^2 - 4 a c)) / 2, with b = h + w, 2 (h + w) and -2 o (h + w). It divides by 2
+    instead of 2 a, and for the first two takes the larger root. These are then at least (h + w) / 2 and the third is at
+    most (h + w) / 4, so only the third matters. A box moved that far can have an IoU below ``min_iou``.
     """
     b = 2 * min_iou * (height + width)
     return (math.sqrt(b * b + 16 * min_iou * (1 - min_iou) * (height * width)) - b) / 2
@@ -165,7 +166,7 @@ def original_radius(height: float, width: float, min_iou: float) -> float:
 
 @functools.lru_cache(maxsize=256)
 def _gaussian(radius: float) -> npt.NDArray[np.float32]:
-    """Return an unnormalised gaussian of standard deviation (2 radius + 1) / 6 on the cells within the radius."""
+    """Return an unnormalised gaussian of standard deviation (2 radius + 1) / 6 on the cells within ``radius``."""
     reach = int(radius)
     sigma = (2 * radius + 1) / 6
     d = np.arange(-reach, reach + 1, dtype=np.float64) ** 2
@@ -177,7 +178,7 @@ def _gaussian(radius: float) -> npt.NDArray[np.float32]:
 
 
 def draw_gaussian(heatmap: npt.NDArray[np.float32], x: int, y: int, radius: float) -> None:
-    """Raise ``heatmap`` [h, w] in place to a gaussian that is 1 at (x, y) and ends at ``radius`` cells."""
+    """Take in place the maximum of ``heatmap`` [h, w] and a gaussian that is 1 at (x, y), within ``radius`` cells."""
     height, width = heatmap.shape
     g = _gaussian(radius)
     reach = int(radius)

@@ -1,9 +1,11 @@
-"""What a corner heatmap is trained with. One file each, one row here.
+"""Losses of corner heatmaps: one file each, one row here.
 
-A loss is a function of the logits [B, K, h, w], the targets of the same shape in 0..1 (exactly 1 at corners, gaussians
-around them) and the head's configuration. It returns the loss of each cell, in the logits' dtype, not negative and with
-finite gradients for any finite logits; ``cornernet.model.heads.corner.losses`` sums it up and divides by the number of
-corners. Testing reads a sigmoid of the logits, so that is what a loss must shape.
+A loss is a function of the logits [B, K, h, w], the targets of the same shape in 0..1 (exactly 1 at corners, with
+gaussians around them) and the head's configuration. It returns the loss of each cell in the logits' dtype, which is not
+negative and has finite gradients for all finite logits. ``cornernet.model.heads.corner.losses`` sums it and divides by
+the number of corners. Testing reads the sigmoid of the logits, so the loss must train that.
+
+The names are also in ``cornernet.config.HeatmapLossName``.
 """
 
 from __future__ import annotations

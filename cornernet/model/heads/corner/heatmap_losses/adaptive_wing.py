@@ -1,4 +1,4 @@
-"""Adaptive wing loss: nearly an L1 loss at corners, nearly a squared one where there are none."""
+"""Adaptive wing loss: close to an L1 loss at corners and to a squared loss far from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def adaptive_wing(logits: Tensor, target: Tensor, _config: CornerHeadConfig) -> 
     t^(alpha - y))), C = theta A - omega log(1 + t^(alpha - y)), t = theta / epsilon.
 
     Wang et al., "Adaptive Wing Loss for Robust Face Alignment via Heatmap Regression", 2019, equations 4 to 6. Their
-    weighted loss map, which counts cells around a peak eleven times, is left out: it is another knob.
+    weighted loss map, which gives cells around a peak eleven times the weight, is left out: it is a separate setting.
     """
     target = target.to(logits.dtype)
     difference = (target - logits.sigmoid()).abs()

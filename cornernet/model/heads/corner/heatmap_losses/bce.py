@@ -1,4 +1,4 @@
-"""Binary cross-entropy against the gaussians as they are."""
+"""Binary cross-entropy, with the gaussians as target probabilities."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def bce(logits: Tensor, target: Tensor, _config: CornerHeadConfig) -> Tensor:
 
         -y log p - (1 - y) log(1 - p)
 
-    The target is a probability here: around a corner the least loss is at the height of the gaussian, and is not zero.
-    Nothing weighs the many empty cells less, which is what focal loss was made against (Lin et al., "Focal Loss for
-    Dense Object Detection", 2017, section 3).
+    Here the target is a probability: around a corner the loss is lowest at the height of the gaussian, and not zero
+    there. The many empty cells keep their full weight, the problem that focal loss was made to solve (Lin et al.,
+    "Focal Loss for Dense Object Detection", 2017, section 3).
     """
     return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")

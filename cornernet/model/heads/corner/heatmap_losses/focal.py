@@ -1,4 +1,4 @@
-"""The paper's loss: focal, with the penalty reduced around corners."""
+"""The paper's loss: focal loss with a reduced penalty around corners."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cornernet.config import CornerHeadConfig
 
 __all__ = ["focal"]
 
-# Keeps the logarithms finite; beyond it a cell has no gradient (the authors' value).
+# Keeps the logarithms finite; a cell beyond it has no gradient (the authors' value).
 PROBABILITY_MARGIN = 1e-4
 
 

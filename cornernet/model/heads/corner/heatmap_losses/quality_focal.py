@@ -10,7 +10,7 @@ from cornernet.config import CornerHeadConfig
 __all__ = ["quality_focal"]
 
 EXPONENT = 2.0
-"""The authors' beta."""
+"""Beta in the paper."""
 
 
 def quality_focal(logits: Tensor, target: Tensor, _config: CornerHeadConfig) -> Tensor:
@@ -19,7 +19,7 @@ def quality_focal(logits: Tensor, target: Tensor, _config: CornerHeadConfig) -> 
         |y - p|^2 (-y log p - (1 - y) log(1 - p))
 
     Li et al., "Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for Dense Object Detection",
-    2020, equation 3. Around a corner it asks for the gaussian's height, where CornerNet's only lowers the penalty.
+    2020, equation 3. Around a corner the target is the gaussian's height; CornerNet's loss only lowers the penalty.
     """
     target = target.to(logits.dtype)
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")

@@ -1,22 +1,22 @@
-"""What a folder of results was made with: command, protocol, code, machine, versions, dates, seeds, data, budgets."""
+"""How a folder of results was made: command, protocol, code, machine, versions, dates, seeds, data, budgets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cornernet.drawing.html import Cell
+from cornernet.drawing.html import Cell, Table
 
 from ..records.published import Report
 from .tables import FAILED, NOT_RECORDED, NOT_RUN
 
-__all__ = ["made_with", "measured_with", "provenance_rows", "runs_rows"]
+__all__ = ["RUNS_HEADER", "measured_with", "provenance", "provenance_rows", "runs_rows", "runs_table"]
 
 RUNS_HEADER = ("study", "variant", "seed", "iterations", "seconds", "processor", "torch", "revision")
 
 
-def made_with(report: Report) -> dict[str, Any]:
-    """Return it as JSON; of what differs between runs, every value."""
+def provenance(report: Report) -> dict[str, Any]:
+    """Return the provenance of a report, as in results.json. Where runs differ, it lists every distinct value."""
     runs = [record for record in report.records.values() if record is not None]
     made = [record.get("provenance") or {} for record in runs]
     dates = sorted(each["date"] for each in made if "date" in each)
@@ -59,7 +59,7 @@ def _versions(made: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def provenance_rows(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return :func:`made_with` in words, a line each; the configurations are in results.json alone."""
+    """Return :func:`provenance` as pairs of a name and a text, without the configurations."""
 
     def listed(values: Sequence[object]) -> str:
         return ", ".join(map(str, values)) or NOT_RECORDED
@@ -94,7 +94,7 @@ def provenance_rows(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def runs_rows(report: Report) -> list[list[Cell]]:
-    """Return a row a run under :data:`RUNS_HEADER`: its budget, its time and its machine."""
+    """Return a row for each run, under :data:`RUNS_HEADER`: its budget, its time and its machine."""
     lines = []
     for (study, variant, seed), record in report.records.items():
         start = [Cell(study), Cell(variant), Cell(str(seed), sort=seed)]
@@ -117,7 +117,12 @@ def runs_rows(report: Report) -> list[list[Cell]]:
     return lines
 
 
+def runs_table(report: Report) -> Table:
+    """Return the runs as a table of a page."""
+    return Table("Runs", RUNS_HEADER, runs_rows(report))
+
+
 def measured_with(threads: int, versions: Mapping[str, str], date: str) -> str:
-    """Return the sentence below a benchmark's heading: on how many threads, with what, and on which day."""
+    """Return the sentence below a benchmark's heading: number of threads, versions, and the date (ISO 8601)."""
     named = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     return f"{threads} threads; {named}; measured {date[:10]}."

@@ -1,7 +1,7 @@
-"""Pictures that were made while weights existed (:mod:`ablations.pictures`), read back with their manifest.
+"""Committed pictures, which :mod:`ablations.pictures` makes while a run's weights exist, read with their manifest.
 
-``reports/pictures/PROFILE-DATA/manifest.json`` names each file with its hash, what it shows, the rule that chose it and
-the runs it came from. A file that is missing or has another hash is left out and named: what is shown is what was made.
+``reports/pictures/PROFILE-DATA/manifest.json`` lists for each file its hash, what it shows, the rule that chose it, and
+the runs it came from. A file that is missing or has a different hash is left out, and the report says so.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _FIELDS = ("file", "sha256", "title", "caption", "alternative", "rule", "runs")
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedPicture:
-    """A picture: its bytes, what it shows, how it was chosen and which runs' weights made it."""
+    """A picture: its bytes, what it shows, how it was chosen, and the runs whose weights were used."""
 
     path: str
-    """Below the folder of the pictures."""
+    """Relative to the folder of the pictures."""
     content: bytes
     kind: str
     title: str
@@ -36,7 +36,10 @@ class PlacedPicture:
 
 
 def placed_pictures(folder: Path) -> tuple[list[PlacedPicture], list[str]]:
-    """Return the pictures of a folder's manifest, and a sentence on each that is left out; nothing without a folder."""
+    """Return the pictures in a folder's manifest, and a sentence on each that is left out.
+
+    Both lists are empty if there is no manifest.
+    """
     manifest = folder / MANIFEST
     if not manifest.exists():
         return [], []
@@ -46,9 +49,8 @@ def placed_pictures(folder: Path) -> tuple[list[PlacedPicture], list[str]]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         text = str(error).replace(str(manifest), MANIFEST)
         return [], [f"{folder.name}/{MANIFEST} cannot be read: {text}; make the pictures again"]
-    return [each for each in found if isinstance(each, PlacedPicture)], [
-        each for each in found if isinstance(each, str)
-    ]
+    pictures = [each for each in found if isinstance(each, PlacedPicture)]
+    return pictures, [each for each in found if isinstance(each, str)]
 
 
 def _read(folder: Path, entry: dict[str, Any]) -> PlacedPicture | str:
@@ -58,7 +60,7 @@ def _read(folder: Path, entry: dict[str, Any]) -> PlacedPicture | str:
     name = str(entry["file"])
     path = folder / name
     if Path(name).name != name or path.suffix not in _KINDS:
-        return f"{name} is left out: a picture's name is that of a jpg or png file in the folder itself"
+        return f"{name} is left out: a picture must be a jpg or png file in the folder itself"
     if not path.is_file():
         return f"{name} is left out: there is no such file; make the pictures again"
     content = path.read_bytes()
