@@ -128,7 +128,7 @@ def _evaluated(
     return {
         "training_key": job.training_key,
         "evaluation_key": job.evaluation_key,
-        "config": _without_places(job.config),
+        "config": job.config.to_public_dict(),
         "data": {"train": train_set.fingerprint, "val": val_set.fingerprint, "images": evaluation.images},
         "area_bands": list(evaluation.area_bands),
         "metrics": finite(evaluation.metrics),
@@ -161,15 +161,6 @@ def _resamples(val_set: DetectionDataset, evaluation: Evaluation) -> Resamples:
         return bootstrap(val_set, evaluation.box_matching)
     boxes = bootstrap(val_set, evaluation.box_matching, ("AP",))
     return boxes.joined(corner_bootstrap(val_set, evaluation.corner_matches))
-
-
-def _without_places(config: Config) -> dict[str, Any]:
-    """Return the configuration as data, the folder of its photographs by name alone: records are published."""
-    tree = config.to_dict()
-    source = tree["data"]["source"]
-    if "root" in source:
-        source["root"] = Path(source["root"]).resolve().name
-    return tree
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,14 @@ class Config:
         """Return the configuration as plain dicts, tuples and scalars."""
         return dataclasses.asdict(self)
 
+    def to_public_dict(self) -> dict[str, Any]:
+        """Return :meth:`to_dict` with the data set's folder reduced to its name, for records and pages to publish."""
+        tree = self.to_dict()
+        source = tree["data"]["source"]
+        if "root" in source:
+            source["root"] = Path(source["root"]).resolve().name
+        return tree
+
     @staticmethod
     def from_dict(tree: Any, origin: str = "configuration") -> Config:
         """Build a configuration from the form of :meth:`to_dict`, or from parsed JSON.

@@ -66,7 +66,7 @@ def run_page(run: Path, images: int = 3, detector: Detector | None = None) -> st
             curves=_curves(_with_final(lines, config.training.iterations, evaluation)),
             images=_images(run, config, images, detector),
             score=SCORE,
-            configuration=json.dumps(_without_place(config.to_dict()), indent=1),
+            configuration=json.dumps(config.to_public_dict(), indent=1),
         )
     )
 
@@ -74,13 +74,6 @@ def run_page(run: Path, images: int = 3, detector: Detector | None = None) -> st
 @functools.cache
 def _environment() -> Environment:
     return environment(Path(__file__).parent / "templates")
-
-
-def _without_place(tree: dict[str, Any]) -> dict[str, Any]:
-    source = tree["data"]["source"]
-    if "root" in source:
-        source["root"] = Path(source["root"]).name
-    return tree
 
 
 # ------------------------------------------------------------------------------------------------- the run's files

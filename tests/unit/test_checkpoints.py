@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_listed(detector) -> None:
     assert "backbone.stem.0.bn.weight: [3] instead of [16]" in text
 
 
-def test_counts_of_batches_alone_may_be_missing(detector) -> None:
+def test_only_counts_of_batches_may_be_missing(detector) -> None:
     state = {k: v for k, v in detector.state_dict().items() if not k.endswith("num_batches_tracked")}
     assert len(load_detector(state, detector.config).state_dict()) == len(detector.state_dict())
     state = {k: v for k, v in state.items() if not k.endswith("running_mean")}
@@ -270,7 +270,7 @@ def test_the_authors_weights_keep_the_authors_conventions(name, two_stacks) -> N
     assert (config.data, config.testing) == (recipe("hourglass_104").data, recipe("hourglass_104").testing)
 
 
-def test_what_another_format_cannot_say_is_said(two_stacks, tmp_path) -> None:
+def test_what_another_format_cannot_hold_is_reported(two_stacks, tmp_path) -> None:
     lost = save_foreign(two_stacks, tmp_path / "theirs.pth", "mmdetection")
     assert any("data.channel_order is bgr" in line for line in lost)
     assert save_foreign(two_stacks, tmp_path / "theirs.pkl", "authors") == []
@@ -302,7 +302,7 @@ def test_names_of_other_projects(name: str, theirs: str, ours: str) -> None:
     assert FORMATS[name].from_ours(ours) == theirs.removeprefix("module.")
 
 
-def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path) -> None:
+def test_an_unfinished_run_says_how_to_resume(tmp_path) -> None:
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(CheckpointError, match=r"not finished.*cornernet train --out .* --resume"):
         load_detector(tmp_path)

@@ -168,3 +168,12 @@ def test_changed_fields_are_listed_with_both_values() -> None:
     assert changed["data.source.seed"] == [ABSENT, 0]
     assert str(ABSENT) == "absent"
     assert not list(changed_fields(base.to_dict(), base.to_dict()))
+
+
+def test_what_is_published_names_the_folder_of_the_data_without_its_path(tmp_path) -> None:
+    config = recipe("tiny").with_("data.source", CocoSource(root=str(tmp_path / "photos")))
+    tree = config.to_public_dict()
+    assert tree["data"]["source"]["root"] == "photos"
+    tree["data"]["source"]["root"] = str(tmp_path / "photos")
+    assert tree == config.to_dict()
+    assert recipe("tiny").to_public_dict() == recipe("tiny").to_dict()

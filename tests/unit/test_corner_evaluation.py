@@ -52,7 +52,7 @@ def test_a_corner_counts_up_to_the_radius(x: float, ap: float) -> None:
     assert measured(view([(x, 3, 0.9, 0)], [(3, 3, 0)]))[TOP_LEFT] == ap
 
 
-def test_a_corner_of_another_class_or_in_another_photograph_is_none() -> None:
+def test_a_corner_of_another_class_or_in_another_photograph_is_no_hit() -> None:
     assert measured(view([(3, 3, 0.9, 1)], [(3, 3, 0)]))[TOP_LEFT] == 0
     assert measured(view([(3, 3, 0.9, 0)], []), view([], [(3, 3, 0)]))[TOP_LEFT] == 0
 

@@ -130,7 +130,7 @@ def test_to_coco_has_width_and_height_and_the_data_sets_ids(three: Detections) -
     assert json.loads(json.dumps(three.to_coco())) == three.to_coco()
 
 
-def test_to_coco_rounds_on_request_alone(three: Detections) -> None:
+def test_to_coco_rounds_only_on_request(three: Detections) -> None:
     rounded = three.to_coco(decimals=2)[2]
     assert rounded["score"] == 0.46
     assert three.to_coco()[2]["score"] == float(three.scores[2])
@@ -156,7 +156,7 @@ def test_to_pandas_has_a_row_a_box(three: Detections) -> None:
 # ------------------------------------------------------------------------------------------- drawing
 
 
-def test_plot_draws_every_box_and_leaves_the_photograph_alone(three: Detections) -> None:
+def test_plot_draws_every_box_and_does_not_change_the_photograph(three: Detections) -> None:
     photo = grey(80, 100)
     drawn = three.plot(photo)
     assert (photo == 128).all()

@@ -69,7 +69,7 @@ def test_an_evaluations_own_matching_gives_the_same_costs(dataset) -> None:
         coco_evaluation(dataset, results).box_matching.ap50_gains()
 
 
-def test_a_background_box_costs_background_alone(dataset) -> None:
+def test_a_background_box_costs_only_background(dataset) -> None:
     costs = error_types(dataset, [*all_found(), found(PERSON, [30.0, 25.0, 10.0, 10.0], 0.95)])
     # ranked above three correct boxes of one class of two, it lowers their precision to 3 in 4
     assert main_types(costs) == pytest.approx({"dAP_Bkg": 0.25 / 2})
@@ -77,7 +77,7 @@ def test_a_background_box_costs_background_alone(dataset) -> None:
     assert costs["dAP_FN"] == 0
 
 
-def test_a_duplicate_costs_duplicates_alone(dataset) -> None:
+def test_a_duplicate_costs_only_duplicates(dataset) -> None:
     best, *others = [found(PERSON, box) for box in PERSONS]
     results = [{**best, "score": 0.99}, {**best, "score": 0.95}, *others, *(found(SIGN, box) for box in SIGNS)]
     costs = error_types(dataset, results)
@@ -87,27 +87,27 @@ def test_a_duplicate_costs_duplicates_alone(dataset) -> None:
     assert costs["dAP_FN"] == 0
 
 
-def test_a_missed_object_costs_misses_alone(dataset) -> None:
+def test_a_missed_object_costs_only_misses(dataset) -> None:
     costs = error_types(dataset, all_found()[1:])
     assert main_types(costs) == pytest.approx({"dAP_Miss": (1 - 67 / 101) / 2})
     assert costs["dAP_FN"] == pytest.approx(costs["dAP_Miss"])
     assert costs["dAP_FP"] == 0
 
 
-def test_a_shifted_box_costs_localisation_alone(dataset) -> None:
+def test_a_shifted_box_costs_only_localisation(dataset) -> None:
     results = all_found()
     results[0] = found(PERSON, [5.0, 0.0, 10.0, 10.0], 0.5)  # an IoU of 1 in 3
     assert main_types(error_types(dataset, results)) == pytest.approx({"dAP_Loc": (1 - 67 / 101) / 2})
 
 
-def test_a_wrong_class_costs_classes_alone(dataset) -> None:
+def test_a_wrong_class_costs_only_classes(dataset) -> None:
     results = all_found()
     results[0] = found(SIGN, PERSONS[0], 0.95)
     # corrected, it is a person again; the signs below it had a precision of 2 in 3
     assert main_types(error_types(dataset, results)) == pytest.approx({"dAP_Cls": (1 - 67 / 101 + 1 / 3) / 2})
 
 
-def test_a_shifted_box_of_a_wrong_class_costs_both_alone(dataset) -> None:
+def test_a_shifted_box_of_a_wrong_class_costs_only_both(dataset) -> None:
     results = [*all_found()[:-1], found(PERSON, [20.0, 25.0, 10.0, 10.0], 0.95), found(SIGN, SIGNS[1], 0.5)]
     assert main_types(error_types(dataset, results)) == pytest.approx({"dAP_Both": 0.25 / 2})
 
@@ -145,7 +145,7 @@ def test_without_objects_nothing_is_measured(tmp_path) -> None:
     assert all(math.isnan(cost) for cost in error_types(empty, [found(PERSON, PERSONS[0])]).values())
 
 
-def test_an_evaluation_reports_error_types_on_request_alone(dataset) -> None:
+def test_an_evaluation_reports_error_types_only_on_request(dataset) -> None:
     config = recipe("tiny").with_("model.num_classes", 3)
     torch.manual_seed(0)
     detector = build_detector(config)

@@ -516,7 +516,7 @@ def photo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_detect_takes_arrays_and_paths_alone_and_in_sequences(photo_file: Path) -> None:
+def test_detect_takes_single_arrays_and_paths_and_sequences_of_them(photo_file: Path) -> None:
     photo, config = planted(60, 80)[0], config_with(TestingConfig())
     many = detect(seer(), [photo, photo_file, str(photo_file)], config, ("a", "b", "c"), (10, 20, 30))
     assert [found.image_id for found in many] == [None, str(photo_file), str(photo_file)]

@@ -148,7 +148,7 @@ def test_both_backends_give_the_same_matches(seed, images, ties, crowds) -> None
 
 
 @given(**SCENES)
-def test_weights_are_as_good_as_copies_of_the_images(seed, images, ties, crowds) -> None:
+def test_weights_give_the_numbers_of_copied_images(seed, images, ties, crowds) -> None:
     scene = random_scene(seed, images, ties, crowds)
     weights = image_weights(str(seed), images, resamples=3)
     found = metrics_under(scene.match(), weights, METRICS)
@@ -225,7 +225,7 @@ def test_a_metric_does_not_depend_on_which_others_are_asked_for(name) -> None:
     )
 
 
-def test_inputs_are_left_as_they_were() -> None:
+def test_inputs_are_not_modified() -> None:
     scene = random_scene(4, images=5, ties=False, crowds=True)
     before = json.dumps([scene.truth, scene.results])
     scene.match()
@@ -360,7 +360,7 @@ def test_corners_are_resampled_with_the_weights_of_their_images_whatever_the_ord
             assert resampled.values["corner_AP/top_left"][b] == pytest.approx(expected, abs=1e-6)
 
 
-def test_resamples_of_boxes_and_corners_join_under_the_same_weights_alone() -> None:
+def test_resamples_of_boxes_and_corners_join_only_under_the_same_weights() -> None:
     matches = match_corners([corner_view(True)] * 3, 1.5)
     corners = corner_bootstrap(OfImages([1, 2, 3]), matches, 10)
     boxes = Resamples(fingerprint="f", version=WEIGHTS_VERSION, values={"AP": np.zeros(10)})

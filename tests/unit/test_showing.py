@@ -44,7 +44,7 @@ def test_what_cannot_be_shown_says_why(argv, message, tmp_path, monkeypatch, cap
     assert message in capsys.readouterr().err
 
 
-def test_the_same_pictures_are_looked_at_every_time() -> None:
+def test_the_same_pictures_are_chosen_every_time() -> None:
     assert fixed_images(4, 87) == fixed_images(4, 87) == [0, 29, 57, 86]
     assert fixed_images(4, 2) == [0, 1]
 

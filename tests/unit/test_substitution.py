@@ -79,7 +79,7 @@ def test_a_corner_on_the_far_edge_belongs_to_the_last_cell_and_stays_in_place() 
     assert candidates.scores.tolist() == [1]
 
 
-def test_a_true_corner_never_pairs_with_what_is_none() -> None:
+def test_a_true_corner_never_pairs_with_a_false_one() -> None:
     # the second object has no corner of its own class to pair with across objects: embeddings are as predicted
     found, testing = replaced([[1.5, 1.5, 6.5, 6.5], [3.5, 2.5, 14.5, 9.5]], [0, 1], "heatmaps")
     (candidates,) = decode(found, replace(testing, embedding_threshold=1e9))
@@ -149,7 +149,7 @@ def test_with_the_whole_truth_any_net_is_perfect(testing) -> None:
     assert evaluate(detector, dataset, replace(config, testing=TestingConfig())).metrics["AP"] < 0.1
 
 
-def test_true_heatmaps_alone_leave_the_offsets_to_the_net() -> None:
+def test_with_only_true_heatmaps_the_offsets_are_the_networks() -> None:
     dataset = open_dataset(ShapesSource(train_images=2, val_images=12), "val")
     several = []
     for which in (("heatmaps",), ("heatmaps", "offsets"), ALL):

@@ -46,7 +46,7 @@ def test_with_supervision_every_stack_s_loss_counts_alike() -> None:
     assert detector.head.loss(outputs, targets)["heatmap"].item() == pytest.approx(sum(heatmaps).item() / 2)
 
 
-def test_without_supervision_the_last_stack_alone_predicts_and_every_weight_learns() -> None:
+def test_without_supervision_only_the_last_stack_predicts_and_every_weight_learns() -> None:
     detector = built(intermediate_supervision=False)
     images, targets = batch(detector)
     outputs = detector(images)
