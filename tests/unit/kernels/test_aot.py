@@ -1,4 +1,4 @@
-"""``python -m kernels.aot``: both GPU implementations compile without a GPU, and a spill fails."""
+"""``python -m cornernet.kernels.aot``: both GPU implementations compile without a GPU, and a spill fails."""
 
 from __future__ import annotations
 

@@ -44,9 +44,9 @@ def test_a_pool_takes_the_maximum_towards_the_named_side():
         (lambda: kernels.directional_max_pool([1.0], "top"), TypeError, "must be a tensor, not list"),
         (lambda: kernels.directional_max_pool(X, "top", impl="eagre"), ValueError, "'eagre'; did you mean eager"),
         (lambda: kernels.corner_pool(X, X, "top_right"), ValueError, "top_left, bottom_right, not 'top_right'"),
-        (lambda: kernels.corner_pool(X, X[:, :1], "top_left"), ValueError, "share their shape"),
-        (lambda: kernels.corner_pool(X, X.double(), "top_left"), ValueError, "share their dtype"),
-        (lambda: kernels.corner_pool(X, X.to("meta"), "top_left"), ValueError, "share their device"),
+        (lambda: kernels.corner_pool(X, X[:, :1], "top_left"), ValueError, "have the same shape"),
+        (lambda: kernels.corner_pool(X, X.double(), "top_left"), ValueError, "have the same dtype"),
+        (lambda: kernels.corner_pool(X, X.to("meta"), "top_left"), ValueError, "have the same device"),
         (lambda: kernels.corner_pool(X, X, "top_left", impl="cuda"), kernels.UnavailableError, "'cuda' cannot run"),
         (
             lambda: kernels.directional_max_pool(X.to("meta"), "top", impl="cpu"),
