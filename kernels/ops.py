@@ -7,8 +7,8 @@ A module whose operators are made here (``kernels.cpu``, ``kernels.triton_pool``
 * ``corner_forward(vertical, horizontal, corner) -> y``
 * ``corner_backward(grad, vertical, horizontal, corner) -> (grad_vertical, grad_horizontal)``
 * ``why_unavailable() -> str | None``: what is missing on this machine, checked once
-* optionally ``why_not(device_type, auto) -> str | None``: why it does not support tensors on ``device_type``, or why
-  ``impl="auto"`` does not pick it (Triton's interpreter)
+* with ``device_limits`` in its row, ``why_not(device_type, auto) -> str | None``: why it does not support tensors on
+  ``device_type``, or why ``impl="auto"`` does not pick it (Triton's interpreter)
 
 The first four can assume the following, which this file ensures:
 
