@@ -1,4 +1,4 @@
-"""Soft-NMS, with both defects switched on, leaves the array that the authors' leaves."""
+"""Soft-NMS with both defects gives the same array as the authors' code."""
 
 from __future__ import annotations
 

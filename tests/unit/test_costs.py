@@ -1,4 +1,4 @@
-"""What a network costs: counted from its configuration, and the memory of a step measured."""
+"""Costs of a network, counted from its configuration, and the measured memory of a training step."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_memory_of_a_step_holds_weights_and_grows_with_the_batch_and_the_net
     assert measured(little(stacks=2)) > 1.5 * one
 
 
-def test_an_evaluation_measures_memory_where_it_times_a_step_and_leaves_the_detector_alone() -> None:
+def test_an_evaluation_measures_memory_if_it_times_a_step_and_does_not_change_the_detector() -> None:
     config = little()
     dataset = open_dataset(config.data.source, "val")
     detector = build_detector(config)
