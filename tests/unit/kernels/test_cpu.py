@@ -212,7 +212,8 @@ def test_a_data_loader_worker_can_pool():
 
 
 _ONE_PROCESS = """
-import torch, kernels
+import torch
+from cornernet import kernels
 torch.set_num_threads(1)
 x = torch.arange(2.0 * 8 * 32 * 32).view(2, 8, 32, 32).requires_grad_()
 for _ in range(20):
@@ -256,15 +257,16 @@ def test_machine_code_is_kept_on_disk_and_read_back(tmp_path):
 @pytest.mark.slow
 def test_where_no_cache_folder_can_be_written_the_loops_are_compiled_in_memory(tmp_path):
     """Root can write anywhere, so the folders are made impossible: each would have to be inside a file."""
-    package = tmp_path / "kernels"
-    package.mkdir()
+    package = tmp_path / "cornernet/kernels"
+    package.mkdir(parents=True)
+    (tmp_path / "cornernet/__init__.py").write_text("")
     for file in Path(kernels.__file__).parent.glob("*.py"):
         (package / file.name).write_text(file.read_text())
     (package / "__pycache__").write_text("a file where numba would make its folder")
     blocked = tmp_path / "file"
     blocked.write_text("")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.dont_write_bytecode = True\n" + _ONE_PROCESS
-    code += "import kernels.cpu_kernels as loops\n"
+    code += "import cornernet.kernels.cpu_kernels as loops\n"
     code += "print(type(loops.entry('forward', 'float32')._cache).__name__, loops.__file__)"
     environment = {"HOME": str(blocked), "XDG_CACHE_HOME": str(blocked / "x"), "NUMBA_CACHE_DIR": str(blocked / "x")}
     *_, last = _python(code, **environment).splitlines()
