@@ -1,8 +1,8 @@
-"""Compiles the GPU kernels on a machine without a GPU and prints what each needs: ``python -m kernels.aot``.
+"""Compiles the GPU kernels without a GPU and prints the resources of each: ``python -m cornernet.kernels.aot``.
 
-Every Triton launch and every CUDA entry point, for each element type and architecture, on the workloads of
-:data:`CASES`: registers a thread, shared memory a block, and bytes of local memory a thread. Local memory means that
-registers were spilled, which costs more than the kernels' arithmetic: any makes the exit status 1.
+It compiles every Triton launch and every CUDA entry point for each element type and architecture, on the workloads of
+:data:`CASES`. It prints registers per thread, bytes of shared memory per block and bytes of local memory per thread.
+Local memory means spilled registers, which cost more than the kernels' arithmetic, so any makes the exit status 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["ARCHITECTURES", "CASES", "Resources", "cuda_resources", "main", "tri
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 
-# name: shape and layout. The paper's map in both layouts; sizes that no wide access fits; lines beyond one block
+# Name: shape and layout. The paper's map in both layouts; sizes that allow no wide access; lines longer than a block.
 CASES: dict[str, tuple[tuple[int, int, int, int], torch.memory_format]] = {
     "paper": ((8, 128, 128, 128), torch.contiguous_format),
     "paper, channels_last": ((8, 128, 128, 128), torch.channels_last),
@@ -40,7 +40,7 @@ CASES: dict[str, tuple[tuple[int, int, int, int], torch.memory_format]] = {
 
 @dataclass(frozen=True)
 class Resources:
-    """One compiled kernel: registers a thread, bytes of shared memory a block, bytes of local memory a thread."""
+    """One compiled kernel: registers per thread, bytes of shared memory per block and of local memory per thread."""
 
     implementation: str
     kernel: str
@@ -62,12 +62,12 @@ def _cuobjdump() -> Path:
 
     path = Path(triton.backends.nvidia.__file__ or "").parent / "bin" / "cuobjdump"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: this build of triton brings no cuobjdump")
+        raise FileNotFoundError(f"{path} is missing: this build of triton does not include cuobjdump")
     return path
 
 
 def _usage(cubin: bytes) -> dict[str, dict[str, int]]:
-    """Return, for each function of ``cubin``, what cuobjdump says it uses: REG, STACK, SHARED, LOCAL, ..."""
+    """Return the resources of each function of ``cubin`` as cuobjdump reports them: REG, STACK, SHARED, LOCAL, ..."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -88,7 +88,7 @@ _POINTERS = {"float64": "*fp64", "float32": "*fp32", "float16": "*fp16", "bfloat
 
 
 def _source(launch: triton_pool.Launch) -> Any:
-    """Return what Triton would compile for ``launch`` at its first run, specialised to its values as there."""
+    """Return the source that Triton would compile at the first run of ``launch``, specialised to its values."""
     from triton.compiler import ASTSource
 
     signature: dict[str, str] = {}
@@ -120,7 +120,7 @@ def _triton_launches(case: str, dtype: str) -> Iterator[triton_pool.Launch]:
 
 
 def triton_resources(arch: str, dtype: str) -> Iterator[Resources]:
-    """Compile every launch of ``kernels.triton_pool`` on :data:`CASES` for ``arch``; yield what each needs."""
+    """Compile every launch of ``kernels.triton_pool`` on :data:`CASES` for ``arch``; yield the resources of each."""
     import triton
     from triton.backends.compiler import GPUTarget
 
@@ -137,7 +137,7 @@ def triton_resources(arch: str, dtype: str) -> Iterator[Resources]:
 
 # ----------------------------------------------------------------------------------------------------------------- cuda
 def _cuda_launches(case: str, dtype: str) -> dict[tuple[cuda_pool.Variant, str], int]:
-    """Return the shared memory of the launches that ``case`` takes, by variant and entry point."""
+    """Return the shared memory of the launches for ``case``, by variant and entry point."""
     taken: dict[tuple[cuda_pool.Variant, str], int] = {}
 
     def record(variant: cuda_pool.Variant, launch: cuda_pool.Launch, _: torch.device) -> None:
@@ -154,7 +154,7 @@ def _cuda_launches(case: str, dtype: str) -> dict[tuple[cuda_pool.Variant, str],
 
 
 def cuda_resources(arch: str, dtype: str) -> Iterator[Resources]:
-    """Compile what ``kernels.cuda_pool`` launches on :data:`CASES` for ``arch``; yield what each entry point needs."""
+    """Compile what ``kernels.cuda_pool`` launches on :data:`CASES` for ``arch``; yield the resources of each entry."""
     usages: dict[cuda_pool.Variant, dict[str, dict[str, int]]] = {}
     left: set[tuple[cuda_pool.Variant, str]] = set()
 
@@ -170,14 +170,14 @@ def cuda_resources(arch: str, dtype: str) -> Iterator[Resources]:
                 left |= {(variant, other) for other in usages[variant]}
             left.discard((variant, entry))
             yield row(variant, entry, case, shared)
-    for variant, entry in sorted(left, key=str):  # what no case launches must not spill either
+    for variant, entry in sorted(left, key=str):  # entry points that no case launches must not spill either
         yield row(variant, entry, "(no case)", 0)
 
 
 # ----------------------------------------------------------------------------------------------------------------- main
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table; return 1 where a kernel spills, else 0."""
-    parser = argparse.ArgumentParser(prog="python -m kernels.aot", description=__doc__)
+    """Print the table; return 1 if a kernel spills, else 0."""
+    parser = argparse.ArgumentParser(prog="python -m cornernet.kernels.aot", description=__doc__)
     parser.add_argument("--arch", nargs="+", default=ARCHITECTURES, help="architectures (default: %(default)s)")
     parser.add_argument("--dtype", nargs="+", default=FLOATS, choices=FLOATS, help="element types (default: all)")
     parser.add_argument("--only", choices=("triton", "cuda"), help="one implementation (default: both)")

@@ -1,12 +1,12 @@
-"""The public functions: corner pooling under one contract, whatever the implementation.
+"""The public functions: corner pooling under one contract for all implementations.
 
-The contract (CornerNet, section 3.3, made exact):
+The contract (CornerNet, section 3.3, in exact terms):
 
 * ``top: out[.., i, j] = max(x[.., i:, j])``, ``bottom: max(x[.., :i+1, j])``, ``left: max(x[.., i, j:])``,
   ``right: max(x[.., i, :j+1])``.
-* Values are selected, never computed; the fused sum is one addition in the dtype of the input.
-* NaN wins and stays. Among equals the first met in the scan is the maximum and gets the whole gradient: ``top``
-  scans from the bottom row up, ``left`` from the right column leftwards, as in the authors' code.
+* Values are selected, never computed; the fused sum is one addition in the input's dtype.
+* NaN wins and stays. Of equal values, the first in scan order is the maximum and gets the whole gradient. ``top`` scans
+  from the bottom row up, ``left`` from the right column to the left, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def _check(name: str, x: Tensor) -> None:
 def directional_max_pool(x: Tensor, direction: Direction, impl: str = "auto") -> Tensor:
     """Return the running maximum of ``x`` [N, C, H, W] in one direction, with its shape and dtype.
 
-    ``direction`` is top, bottom, left or right: the side that the maximum runs towards. ``impl`` names a row of
-    :func:`implementations`, or 'auto' for the fastest that can serve ``x``. channels_last in gives channels_last
-    out, otherwise the result is contiguous. Raises ``ValueError`` or ``TypeError`` for arguments that do not fit
-    and ``UnavailableError`` when a named implementation cannot run here. CornerNet, section 3.3.
+    ``direction`` is top, bottom, left or right, the side that the maximum runs towards. ``impl`` is a name from
+    :func:`implementations`, or 'auto' for the fastest that supports ``x``. The result is channels_last if ``x`` is,
+    otherwise contiguous. Raises ``ValueError`` or ``TypeError`` for wrong arguments, and ``UnavailableError`` if the
+    named implementation does not support ``x`` or cannot run on this machine. CornerNet, section 3.3.
     """
     _check("x", x)
     if direction not in AXIS_AND_REVERSED:
@@ -51,9 +51,9 @@ def directional_max_pool(x: Tensor, direction: Direction, impl: str = "auto") ->
 def corner_pool(vertical: Tensor, horizontal: Tensor, corner: Corner, impl: str = "auto") -> Tensor:
     """Return corner pooling: the vertical pool of one map plus the horizontal pool of another [N, C, H, W].
 
-    ``corner`` is top_left (top of ``vertical`` + left of ``horizontal``) or bottom_right (bottom + right).
-    Both inputs share shape, dtype and device (under autocast, which mixes dtypes, the wider dtype is taken); the
-    layout of the result follows ``vertical``. ``impl`` and errors as in :func:`directional_max_pool`.
+    ``corner`` is top_left (top of ``vertical`` + left of ``horizontal``) or bottom_right (bottom + right). Both inputs
+    have the same shape, dtype and device; under autocast, which can mix dtypes, both are converted to the wider dtype.
+    The result has the layout of ``vertical``. ``impl`` and errors are as in :func:`directional_max_pool`.
     CornerNet, section 3.3, equations 6 and 7 and figure 6.
     """
     _check("vertical", vertical)
@@ -66,14 +66,14 @@ def corner_pool(vertical: Tensor, horizontal: Tensor, corner: Corner, impl: str 
     for what in ("shape", "dtype", "device"):
         a, b = getattr(vertical, what), getattr(horizontal, what)
         if a != b:
-            raise ValueError(f"vertical and horizontal must share their {what}: {a} and {b} differ")
+            raise ValueError(f"vertical and horizontal must have the same {what}, not {a} and {b}")
     chosen = registry.choose(impl, vertical.device.type, vertical.dtype)
     result: Tensor = chosen.corner_pool(vertical, horizontal, corner)
     return result
 
 
 def implementations() -> list[dict[str, Any]]:
-    """Return a row for each implementation: name, devices, dtypes, available, reason (where not), note."""
+    """Return a row per implementation: name, devices, dtypes, available, reason (if not available), note."""
     rows = []
     for row in registry.ROWS:
         reason = row.why_unavailable()

@@ -1,17 +1,16 @@
 """Corner pooling on the CPU: one pass over memory, on as many threads as torch uses, and no compiler to install.
 
-The loops are in ``cpu_kernels`` (numba). They run on the threads that torch itself computes on: OpenMP's, through the
-very library that torch has loaded. numba's own parallel layers abort in a forked child or on concurrent calls and do
-not know torch's thread count; threads of our own would wait for a core, because OpenMP's keep spinning for
-milliseconds after every operation of torch (tried: at [1, 128, 128, 128] in turn with additions, two threads were no
-faster than one). A forked child computes in one thread, as OpenMP does not survive a fork; so does a torch that was
-built without OpenMP.
+The loops are in ``cpu_kernels`` (numba). They run on torch's own OpenMP threads, through the library that torch has
+loaded. numba's parallel layers abort in a forked child or on concurrent calls, and ignore torch's thread count. Threads
+of our own would wait for a core, because OpenMP's keep spinning for milliseconds after every operation of torch (tried:
+at [1, 128, 128, 128], alternating with additions, two such threads were no faster than one). A forked child uses one
+thread, because OpenMP does not survive a fork. So does a torch that was built without OpenMP.
 
-Backward follows records, two bits per element noted during forward, and needs no input. Measured on two cores
+Backward follows records, two bits per element that forward writes, and does not need the inputs. Measured on two cores
 (Sapphire Rapids, float32, one thread, forward + backward, in units of three additions; the interquartile range is
-below 0.1): [1, 128, 128, 128] contiguous 0.80, against 1.3 where backward scans the inputs again; [4, 128, 128, 128]
-channels_last 1.01 against 1.39. Noting the records costs forward 0 to 5%, and autograd holds a sixteenth of the two
-inputs instead of the inputs. (An int8 or int16 index map would be four to eight times the size of the records.)
+below 0.1): [1, 128, 128, 128] contiguous 0.80, against 1.3 if backward scans the inputs again; [4, 128, 128, 128]
+channels_last 1.01 against 1.39. Writing the records costs forward 0 to 5%, and autograd keeps a sixteenth of the size
+of the two inputs instead of the inputs. (An int8 or int16 index map would be four to eight times as large.)
 """
 
 from __future__ import annotations
@@ -46,22 +45,22 @@ _LANES = 16
 _CACHE_LINE = 64
 _VERTICAL, _HORIZONTAL, _BOTH = 1, 2, 3
 
-# What of a row a band has to read again, where the vertical pool is wanted: one map of two, none, or one of three.
-# At [1, 128, 128, 128] float32 on two cores two such bands take 1.5 times an addition; shares from 0.15 to 0.5 differ
-# by a tenth. Threads that share rows, each with channels of its own, fetch each other's ahead: 3.3 times, slower than
-# one thread. Tiles that take up each other's scans, so that nothing is replayed, were no faster: 1.5 to 1.6
+# The share of a row's memory traffic that a band repeats to replay the vertical scan: one map of two, none, or one of
+# three. At [1, 128, 128, 128] float32 on two cores, two such bands take 1.5 times as long as an addition; shares from
+# 0.15 to 0.5 differ by a tenth. Alternatives were not better. Threads that share rows and split channels prefetch each
+# other's memory: 3.3 times, slower than one thread. Tiles that continue each other's scans, without replay: 1.5 to 1.6.
 _REPLAY_SHARE = {_VERTICAL: 1 / 2, _HORIZONTAL: 0.0, _BOTH: 1 / 3}
 
-# A band shorter than this part of the first is not worth a thread: it replays nearly all of the image
+# A band shorter than this fraction of the first is not worth a thread: it would replay nearly all of the image.
 _SHORTEST_BAND = 0.05
 
-# fewer elements than this are pooled by the calling thread alone, as torch does with its own operations
+# Tensors with fewer elements are pooled in the calling thread only, as torch does in its own operations.
 _SHARED_FROM = 1 << 15
 
 
 @functools.cache
 def why_unavailable() -> str | None:
-    """Return None where numba can be imported, or why not."""
+    """Return None if numba can be imported, otherwise the reason."""
     try:
         from . import cpu_kernels  # noqa: F401
     except ImportError as error:
@@ -69,7 +68,7 @@ def why_unavailable() -> str | None:
     return None
 
 
-# ------------------------------------------------------------------------------------------- what kernels.ops calls
+# ------------------------------------------------------------------------------------ the functions for kernels.ops
 def pool_forward(x: Tensor, direction: str) -> Tensor:
     """Return the pool of a dense ``x``."""
     axis, reverse = AXIS_AND_REVERSED[direction]
@@ -133,24 +132,24 @@ def _run(
     reverse: bool,
     parts: int,
 ) -> None:
-    """Run the loops over all of their units of work: planes, or bands of the rows of a channels_last image."""
+    """Run the loops over all units of work: planes, or bands of rows of a channels_last image."""
     like = tensors[0]
     images, channels, height, width = like.shape
     threads = threads_to_use() if like.numel() >= _SHARED_FROM else 1
     channels_last = memory_format_of(like) == torch.channels_last
     starts: tuple[int, ...] = (0, height)
     if channels_last:
-        # an image is cut into bands only where there are more threads than images
+        # images are cut into bands only if there are more threads than images
         starts = band_starts(height, -(-threads // images), _REPLAY_SHARE[parts])
         units, scratch_size = images * (len(starts) - 1), (width + 1) * -(-channels // _LANES) * _LANES
     else:
         units, scratch_size = images * channels, -(-width // _LANES) * _LANES
-    # bytes for each thread, and a gap: two threads that write to one cache line wait for each other
+    # bytes per thread, and a gap, because two threads that write to one cache line wait for each other
     scratch_size = scratch_size * (8 if like.dtype == torch.float64 else 4) + 256
-    # more pieces than threads: a thread that was delayed takes fewer
+    # more pieces than threads, so that a delayed thread takes fewer
     pieces = min(units, 6 * threads) if threads > 1 else 1
     scratch, tickets = np.empty(scratch_size * threads + _CACHE_LINE, np.uint8), np.zeros(2, np.int64)
-    aligned = -(-scratch.ctypes.data // _CACHE_LINE) * _CACHE_LINE  # a vector across two lines costs two accesses
+    aligned = -(-scratch.ctypes.data // _CACHE_LINE) * _CACHE_LINE  # a vector across two cache lines costs two accesses
     limits = np.array(starts, np.int64)
     words = (0, 0) if records is None else (records[0].data_ptr(), records[1].data_ptr())
     parameters = np.array(
@@ -166,10 +165,10 @@ def _run(
 
 @functools.lru_cache
 def band_starts(height: int, bands: int, replay_share: float) -> tuple[int, ...]:
-    """Cut ``height`` rows into at most ``bands`` bands that take equally long: where each starts, and ``height``.
+    """Cut ``height`` rows into at most ``bands`` bands of equal run time; return their first rows, and ``height``.
 
-    A band first replays the rows before its own; a replayed row costs ``replay_share`` of an own one, so each band is
-    that much shorter than the one before. Bands that would do next to nothing but replay, or have no row, are left out.
+    A band first replays the rows before its own. A replayed row costs ``replay_share`` of an own row, so each band is
+    shorter than the one before by that share. Bands without a row, or with almost nothing but replay, are left out.
     """
     lengths = [(1 - replay_share) ** band for band in range(min(bands, height))]
     ends = np.cumsum([length for length in lengths if length >= _SHORTEST_BAND])
@@ -178,7 +177,7 @@ def band_starts(height: int, bands: int, replay_share: float) -> tuple[int, ...]
 
 @functools.cache
 def _function(mode: str, dtype: torch.dtype) -> int:
-    """Return the address of the loops for ``dtype``."""
+    """Return the address of the C function for ``dtype``."""
     from . import cpu_kernels
 
     address: int = cpu_kernels.entry(mode, str(dtype).removeprefix("torch.")).address
@@ -192,14 +191,14 @@ def _as_c(function: int) -> Any:
 
 # --------------------------------------------------------------------------------------------------------- threads
 def threads_to_use() -> int:
-    """Return how many threads loops may be shared by: torch's number, or 1 where its library cannot be used."""
+    """Return the number of threads for the loops: torch's, or 1 if its OpenMP library cannot be used."""
     return 1 if _openmp() is None else torch.get_num_threads()
 
 
 def on_threads(function: int, parameters: NDArray[np.int64], threads: int) -> None:
-    """Call the C function ``void(int64 *)`` at this address with ``parameters``, at a time on so many threads.
+    """Call the C function ``void(int64 *)`` at an address with ``parameters``, on several threads at the same time.
 
-    They share the work by themselves, with tickets. For one thread no OpenMP is needed.
+    The threads share the work among themselves, with tickets. One thread needs no OpenMP.
     """
     openmp = _openmp()
     if threads == 1 or openmp is None:
@@ -209,13 +208,13 @@ def on_threads(function: int, parameters: NDArray[np.int64], threads: int) -> No
 
 
 def _openmp() -> Any:
-    """Return OpenMP's function that runs another one on a number of threads, or None where there is none to use."""
+    """Return OpenMP's function that runs another one on several threads, or None if it cannot be used."""
     return _find_openmp() if os.getpid() == ops.LOADED_IN else None
 
 
 @functools.cache
 def _find_openmp() -> Any:
-    """Return GOMP_parallel, which GNU's, LLVM's and Intel's libraries all have, from the one that torch has loaded."""
+    """Return GOMP_parallel of the library that torch has loaded; GNU's, LLVM's and Intel's all have it."""
     maps = Path("/proc/self/maps")
     if not maps.exists() or not torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
         return None

@@ -1,19 +1,19 @@
 """The loops of ``kernels.cpu``: one pass over memory, in vectors of 16 lanes, compiled by numba at the first call.
 
-numba vectorises loops, but not a running maximum along the row, so the vectors are spelled out: a small numba type for
-16 lanes and intrinsics that emit LLVM's vector instructions, which LLVM lowers to what the processor has (AVX-512,
-AVX2, NEON). 16-bit values are widened to float32 on load and rounded once on store, so a selected value comes back
-unchanged. The loops hold no Python object and need no GIL: ``kernels.cpu`` hands their C functions to OpenMP.
+numba vectorises loops, but not a running maximum along a row, so the vectors are explicit: a small numba type for 16
+lanes, and intrinsics that emit LLVM's vector instructions, which LLVM lowers to those of the processor (AVX-512, AVX2,
+NEON). 16-bit values are widened to float32 on load and rounded once on store, so a selected value does not change. The
+loops hold no Python objects and need no GIL: ``kernels.cpu`` passes their C functions to OpenMP.
 
 Two kinds of scan:
 
-* lanes across, steps along: a whole row, or all channels of channels_last, advances side by side;
-* along the row: a log-step inside the vector (4 shuffles and maxima), then the maximum carried from before.
+* across lanes: a whole row, or all channels of channels_last, advances together, one position per step;
+* along the row: log-steps inside the vector (4 shuffles and maxima), then the maximum carried from the vector before.
 
-A *record* is a position whose value replaces the running maximum: the first, a strictly greater one, the first NaN.
-The gradient of a record is the sum of the gradients from there to just before the next record, so backward runs the
-scan the other way and adds up. Records are kept as bits, 16 lanes to a word: [N, C, H, ceil(W / 16)] words for
-contiguous tensors, [N, H, W, ceil(C / 16)] for channels_last.
+A *record* is a position whose value replaces the running maximum: the first position, a strictly greater value, or the
+first NaN. The gradient of a record is the sum of the gradients from it to just before the next record, so backward runs
+the scan in the other direction and adds up. Records are kept as bits, 16 lanes per word: [N, C, H, ceil(W / 16)] words
+for contiguous tensors, [N, H, W, ceil(C / 16)] for channels_last ones.
 
 Compiled functions here call only functions of this file, because numba's cache on disk notices changes in a compiled
 function's own file only. A compiled function of another file that inlines the small ones in ``__all__`` must put a
@@ -52,7 +52,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def _emitted(typing: Callable[..., Any]) -> Any:
-    """Make a function that numba expands to the instructions that ``typing``'s code generator emits."""
+    """Return a function that numba expands to the instructions of ``typing``'s code generator."""
     return intrinsic(typing)
 
 
@@ -82,7 +82,7 @@ class _LanesModel(models.PrimitiveModel):
 _FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 _I16, _I32, _BITS = ir.IntType(16), ir.IntType(32), ir.VectorType(ir.IntType(1), LANES)
 
-# how the dtype of an array is understood: float64 and float32 as they are, int16 as float16, uint16 as bfloat16
+# The dtypes of arrays: float64 and float32 stand for themselves, int16 for float16, uint16 for bfloat16.
 _WIDE = {
     types.float64: types.float64,
     types.float32: types.float32,
@@ -151,7 +151,7 @@ def _widen(builder: Any, dtype: Any, stored: Any) -> Any:
 def _narrow(builder: Any, dtype: Any, value: Any) -> Any:
     if dtype == types.int16:
         return builder.bitcast(builder.fptrunc(value, _vector(ir.HalfType())), _vector(_I16))
-    if dtype == types.uint16:  # to nearest, ties to even; rounding could carry a NaN to infinity: it gets its own bits
+    if dtype == types.uint16:  # to nearest, ties to even; rounding can turn a NaN into infinity, so NaN gets fixed bits
         bits = builder.bitcast(value, _vector(_I32))
         odd = builder.and_(builder.lshr(bits, _splat(_I32, 16)), _splat(_I32, 1))
         rounded = builder.add(bits, builder.add(odd, _splat(_I32, 0x7FFF)))
@@ -224,19 +224,19 @@ def _store_first(typing_context: Any, array: Any, index: Any, value: Any, count:
 
 @_inlined
 def get_or_lowest(array: Any, index: int, count: int) -> Any:
-    """Return ``array[index : index + count]``, widened; lanes beyond are -inf. Reads no further."""
+    """Return ``array[index : index + count]``, widened; other lanes are -inf. Reads nothing beyond."""
     return _load(array, index) if count == LANES else _load_first_or_lowest(array, index, count)
 
 
 @_inlined
 def get_or_zero(array: Any, index: int, count: int) -> Any:
-    """Return ``array[index : index + count]``, widened; lanes beyond are zero. Reads no further."""
+    """Return ``array[index : index + count]``, widened; other lanes are zero. Reads nothing beyond."""
     return _load(array, index) if count == LANES else _load_first_or_zero(array, index, count)
 
 
 @_inlined
 def put(array: Any, index: int, value: Any, count: int) -> None:
-    """Write the first ``count`` lanes to ``array[index:]``, rounded to its dtype, and nothing further."""
+    """Write the first ``count`` lanes to ``array[index:]``, rounded to its dtype. Writes nothing beyond."""
     if count == LANES:
         _store(array, index, value)
     else:
@@ -265,10 +265,10 @@ def put_word(typing_context: Any, words: Any, index: Any, bits: Any) -> Any:
     return types.void(words, types.intp, bits), generate
 
 
-# How far ahead of the scan memory is asked for. It is the store that waits otherwise: the processor foresees what is
-# read, and fetches a line that is written only when the store meets it. At [1, 128, 128, 128] float32, two threads on
-# two cores (Sapphire Rapids), in units of an addition: contiguous 1.43 without, 1.37 asking for what is read only, 1.10
-# to 1.26 for both; channels_last 1.66, 1.75, 1.26 to 1.57. From 1 to 4 KiB differ by less than the runs do
+# How far ahead of the scan memory is prefetched. Stores would wait otherwise: the processor predicts reads, but fetches
+# a cache line that is written only when the store reaches it. At [1, 128, 128, 128] float32, two threads on two cores
+# (Sapphire Rapids), in units of an addition: contiguous 1.43 without prefetch, 1.37 for reads only, 1.10 to 1.26 for
+# both; channels_last 1.66, 1.75, 1.26 to 1.57. Distances from 1 to 4 KiB differ by less than the runs do.
 _BYTES_AHEAD = 2048
 _CACHE_LINE = 64
 
@@ -276,7 +276,7 @@ _CACHE_LINE = 64
 def _prefetch(write: int) -> Any:
     @_emitted
     def prefetch(typing_context: Any, array: Any, index: Any, reverse: Any) -> Any:
-        """Ask for what the scan will meet some way after ``array[index : index + 16]``; never faults."""
+        """Prefetch what the scan reaches some way after ``array[index : index + 16]``. This never faults."""
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             byte = builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
@@ -299,7 +299,7 @@ will_read, will_write = _prefetch(0), _prefetch(1)
 # ----------------------------------------------------------------------------------------------------------- threads
 @_emitted
 def take_ticket(typing_context: Any, tickets: Any) -> Any:
-    """Return the next whole number from the counter at ``tickets``, each once, whichever thread asks."""
+    """Return the next integer from the counter at ``tickets``, a different one to each caller in any thread."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.atomic_rmw("add", args[0], ir.Constant(ir.IntType(64), 1), "monotonic")
@@ -308,22 +308,22 @@ def take_ticket(typing_context: Any, tickets: Any) -> Any:
 
 
 # -------------------------------------------------------------------------------------------------------- arithmetic
-# Comparisons and shuffles share one port of an x86 core. So 16 values of which none is NaN are scanned along the row
-# with one instruction for a maximum: 4.0 ns instead of 5.0 for 16 positions of the fused sum in cache, 4.1 instead of
-# 6.6 with records (AVX-512). Across, where there is nothing to shuffle, the branch costs what it saves.
+# Comparisons and shuffles share one port of an x86 core. So along the row, 16 values without NaN are scanned with one
+# instruction per maximum: 4.0 ns instead of 5.0 for 16 positions of the fused sum in cache, 4.1 instead of 6.6 with
+# records (AVX-512). Across lanes, without shuffles, the branch would cost as much as it saves.
 def _maximum(builder: Any, earlier: Any, later: Any) -> Any:
-    """Return the greater lane by lane; a NaN on either side stays."""
+    """Return the maximum of each lane; a NaN on either side stays."""
     greater = builder.select(builder.fcmp_ordered(">", earlier, later), earlier, later)  # a NaN in `later` passes
     return builder.select(builder.fcmp_unordered("uno", earlier, earlier), earlier, greater)
 
 
 def _maximum_of_numbers(builder: Any, earlier: Any, later: Any) -> Any:
-    """Return the same where ``later`` holds no NaN; one in ``earlier`` stays."""
+    """Return the same if ``later`` has no NaN; a NaN in ``earlier`` stays."""
     return builder.select(builder.fcmp_ordered(">", later, earlier), later, earlier)
 
 
 def _replaces(builder: Any, earlier: Any, later: Any) -> Any:
-    """Return the mask of the lanes where ``later`` replaces the maximum: it is greater, or the first NaN."""
+    """Return the mask of lanes where ``later`` replaces the maximum, being greater or the first NaN."""
     greater_or_nan = builder.fcmp_unordered(">", later, earlier)
     return builder.and_(greater_or_nan, builder.fcmp_ordered("ord", earlier, earlier))
 
@@ -333,7 +333,7 @@ def _shuffle(builder: Any, first: Any, second: Any, picks: list[int]) -> Any:
 
 
 def _moved(builder: Any, value: Any, fill: Any, by: int, reverse: bool) -> Any:
-    """Return ``value`` moved by ``by`` lanes along the scan; behind them come ``fill``'s own lanes."""
+    """Return ``value`` moved by ``by`` lanes along the scan; the lanes that become free are those of ``fill``."""
     if reverse:
         picks = [lane + by if lane + by < LANES else LANES + lane for lane in range(LANES)]
         return _shuffle(builder, value, fill, picks)
@@ -342,7 +342,7 @@ def _moved(builder: Any, value: Any, fill: Any, by: int, reverse: bool) -> Any:
 
 @_emitted
 def any_nan(typing_context: Any, value: Any) -> Any:
-    """Return whether a lane is NaN."""
+    """Tell whether any lane is NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         nans = builder.bitcast(builder.fcmp_unordered("uno", args[0], args[0]), _I16)
@@ -353,7 +353,7 @@ def any_nan(typing_context: Any, value: Any) -> Any:
 
 @_emitted
 def maximum(typing_context: Any, earlier: Any, later: Any) -> Any:
-    """Return the greater lane by lane; a NaN on either side stays."""
+    """Return the maximum of each lane; a NaN on either side stays."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _maximum(builder, *args)
@@ -363,7 +363,7 @@ def maximum(typing_context: Any, earlier: Any, later: Any) -> Any:
 
 @_emitted
 def records_of_any(typing_context: Any, earlier: Any, later: Any) -> Any:
-    """Return a bit for every lane where ``later`` replaces the running maximum ``earlier``."""
+    """Return a word with a bit set for each lane where ``later`` replaces the running maximum ``earlier``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(_replaces(builder, *args), _I16)
@@ -373,7 +373,7 @@ def records_of_any(typing_context: Any, earlier: Any, later: Any) -> Any:
 
 @_emitted
 def records_of_numbers(typing_context: Any, earlier: Any, later: Any) -> Any:
-    """Return the same where ``later`` holds no NaN."""
+    """Return the same if ``later`` has no NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(builder.fcmp_ordered(">", args[1], args[0]), _I16)
@@ -383,7 +383,7 @@ def records_of_numbers(typing_context: Any, earlier: Any, later: Any) -> Any:
 
 @_emitted
 def add(typing_context: Any, a: Any, b: Any) -> Any:
-    """Return the sum lane by lane."""
+    """Return the sum of each lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fadd(*args)
@@ -393,7 +393,7 @@ def add(typing_context: Any, a: Any, b: Any) -> Any:
 
 @_emitted
 def where_bit(typing_context: Any, word: Any, a: Any, b: Any) -> Any:
-    """Return ``a`` where the lane's bit of ``word`` is set, else ``b``."""
+    """Return ``a`` for lanes whose bit in ``word`` is set, ``b`` for the others."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(builder.bitcast(args[0], _BITS), *args[1:])
@@ -404,7 +404,7 @@ def where_bit(typing_context: Any, word: Any, a: Any, b: Any) -> Any:
 def _constant(value: float) -> Any:
     @_emitted
     def constant(typing_context: Any, array: Any) -> Any:
-        """Return 16 times the constant, in the width that ``array``'s dtype is computed in."""
+        """Return the constant in all 16 lanes, in the type in which ``array``'s dtype is computed."""
         wide = _WIDE[array.dtype]
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -419,19 +419,19 @@ lowest, zero = _constant(-math.inf), _constant(0.0)
 
 
 def _along_row(reverse: bool) -> tuple[Callable[..., Any], ...]:
-    """Return the intrinsics of a scan along the row, towards lower lanes if ``reverse``."""
+    """Return the intrinsics of a scan along the row; with ``reverse`` it runs towards lower lanes."""
     last = 0 if reverse else LANES - 1
 
     def scanned(maximum: Any) -> Any:
         @_emitted
         def scan(typing_context: Any, value: Any, carried: Any) -> Any:
-            """Return the running maximum within ``value`` and of ``carried``."""
+            """Return the running maximum of ``carried`` and then the lanes of ``value``."""
 
             def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
                 result, carried = args
-                for by in (1, 2, 4, 8):  # lanes with none that far behind look at themselves
+                for by in (1, 2, 4, 8):  # a lane without one that far back compares with itself
                     result = maximum(builder, _moved(builder, result, result, by, reverse), result)
-                # `carried` may be NaN: it stays as the earlier
+                # if `carried` is NaN, it stays, because it is the earlier one
                 return maximum(builder, carried, result)
 
             return value(value, value), generate
@@ -449,7 +449,7 @@ def _along_row(reverse: bool) -> tuple[Callable[..., Any], ...]:
 
     @_emitted
     def before(typing_context: Any, value: Any, carried: Any) -> Any:
-        """Return each lane's predecessor in the scan; ``carried`` comes before the first."""
+        """Return each lane's predecessor in the scan; that of the first is ``carried``."""
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return _moved(builder, args[0], args[1], 1, reverse)
@@ -458,7 +458,7 @@ def _along_row(reverse: bool) -> tuple[Callable[..., Any], ...]:
 
     @_emitted
     def segment_sums(typing_context: Any, grad: Any, carried: Any, records: Any) -> Any:
-        """Return running sums of ``grad``, starting anew after every lane whose bit is set in ``records``."""
+        """Return running sums of ``grad``, which restart after every lane whose bit is set in ``records``."""
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             total, carried, word = args
@@ -481,12 +481,12 @@ _scan_any_right, _scan_numbers_right, _last_right, _before_right, _sums_right = 
 
 
 # ------------------------------------------------------------------------------------------------- steps of the scans
-# `count` lanes are real; `first` says that nothing came before in the scan; `keep` that records are wanted
+# `count` lanes are real; `first`: this is the start of the scan; `keep`: write the records.
 @_inlined
 def step_across(
     x: Any, index: int, best: Any, at: int, words: Any, word: int, first: bool, keep: bool, count: int
 ) -> Any:
-    """Advance the running maxima of 16 lines side by side, held in ``best[at:]``, by one position each."""
+    """Advance the running maxima of 16 neighbouring lines, held in ``best[at:]``, by one position each."""
     value, earlier = get_or_lowest(x, index, count), _load(best, at)
     if keep:
         put_word(words, word, 65535 if first else records_of_any(earlier, value))
@@ -527,7 +527,7 @@ def step_right(x: Any, index: int, carried: Any, words: Any, word: int, first: b
 
 @_inlined
 def back_across(grad: Any, sums: Any, at: int, grad_x: Any, index: int, bits: int, count: int) -> None:
-    """Add 16 gradients to the sums held in ``sums[at:]``; records take theirs."""
+    """Add 16 gradients to the sums in ``sums[at:]``; each record gets its sum, which restarts at zero."""
     total, nothing = add(_load(sums, at), grad), zero(sums)
     put(grad_x, index, where_bit(bits, total, nothing), count)
     _store(sums, at, where_bit(bits, nothing, total))
@@ -535,7 +535,7 @@ def back_across(grad: Any, sums: Any, at: int, grad_x: Any, index: int, bits: in
 
 @_inlined
 def carry_across(grad: Any, sums: Any, at: int, bits: int) -> None:
-    """Add 16 gradients to the sums held in ``sums[at:]``, which records end."""
+    """Add 16 gradients to the sums in ``sums[at:]``; the sum of each record restarts at zero."""
     _store(sums, at, where_bit(bits, zero(sums), add(_load(sums, at), grad)))
 
 
@@ -546,7 +546,7 @@ def _forward_cell(step_along: Any, last_lane: Any, reverse: bool) -> Any:
         tensors: Any, words: Any, best: Any, carried: Any, index: int, k: int, word: int, top: bool, edge: bool,
         parts: int, keep: bool, count: int,
     ) -> Any:  # fmt: skip
-        """Pool 16 positions of one row and return the maximum to carry along it."""
+        """Pool 16 positions of one row and return the maximum to carry along the row."""
         vertical, horizontal, result = tensors
         down = across = carried
         will_write(result, index, reverse)
@@ -567,7 +567,7 @@ def _backward_cell(sums_along: Any, last_lane: Any, reverse: bool) -> Any:
     def cell(
         tensors: Any, words: Any, sums: Any, carried: Any, index: int, k: int, word: int, parts: int, count: int
     ) -> Any:
-        """Spread the gradients of 16 positions of one row and return the sum to carry along it."""
+        """Distribute the gradients of 16 positions of one row and return the sum to carry along the row."""
         grad_result, grad_vertical, grad_horizontal = tensors
         grad, nothing = get_or_zero(grad_result, index, count), zero(sums)
         will_read(grad_result, index, reverse)
@@ -598,11 +598,10 @@ def rows_forward(
 ) -> None:  # fmt: skip
     """Pool ``units`` planes of contiguous tensors [planes, height, width].
 
-    The planes are cut into ``pieces``; threads that call this with the same ``tickets`` take one after another until
-    none is left.
-    ``parts`` is 1 for the vertical pool, 2 for the horizontal one, 3 for their sum. ``reverse``: from the bottom row
-    up and from the right column leftwards. ``keep``: write the records. ``scratch`` holds ceil(width / 16) * 16 wide
-    values.
+    The planes are cut into ``pieces``. Threads that call this with the same ``tickets`` take one piece after another
+    until all are taken. ``parts`` is 1 for the vertical pool, 2 for the horizontal one, 3 for their sum. ``reverse``:
+    scan from the bottom row up and from the right column to the left. ``keep``: write the records. ``scratch`` has room
+    for ceil(width / 16) * 16 wide values.
     """
     tensors = vertical, horizontal, result
     words, best = (words_down, words_across), scratch
@@ -646,7 +645,7 @@ def rows_backward(
     grad_result: Any, grad_vertical: Any, grad_horizontal: Any, words_down: Any, words_across: Any, scratch: Any,
     tickets: Any, pieces: int, units: int, height: int, width: int, reverse: bool, parts: int,
 ) -> None:  # fmt: skip
-    """Spread the gradient of :func:`rows_forward` over its inputs, following the records; arguments as there."""
+    """Distribute the gradient of :func:`rows_forward` to its inputs, following the records; arguments as there."""
     tensors = grad_result, grad_vertical, grad_horizontal
     words, sums = (words_down, words_across), scratch
     full, rest = width // LANES, width % LANES
@@ -682,7 +681,7 @@ def _forward_channels(
     tensors: Any, words: Any, best: Any, index: int, at: int, beside: int, word: int, top: bool, edge: bool,
     reverse: bool, parts: int, keep: bool, count: int,
 ) -> None:  # fmt: skip
-    """Pool 16 channels of one position; ``best`` holds the maxima of the rows before and, from ``beside``, beside."""
+    """Pool 16 channels of one position; ``best`` has the vertical maxima and, from ``beside``, the horizontal ones."""
     vertical, horizontal, result = tensors
     down = across = lowest(best)
     will_write(result, index, reverse)
@@ -700,7 +699,7 @@ def _backward_channels(
     tensors: Any, words: Any, sums: Any, index: int, at: int, beside: int, word: int, reverse: bool,
     parts: int, count: int,
 ) -> None:  # fmt: skip
-    """Spread the gradients of 16 channels of one position."""
+    """Distribute the gradients of 16 channels of one position."""
     grad_result, grad_vertical, grad_horizontal = tensors
     grad = get_or_zero(grad_result, index, count)
     will_read(grad_result, index, not reverse)
@@ -720,10 +719,10 @@ def channels_forward(
 ) -> None:  # fmt: skip
     """Pool bands of rows of channels_last tensors, in memory [images, height, width, channels].
 
-    ``units`` are images * ``bands``; a band starts at the step ``starts[band]`` of the vertical scan and ends before
-    ``starts[band + 1]``. It first takes the vertical scan, and nothing else, to where it starts, so every number comes
-    about as it would in one band. ``scratch`` holds (width + 1) * channels, rounded up to 16, wide values. Other
-    arguments as in :func:`rows_forward`.
+    ``units`` is images * ``bands``. A band starts at step ``starts[band]`` of the vertical scan and ends before
+    ``starts[band + 1]``. It first runs the vertical scan up to its start, without output, so all numbers are the same
+    as with a single band. ``scratch`` has room for (width + 1) * channels wide values, channels rounded up to a
+    multiple of 16. Other arguments are as in :func:`rows_forward`.
     """
     tensors = vertical, horizontal, result
     words, best = (words_down, words_across), scratch
@@ -776,7 +775,7 @@ def channels_backward(
     tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, bands: int, starts: Any,
     reverse: bool, parts: int,
 ) -> None:  # fmt: skip
-    """Spread the gradient of :func:`channels_forward` over its inputs, following the records; arguments as there."""
+    """Distribute the gradient of :func:`channels_forward` to its inputs, following the records; arguments as there."""
     tensors = grad_result, grad_vertical, grad_horizontal
     words, sums = (words_down, words_across), scratch
     full, rest = channels // LANES, channels % LANES
@@ -826,7 +825,7 @@ def channels_backward(
 
 # ---------------------------------------------------------------------------------------------------------- entries
 # One C function void(int64 *parameters) for each direction and dtype, so that any thread can run it without Python:
-# 0 channels_last?, 1-3 tensors, 4-5 records, 6 scratch, 7 bytes of scratch for a thread, 8 tickets (two counters, zero:
+# 0 channels_last?, 1-3 tensors, 4-5 records, 6 scratch, 7 bytes of scratch per thread, 8 tickets (two counters at zero:
 # pieces, threads), 9 pieces, 10 units, 11 height, 12 width, 13 channels, 14 bands, 15 their starts, 16 reverse,
 # 17 parts, 18 keep
 PARAMETERS = 19

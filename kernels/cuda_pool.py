@@ -1,16 +1,16 @@
 """Corner pooling in CUDA C++: ``cuda/corner_pool.cu``, compiled at first use by NVRTC through ``cuda.core``.
 
-No nvcc, no header and no binary interface of torch are involved: the text includes nothing, tensors are passed as
-addresses, and the kernels run on torch's current stream, so that CUDA graphs can record them (after one call outside
-the capture, which compiles and loads). Machine code is kept in ``$CORNERNET_CACHE`` or ``~/.cache/cornernet-lab``.
+It needs no nvcc, no headers and no binary interface of torch: the source includes nothing, tensors are passed as
+addresses, and the kernels run on torch's current stream. CUDA graphs can record them after one call outside the
+capture, which compiles and loads them. Machine code is cached in ``$CORNERNET_CACHE`` or ``~/.cache/cornernet-lab``.
 
-Bytes moved through device memory for each element of b bytes, by design: forward of one direction 2b, fused forward
-3b (each input read once, the sum written once), backward of one direction 3b, fused backward 5b (the second reading of
-the gradient is met in the L2 cache). The fused forward falls back to two launches and 5b where a block cannot span a
-row, or where the planes are too few to fill the GPU.
+By design, the device memory traffic per element of b bytes is: 2b for the forward of one direction; 3b for the fused
+forward (each input is read once, the sum written once); 3b for the backward of one direction; 5b for the fused backward
+(the second read of the gradient hits the L2 cache). If a block cannot span a row, or if there are too few planes to
+fill the GPU, the fused forward takes two launches and 5b instead.
 
-The planning of launches (:class:`Kernels`) is apart from their execution, so that the tests run the same plan and the
-same text on a host emulation.
+Launches are planned (:class:`Kernels`) separately from their execution, so the tests can run the same plans and the
+same source on a host emulation.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = [
 
 SOURCE = Path(__file__).parent / "cuda" / "corner_pool.cu"
 THREADS = 256  # of every block
-SHARED_BYTES = 48 * 1024  # what a block may have of shared memory without asking for more
+SHARED_BYTES = 48 * 1024  # shared memory that a block can have without requesting more
 ACCESS_BYTES = 16  # the widest access of one thread
 ENTRIES = (
     "corner_forward_planes",
@@ -68,14 +68,14 @@ ENTRIES = (
 # ------------------------------------------------------------------------------------------------------------- planning
 @dataclass(frozen=True)
 class Variant:
-    """One compilation of the text: an element type, and how many neighbouring elements one access moves."""
+    """One compilation of the source: an element type, and the number of neighbouring elements per access."""
 
     dtype: torch.dtype
     vec: int
 
     @property
     def held(self) -> int:
-        """Accesses that one thread has under way for each tensor: what fits in 128 registers without a spill."""
+        """Accesses in flight per thread and tensor: as many as fit in 128 registers without a spill."""
         if self.vec == 1:
             return 4 if self.dtype == torch.float64 else 8
         return 2 if self.dtype.itemsize == 2 else 4
@@ -87,14 +87,14 @@ class Variant:
 
     @property
     def macros(self) -> dict[str, str]:
-        """What the compiler is told to define."""
+        """Macros that the compiler defines."""
         kind = str(self.dtype).removeprefix("torch.").upper()
         return {kind: "1", "VEC": str(self.vec), "HELD": str(self.held), "THREADS": str(THREADS)}
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch of :data:`THREADS` threads a block: arguments are 64-bit integers and addresses (of tensors)."""
+    """One launch with :data:`THREADS` threads per block. Tensors among the arguments stand for their addresses."""
 
     entry: str
     blocks: int
@@ -107,7 +107,7 @@ Execute = Callable[[Variant, Launch, torch.device], None]
 
 @dataclass(frozen=True)
 class _Scan:
-    """Lines to scan: element (outer, position, lane) of a dense array; without lanes the lines are contiguous."""
+    """Lines to scan: elements (outer, position, lane) of a dense array. Without lanes the lines are contiguous."""
 
     outer: int
     length: int
@@ -124,7 +124,7 @@ class _Scan:
 
 @dataclass(frozen=True)
 class _Blocks:
-    """How a scan is cut into blocks: ``slots`` threads share a line, ``chunks`` times over."""
+    """How a scan is cut into blocks: ``slots`` threads share a line, in ``chunks`` steps."""
 
     blocks: int
     slots: int
@@ -148,10 +148,10 @@ def _scan_of(x: Tensor, axis: int) -> _Scan:
 
 
 def _cut(scan: _Scan, variant: Variant) -> _Blocks:
-    """Cut ``scan`` into blocks: short lines beside one another, long ones over up to 64 threads (256 for rows).
+    """Cut ``scan`` into blocks: several short lines per block, or a long line on up to 64 threads (256 for rows).
 
-    Neighbouring threads are to touch at least 64 neighbouring bytes, so lines that lie side by side leave that much
-    room; contiguous lines have the room in themselves.
+    Neighbouring threads should access at least 64 neighbouring bytes. So a block takes neighbouring lines that together
+    span that many; contiguous lines span them without a limit on the threads per line.
     """
     if scan.lanes is not None:
         widest = max(1, THREADS * variant.vec * variant.dtype.itemsize // 64)
@@ -165,7 +165,7 @@ def _cut(scan: _Scan, variant: Variant) -> _Blocks:
 
 
 def _variant(tensors: tuple[Tensor, ...]) -> Variant:
-    """Return the widest access that sizes and addresses allow."""
+    """Return the variant with the widest access that sizes and addresses allow."""
     x = tensors[0]
     vec = ACCESS_BYTES // x.dtype.itemsize
     contiguous = x.shape[1] if memory_format_of(x) == torch.channels_last else x.shape[3]
@@ -175,9 +175,9 @@ def _variant(tensors: tuple[Tensor, ...]) -> Variant:
 
 
 def _span(x: Tensor, variant: Variant, processors: int) -> Launch | None:
-    """Plan the one-pass fused forward: a launch that still lacks its tensors and the direction.
+    """Plan the one-pass fused forward, as a launch without its tensors and direction.
 
-    Returns None where a block cannot span a row, or where fewer than half of the GPU's processors would be busy.
+    Returns None if a block cannot span a row, or if fewer than half of the GPU's multiprocessors would be busy.
     """
     n, c, h, w = x.shape
     channels_last = memory_format_of(x) == torch.channels_last
@@ -210,8 +210,8 @@ def _span(x: Tensor, variant: Variant, processors: int) -> Launch | None:
 class Kernels:
     """The four operations, planned here and executed by ``execute(variant, launch, device)``.
 
-    ``processors(device)`` says how many blocks the device works on side by side. Tensors are as ``kernels.ops``
-    promises them: dense, not empty, of one layout.
+    ``processors(device)`` returns the number of multiprocessors. Tensors are as ``kernels.ops`` ensures: dense, not
+    empty, of one layout.
     """
 
     def __init__(self, execute: Execute, processors: Callable[[torch.device], int]) -> None:
@@ -278,7 +278,7 @@ class Kernels:
 
 
 def _records(cut: _Blocks, x: Tensor) -> Tensor | None:
-    """Return room for the records of a backward pass that takes several chunks: a word a thread and chunk."""
+    """Return memory for the records of a backward pass in several chunks, a word per thread and chunk, or None."""
     if cut.chunks == 1:
         return None
     return torch.empty(cut.blocks * cut.chunks * THREADS, dtype=torch.int32, device=x.device)
@@ -286,10 +286,10 @@ def _records(cut: _Blocks, x: Tensor) -> Tensor | None:
 
 # ------------------------------------------------------------------------------------------------------------ compiling
 def compile_cubin(variant: Variant, arch: str, log: Any = None) -> bytes:
-    """Compile the text for ``arch`` (such as sm_90) and return machine code; needs no GPU.
+    """Compile the source for ``arch`` (such as sm_90) and return machine code; this needs no GPU.
 
-    With ``log``, a text stream, the compiler reports the resources of each kernel to it. Raises ``RuntimeError`` with
-    the compiler's words where it refuses.
+    The compiler writes the resources of each kernel to ``log``, a text stream, if it is given. Raises ``RuntimeError``
+    with the compiler's message if compiling fails.
     """
     from cuda.core import Program, ProgramOptions
 
@@ -314,9 +314,9 @@ def _cache_folder() -> Path:
 
 
 def load_cubin(variant: Variant, arch: str) -> bytes:
-    """Return machine code from the cache on disk, compiled and stored there first where it is missing.
+    """Return machine code from the cache on disk; if it is missing, compile and store it first.
 
-    A cache that cannot be read or written is passed over without an error: the code is compiled again.
+    If the cache cannot be read or written, the code is compiled again, without an error.
     """
     parts = [SOURCE.read_text(), repr(sorted(variant.macros.items())), arch, _version("cuda-core")]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
@@ -332,7 +332,7 @@ def load_cubin(variant: Variant, arch: str) -> bytes:
 
 
 def _write(path: Path, code: bytes) -> None:
-    """Write ``code`` under another name first: a reader meets the whole file or none."""
+    """Write ``code`` under another name first, so that a reader sees the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     try:
@@ -354,7 +354,7 @@ def _version(distribution: str) -> str:
 # -------------------------------------------------------------------------------------------------------------- running
 @functools.cache
 def why_unavailable() -> str | None:
-    """Return what is missing on this machine, and how to get it, or None."""
+    """Return what is missing on this machine and how to install it, or None."""
     if torch.version.cuda is None:
         return "this torch is built without CUDA"
     if not torch.cuda.is_available():
@@ -379,7 +379,7 @@ def _why_no_compiler() -> str | None:
 
 
 class _TorchStream:
-    """Torch's current stream, in the form that cuda.core takes streams from other libraries."""
+    """Torch's current stream, in the form in which cuda.core accepts streams of other libraries."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle

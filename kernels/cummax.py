@@ -1,7 +1,7 @@
-"""Corner pooling as flip, torch.cummax, flip: what mmcv ships, kept for comparison.
+"""Corner pooling as flip, torch.cummax, flip, which is how mmcv does it; for comparison.
 
-Forward is equal to every other implementation. Backward is not: among equals ``torch.cummax`` gives the gradient to
-the last met in the scan, the authors' code to the first. So ``impl="auto"`` never picks it.
+Forward is the same as in every other implementation. Backward is not: of equal values, ``torch.cummax`` gives the
+gradient to the last in scan order, the authors' code to the first. So ``impl="auto"`` never picks it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Corner pooling as a loop over slices of plain differentiable torch: runs wherever torch runs.
+"""Corner pooling as a loop over slices, in plain differentiable torch: runs wherever torch runs.
 
-The scan goes as in the authors' code, from the side where the running maximum starts; a later value replaces the
-maximum only when it is greater, so that the first among equals keeps the gradient.
+As in the authors' code, the scan starts on the side where the running maximum starts. A later value replaces the
+maximum only if it is greater, so the first of equal values keeps the gradient.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def directional_max_pool(x: Tensor, direction: str) -> Tensor:
         slices.reverse()
     for i in range(1, len(slices)):
         best, new = slices[i - 1], slices[i]
-        # NaN compares false with everything: this keeps a NaN once met and takes a new one
+        # comparisons with NaN are false: a NaN in `best` stays, and one in `new` is taken
         slices[i] = torch.where((best >= new) | best.isnan(), best, new)
     if reverse:
         slices.reverse()

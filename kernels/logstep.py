@@ -1,8 +1,8 @@
-"""Corner pooling in log2(n) steps of plain differentiable torch: the one to export.
+"""Corner pooling in log2(n) steps, in plain differentiable torch: the implementation for export.
 
-After step k every position holds the maximum of the 2^k positions up to itself (Hillis and Steele's scan), so a line
-of n takes ceil(log2(n)) steps where the loop over slices takes n - 1. Only padding, slicing, comparing and selecting:
-no custom operator, and dynamic sizes export.
+After step k every position holds the maximum of the 2^k positions up to itself (Hillis and Steele's scan). A line of n
+takes ceil(log2(n)) steps, against n - 1 in a loop over slices. It only pads, slices, compares and selects, so it needs
+no custom operator and can be exported with dynamic sizes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of, widene
 
 __all__ = ["LONGEST_EXPORTED", "corner_pool", "directional_max_pool", "why_unavailable"]
 
-# An exported graph has a fixed number of steps, whatever the size: a loop that looks at the size would tie the graph
-# to the range of sizes that need as many steps. 12 steps serve maps of up to 4096 cells, images of 16384 pixels.
+# An exported graph has a fixed number of steps for all sizes. A loop that depends on the size would limit the graph to
+# sizes that need the same number of steps. 12 steps are enough for maps of 4096 cells: images of 16384 pixels.
 _EXPORTED_STEPS = 12
 LONGEST_EXPORTED = 2**_EXPORTED_STEPS
 
@@ -29,7 +29,7 @@ def why_unavailable() -> str | None:
 def directional_max_pool(x: Tensor, direction: str) -> Tensor:
     """Return the running maximum of ``x`` [N, C, H, W]; see ``kernels.directional_max_pool``.
 
-    A graph exported with dynamic sizes serves lines of up to ``LONGEST_EXPORTED``, which it checks.
+    A graph exported with dynamic sizes supports lines of up to ``LONGEST_EXPORTED`` positions, and checks that.
     """
     axis, reverse = AXIS_AND_REVERSED[direction]
     size = x.shape[axis]
@@ -47,14 +47,14 @@ def directional_max_pool(x: Tensor, direction: str) -> Tensor:
 
 
 def _step(x: Tensor, axis: int, reverse: bool, by: int) -> Tensor:
-    """Return the maximum of each position of ``x`` and the one ``by`` positions earlier in the scan, where there is."""
+    """Return the maximum of each position of ``x`` and the position ``by`` earlier in the scan, if there is one."""
     size = x.shape[axis]
     before, after = (0, by) if reverse else (by, 0)
     padded = pad(x, (0, 0, before, after) if axis == 2 else (before, after))
     earlier = padded.narrow(axis, by if reverse else 0, size)
     position = torch.arange(size, device=x.device).view((-1, 1) if axis == 2 else (-1,))
     exists = position + by < size if reverse else position >= by
-    # among equals the earlier keeps the gradient; a NaN compares false with everything, and stays
+    # of equal values the earlier keeps the gradient; comparisons with NaN are false, so NaN stays
     return torch.where(((earlier >= x) | earlier.isnan()) & exists, earlier, x)
 
 

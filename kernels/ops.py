@@ -1,40 +1,40 @@
-"""cpu, triton and cuda as torch.library operators: schema, fakes, autograd, vmap, once for the three.
+"""cpu, triton and cuda as torch.library operators: schemas, fakes, autograd and vmap, written once for all three.
 
-A module that wants to be served here (``kernels.cpu``, ``kernels.triton_pool``, ``kernels.cuda_pool``) provides
+A module whose operators are made here (``kernels.cpu``, ``kernels.triton_pool``, ``kernels.cuda_pool``) provides
 
 * ``pool_forward(x, direction) -> y``
 * ``pool_backward(grad, x, direction) -> grad_x``
 * ``corner_forward(vertical, horizontal, corner) -> y``
 * ``corner_backward(grad, vertical, horizontal, corner) -> (grad_vertical, grad_horizontal)``
 * ``why_unavailable() -> str | None``: what is missing on this machine, checked once
-* if need be ``why_not(device_type, auto) -> str | None``: what keeps it from tensors on ``device_type``, or from being
-  picked by ``impl="auto"`` (Triton's interpreter)
+* with ``device_limits`` in its row, ``why_not(device_type, auto) -> str | None``: why it does not support tensors on
+  ``device_type``, or why ``impl="auto"`` does not pick it (Triton's interpreter)
 
-What the first four may assume, because this file sees to it:
+The first four can assume the following, which this file ensures:
 
-* tensors are [N, C, H, W], not empty, of float64, float32, float16 or bfloat16, on a device the row names;
-* tensors of one call share shape, dtype, device and layout, and are dense: all contiguous or all channels_last
-  (``memory_format_of(x)`` says which; a size of 1 may leave both true, then it is contiguous). Anything else is
-  copied once before the call;
-* gradients are switched off.
+* Tensors are [N, C, H, W], not empty, of float64, float32, float16 or bfloat16, on a device of the row.
+* Tensors of one call have the same shape, dtype, device and layout. They are dense, all contiguous or all channels_last
+  (``memory_format_of(x)`` tells which; if a size of 1 makes both true, it is contiguous). Others are copied before the
+  call.
+* Gradients are switched off.
 
-What they must do: return new dense tensors of that same shape, dtype and layout, leave their inputs alone, and
+They must return new dense tensors of the same shape, dtype and layout, must not change their inputs, and must
 accumulate gradients in float32 or wider, without atomics.
 
-triton and cuda recompute the scan from the input in backward: the inputs are what autograd saves, and a preceding
-convolution, batch norm or ReLU holds them anyway. cpu notes *records* in forward instead, a bit for every position
-that replaces the running maximum (figures in ``kernels.cpu``), so its interface has other backwards:
+In backward, triton and cuda compute the scan again from the inputs. Autograd saves the inputs, which a preceding
+convolution, batch norm or ReLU keeps anyway. Instead, cpu writes *records* in forward, a bit for every position that
+replaces the running maximum (measurements in ``kernels.cpu``), so it has other functions for backward:
 
 * ``pool_records(x, direction) -> (y, records)``, ``pool_backward(grad, records, direction) -> grad_x``
 * ``corner_records(vertical, horizontal, corner) -> (y, records)``,
   ``corner_backward(grad, records, corner) -> (grad_vertical, grad_horizontal)``
 
-records are int16 words of 16 bits, shaped [N, C, H, ceil(W / 16)] for contiguous tensors and [N, H * W, ceil(C / 16)]
-for channels_last ones, so that they tell their layout; those of a corner have a leading 2, the vertical pool's first.
-Another implementation may keep the same records by being named in ``_KEEPS_RECORDS``.
+Records are int16 words of 16 bits, shaped [N, C, H, ceil(W / 16)] for contiguous tensors and [N, H * W, ceil(C / 16)]
+for channels_last ones, so the number of dimensions tells the layout. Those of a corner have a leading dimension of 2,
+the vertical pool first. To keep the same records, another implementation is added to ``_KEEPS_RECORDS``.
 
-An operator is called ``torch.ops.cornernet_kernels.<name>_pool`` and so on, name being cpu, triton or cuda. All are
-registered when this file is imported (about ten milliseconds); a kernel's module is imported at its first call.
+Operators are called ``torch.ops.cornernet_kernels.<name>_pool`` and so on, where the name is cpu, triton or cuda. All
+are registered when this file is imported (about ten milliseconds). A kernel's module is imported at its first call.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ __all__ = ["LOADED_IN", "NAMESPACE", "Operators", "records_shape"]
 
 NAMESPACE = "cornernet_kernels"
 
-# the process that imported this: in another one, forked from it, OpenMP must not be used
+# The process that imported this file. OpenMP must not be used in a process forked from it.
 LOADED_IN = os.getpid()
 
-# name of the row: its module, and the dispatch keys it is registered under. Triton's interpreter works on the CPU
+# Name of the row: its module and its dispatch keys. Triton's interpreter works on the CPU.
 _MODULES = {
     "cpu": (".cpu", ("CPU",)),
     "triton": (".triton_pool", ("CUDA", "CPU")),
@@ -82,7 +82,7 @@ def _operator(name: str, op: str) -> Any:
 
 
 class Operators:
-    """The operators of one implementation as the two functions that ``kernels.registry`` asks of every row."""
+    """The operators of one implementation, as the two functions that every row of ``kernels.registry`` has."""
 
     def __init__(self, name: str) -> None:
         self._pool, self._corner = _operator(name, "pool"), _operator(name, "corner")
@@ -108,7 +108,7 @@ def _dense(x: Tensor, layout: torch.memory_format) -> Tensor:
 
 
 def records_shape(x: Tensor) -> tuple[int, ...]:
-    """Return the shape of the records of ``x`` [N, C, H, W]: 16 lanes to a word, along W or the channels."""
+    """Return the shape of the records of ``x`` [N, C, H, W]: 16 lanes per word, along W or the channels."""
     n, c, h, w = x.shape
     if memory_format_of(x) == torch.channels_last:
         return n, h * w, (c + 15) // 16
@@ -120,7 +120,7 @@ def _empty_records(x: Tensor, *leading: int) -> Tensor:
 
 
 def _empty_of(grad: Tensor, records: Tensor, trailing: int) -> Tensor:
-    """Return an empty tensor like ``grad`` in the layout that ``records`` tell."""
+    """Return an empty tensor like ``grad`` in the layout of ``records``."""
     return torch.empty(grad.shape, dtype=grad.dtype, device=grad.device, memory_format=_layout(records, trailing))
 
 
@@ -129,10 +129,11 @@ def _layout(records: Tensor, dimensions: int) -> torch.memory_format:
 
 
 # ---------------------------------------------------------------------------------------------- second derivatives
-# A backward operator is linear in the incoming gradient; its transpose takes a tangent where the maxima are. That is
-# what second derivatives need. Plain differentiable torch, hence third ones too: slow, and in no one's training loop
+# A backward operator is linear in the incoming gradient, and its transpose gathers a tangent at the maxima. Second
+# derivatives need that. It is plain differentiable torch, so third derivatives work too. It is slow, but no training
+# loop uses it.
 def _first_maximum(x: Tensor, direction: str) -> Tensor:
-    """Return, for each position of ``x`` [N, C, H, W], the int64 index along the scan of the first maximum so far."""
+    """Return the int64 index, along the scan's axis, of the first maximum up to each position of ``x`` [N, C, H, W]."""
     axis, reverse = AXIS_AND_REVERSED[direction]
     order = range(x.shape[axis] - 1, -1, -1) if reverse else range(x.shape[axis])
     best = x.select(axis, order[0])
@@ -146,7 +147,7 @@ def _first_maximum(x: Tensor, direction: str) -> Tensor:
 
 
 def _last_record(records: Tensor, shape: torch.Size, direction: str) -> Tensor:
-    """Return the same from the records of one pool, for a tensor of ``shape``."""
+    """Return the same as :func:`_first_maximum` from the records of one pool, for a tensor of ``shape``."""
     axis, reverse = AXIS_AND_REVERSED[direction]
     bits = ((records.int().unsqueeze(-1) >> torch.arange(16, device=records.device)) & 1).flatten(-2)
     last_axis = 1 if records.dim() == 3 else 3
@@ -160,7 +161,7 @@ def _last_record(records: Tensor, shape: torch.Size, direction: str) -> Tensor:
 
 
 def _at_maximum(values: Tensor, index: Callable[..., Tensor], *index_arguments: Any) -> Tensor:
-    """Return ``values`` [N, C, H, W] taken where the maxima are: ``index(..., direction)`` finds them."""
+    """Return ``values`` [N, C, H, W] gathered at the maxima, which ``index(..., direction)`` finds."""
     if values.numel() == 0:
         return values
     return values.gather(AXIS_AND_REVERSED[index_arguments[-1]][0], index(*index_arguments))
@@ -168,7 +169,7 @@ def _at_maximum(values: Tensor, index: Callable[..., Tensor], *index_arguments: 
 
 # --------------------------------------------------------------------------------------- operators that recompute
 def _recompute(name: str, keys: tuple[str, ...]) -> None:
-    """Register the four operators of an implementation whose backward looks at the inputs again."""
+    """Register the four operators of an implementation whose backward reads the inputs again."""
 
     def pool(x: Tensor, direction: str) -> Tensor:
         result: Tensor = _module(name).pool_forward(_dense(x, memory_format_of(x)), direction)
@@ -232,7 +233,7 @@ def _recompute(name: str, keys: tuple[str, ...]) -> None:
 
 # ------------------------------------------------------------------------------------- operators that keep records
 def _keep_records(name: str, keys: tuple[str, ...]) -> None:
-    """Register the six operators of an implementation whose forward notes records for backward."""
+    """Register the six operators of an implementation whose forward writes records for backward."""
 
     def forward(function: str, *tensors: Tensor, which: str) -> Any:
         layout = memory_format_of(tensors[0])
@@ -312,14 +313,14 @@ def _keep_records(name: str, keys: tuple[str, ...]) -> None:
     _vectorise(name, "corner_backward", (0, 1), (0, 0))
 
 
-# --------------------------------------------------------------------------------------------- what both sets share
+# ------------------------------------------------------------------------------------------------ shared by both kinds
 def _define(name: str, keys: tuple[str, ...], schema: str, function: Any, fake: Any) -> None:
-    """Define ``<name>_<schema>``: ``function`` for tensors with elements, ``fake`` for empty and for fake ones."""
+    """Define ``<name>_<schema>``: ``fake`` handles empty and fake tensors, ``function`` all others."""
 
     def implementation(*args: Any) -> Any:
         return fake(*args) if args[0].numel() == 0 else function(*args)
 
-    # exact strides: the layout of the result follows that of the input, so Inductor must not change it
+    # exact strides: the layout of the result depends on that of the input, so Inductor must not change it
     _LIBRARY.define(f"{name}_{schema}", tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
     operator = f"{name}_{schema.partition('(')[0]}"
     for key in keys:
@@ -333,7 +334,7 @@ def _differentiate(name: str, op: str, gradient: Any, save: Any) -> None:
 
 
 def _differentiate_by(name: str, op: str, recording: str) -> None:
-    """Let ``op`` run as ``recording``, whose first output is its own, where a gradient will be wanted."""
+    """Run ``op`` as ``recording``, whose first output is the same, if a gradient will be needed."""
 
     def implementation(*args: Any) -> Any:
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in args[:-1]):
@@ -345,7 +346,7 @@ def _differentiate_by(name: str, op: str, recording: str) -> None:
 
 
 def _vectorise(name: str, op: str, axes: tuple[int, ...], result_axes: tuple[int, ...]) -> None:
-    """Let vmap fold the mapped dimension into the images, which stand at ``axes``: pooling treats every one alike."""
+    """Let vmap fold the mapped dimension into the images, at ``axes``: pooling handles each image separately."""
 
     def fold(tensor: Tensor, dim: int | None, axis: int, size: int) -> Tensor:
         moved = tensor.movedim(dim, axis) if dim is not None else torch.stack([tensor] * size, axis)

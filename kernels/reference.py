@@ -1,8 +1,8 @@
-"""Corner pooling by its definition, brute force: the oracle of every test. Slow on purpose, and shares no code.
+"""Corner pooling by its definition, by brute force: the oracle of the tests, slow on purpose.
 
-Each output position looks at all of its candidates again, in the order of the scan; no running maximum is kept, so
-nothing is in common with what it judges. Autograd passes through the selection: each position's gradient goes to the
-one element that was selected, and sums are accumulated in float64 (``index_add``) before they are rounded.
+Each output position looks at all of its candidates again, in scan order. It keeps no running maximum, so it shares no
+code and no method with the implementations that it checks. Autograd passes through the selection: each position's
+gradient goes to the one selected element, and sums are accumulated in float64 before they are rounded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def why_unavailable() -> str | None:
 
 
 def _first_maximum(values: list[float], order: range) -> int:
-    """Return the index of the maximum of ``values`` met first along ``order``: NaN is the greatest of all."""
+    """Return the index of the first maximum of ``values`` in ``order``; NaN is greater than everything."""
     for i in order:
         if math.isnan(values[i]):
             return i
@@ -33,7 +33,7 @@ def _first_maximum(values: list[float], order: range) -> int:
 
 
 def selected_index(x: Tensor, direction: str) -> Tensor:
-    """Return, for each position of ``x`` [N, C, H, W], the int64 index along the scan's axis that it selects."""
+    """Return the int64 index along the scan's axis that each position of ``x`` [N, C, H, W] selects."""
     axis, reverse = AXIS_AND_REVERSED[direction]
     lines = x.detach().movedim(axis, -1)
     size = lines.shape[-1]
@@ -62,7 +62,7 @@ class _Select(torch.autograd.Function):
 
 
 class _Spread(torch.autograd.Function):
-    """The transpose of :class:`_Select`, so that second derivatives are right."""
+    """The transpose of :class:`_Select`, which makes second derivatives correct."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, index: Tensor, axis: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The one table of implementations: a row each. To add one: its file beside this one, and a row here."""
+"""The table of implementations. To add one, put its file beside this one and a row here."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["AUTO_ORDER", "FLOATS", "ROWS", "Implementation", "UnavailableError",
 
 
 class UnavailableError(RuntimeError):
-    """An implementation was asked for by name and cannot serve here. The message says why."""
+    """The named implementation cannot run here or does not support the tensor. The message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Implementation:
-    """One row: what an implementation is called, what it serves and where it lives.
+    """One row: an implementation's name, the tensors that it supports, and its module.
 
-    ``module`` defines ``directional_max_pool(x, direction)`` and ``corner_pool(vertical, horizontal, corner)``
-    for checked arguments, or, with ``operators``, what ``kernels.ops`` makes them from. It defines
-    ``why_unavailable() -> str | None`` for this machine as a whole, and may define
-    ``why_not(device_type, auto) -> str | None`` for what depends on the device or concerns ``impl="auto"`` only.
-    ``ties_to_first``: among equals the first in the scan gets the gradient, as the contract asks.
+    ``module`` defines ``directional_max_pool(x, direction)`` and ``corner_pool(vertical, horizontal, corner)`` for
+    checked arguments or, with ``operators``, the functions that ``kernels.ops`` makes these two from. It also defines
+    ``why_unavailable() -> str | None`` for the machine as a whole. With ``device_limits`` it defines
+    ``why_not(device_type, auto) -> str | None`` too, for limits of a device or of ``impl="auto"``. ``ties_to_first``
+    tells whether the first of equal values in scan order gets the gradient, as the contract requires.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Implementation:
     devices: tuple[str, ...]
     dtypes: tuple[str, ...] = FLOATS
     operators: bool = False
+    device_limits: bool = False
     ties_to_first: bool = True
     note: str = ""
 
@@ -43,11 +44,11 @@ class Implementation:
         return importlib.import_module(self.module, __package__)
 
     def functions(self) -> ModuleType | ops.Operators:
-        """Return what holds the row's ``directional_max_pool`` and ``corner_pool``."""
+        """Return the object with the row's ``directional_max_pool`` and ``corner_pool``."""
         return ops.Operators(self.name) if self.operators else self.load()
 
     def why_unavailable(self) -> str | None:
-        """Return why it cannot run on this machine, or None when it can."""
+        """Return why it cannot run on this machine, or None if it can."""
         try:
             module = self.load()
         except ImportError as error:
@@ -56,13 +57,13 @@ class Implementation:
         return reason
 
     def why_not(self, device_type: str, dtype: torch.dtype, auto: bool = False) -> str | None:
-        """Return why it cannot serve such tensors, or, with ``auto``, why it would not be picked; None when it can."""
+        """Return why it does not support such tensors, or with ``auto`` why it is not picked, or None."""
         if self.devices != ("any",) and device_type not in self.devices:
             return f"it runs on {', '.join(self.devices)}, not on {device_type}"
         if str(dtype).removeprefix("torch.") not in self.dtypes:
             return f"it takes {', '.join(self.dtypes)}, not {str(dtype).removeprefix('torch.')}"
         reason = self.why_unavailable()
-        if reason is None and hasattr(self.load(), "why_not"):
+        if reason is None and self.device_limits:
             reason = self.load().why_not(device_type, auto)
         return reason
 
@@ -73,52 +74,53 @@ ROWS: tuple[Implementation, ...] = (
         module=".cuda_pool",
         operators=True,
         devices=("cuda",),
-        note="CUDA C++ compiled at first use by NVRTC, fused forward and backward",
+        note="CUDA C++, compiled at first use by NVRTC; fused forward and backward",
     ),
     Implementation(
         name="triton",
         module=".triton_pool",
         operators=True,
+        device_limits=True,
         devices=("cuda", "cpu"),
-        note="Triton, fused forward and backward; on the CPU only its interpreter, for tests",
+        note="Triton, fused forward and backward; on the CPU only in its interpreter, for tests",
     ),
     Implementation(
         name="cpu",
         module=".cpu",
         operators=True,
         devices=("cpu",),
-        note="one pass over memory by loops that numba compiles; as many threads as torch uses",
+        note="one pass over memory in loops that numba compiles, on as many threads as torch uses",
     ),
     Implementation(
         name="logstep",
         module=".logstep",
         devices=("any",),
-        note="log2(n) steps of plain differentiable torch: exports without a custom operator",
+        note="log2(n) steps in plain differentiable torch: can be exported without a custom operator",
     ),
     Implementation(
         name="eager",
         module=".eager",
         devices=("any",),
-        note="slices in a loop, plain differentiable torch, as the authors' code scans",
+        note="a loop over slices in plain differentiable torch, as in the authors' code",
     ),
     Implementation(
         name="cummax",
         module=".cummax",
         devices=("any",),
         ties_to_first=False,
-        note="flip, torch.cummax, flip, as mmcv: ties give the gradient to the last, so never picked by auto",
+        note="flip, torch.cummax, flip, as in mmcv: the last of equal values gets the gradient; never picked by auto",
     ),
     Implementation(
         name="reference",
         module=".reference",
         devices=("any",),
-        note="the definition, brute force in Python: the oracle of the tests, never picked by auto",
+        note="the definition, by brute force in Python: the oracle of the tests, never picked by auto",
     ),
 )
 
-# What impl="auto" tries, fastest first, by type of device; any other device tries what an unknown one ("") does.
-# Measured on two cores at [1, 128, 128, 128] float32: cpu 1, eager 28, logstep 290 (it writes seven times as much).
-# A GPU runs the 127 launches of each of eager's loops slower than logstep's few passes.
+# What impl="auto" tries, fastest first, by type of device; "" stands for all other devices. Times relative to cpu on
+# two cores at [1, 128, 128, 128] float32: eager 28, logstep 290 (it writes seven times as much). On a GPU the 127
+# launches of each of eager's loops are slower than the few passes of logstep.
 AUTO_ORDER = {
     "cuda": ("cuda", "triton", "logstep", "eager"),
     "cpu": ("cpu", "eager", "logstep"),
@@ -130,9 +132,9 @@ _LOADED: dict[str, ModuleType | ops.Operators] = {}
 
 
 def choose(impl: str, device_type: str, dtype: torch.dtype) -> ModuleType | ops.Operators:
-    """Return the functions that serve such tensors under ``impl``, a row's name or 'auto'.
+    """Return the functions for such tensors under ``impl``, a row's name or 'auto'.
 
-    Raises :class:`UnavailableError` where the named row cannot serve them, ``ValueError`` for an unknown name.
+    Raises :class:`UnavailableError` if the named row does not support them, ``ValueError`` for an unknown name.
     """
     return _LOADED[_chosen_name(impl, device_type, dtype)]
 
@@ -147,13 +149,13 @@ def _chosen_name(impl: str, device_type: str, dtype: torch.dtype) -> str:
     return _CHOSEN[key]
 
 
-# While torch.compile traces, the choice is made once and is a constant of the graph. This is the mark that
-# torch.compiler.assume_constant_result sets; calling that imports torch._dynamo, a second of everyone's start-up
+# When torch.compile traces, the choice is made once and is a constant of the graph. This is the attribute that
+# torch.compiler.assume_constant_result sets. Calling that would import torch._dynamo, a second at every start.
 _chosen_name._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def row(name: str) -> Implementation:
-    """Return the row called ``name``; raises ``ValueError``, naming the nearest, where there is none."""
+    """Return the row of a name. Raises ``ValueError`` with similar names for an unknown one."""
     for each in ROWS:
         if each.name == name:
             return each
@@ -175,4 +177,4 @@ def _search(impl: str, device_type: str, dtype: torch.dtype) -> Implementation:
         if reason is None:
             return each
         reasons.append(f"{each.name}: {reason}")
-    raise UnavailableError("no implementation of corner pooling can serve this tensor; " + "; ".join(reasons))
+    raise UnavailableError("no implementation of corner pooling supports this tensor; " + "; ".join(reasons))

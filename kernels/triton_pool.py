@@ -3,25 +3,25 @@
 
 Three ideas:
 
-* A *line* is what one running maximum passes over. In both layouts its elements are a fixed stride apart, and so are
-  neighbouring lines, so one kernel serves every direction: a tile [positions, lines], positions in the order of the
-  scan (indexed backwards where the scan runs backwards), in a loop that carries the maximum from block to block.
-* The fused forward holds tiles [planes, rows, columns] of both inputs, as wide as the map, scans one along each axis
-  and carries only the vertical maximum: 3b bytes for each element of b bytes (one read of each input, one write).
+* A *line* is the elements that one running maximum passes over. In both layouts its elements have a fixed stride, and
+  so have neighbouring lines, so one kernel handles all directions. It works on tiles [positions, lines], with positions
+  in scan order (indexed backwards if the scan runs backwards), and carries the maximum from block to block.
+* The fused forward holds tiles [planes, rows, columns] of both inputs, as wide as the map. It scans one along each axis
+  and carries only the vertical maximum: 3b bytes per element of b bytes (one read of each input, one write).
 * The backward finds the records, the positions where the running maximum changes, with a scan of (value, position)
-  pairs, and sums the gradients from each record up to the next with a segmented scan the other way: 3b bytes, or 5b
-  for both gradients in one grid, whose blocks alternate so that the second reading of the gradient is met in the L2
-  cache. Lines longer than one block cost one more reading of the input, for the maxima between blocks.
+  pairs. It sums the gradients from each record up to the next with a segmented scan in the other direction. This takes
+  3b bytes, or 5b for both gradients in one grid, whose blocks alternate so that the second read of the gradient hits
+  the L2 cache. Lines longer than one block need one more read of the input, for the maxima between blocks.
 
-Blocks by a rule, no autotune: tiles of :data:`TILE` elements for :data:`THREADS` threads, a quarter of that in float64
-and half where a program holds two inputs at once, so that registers do; a line takes up to :data:`LONGEST` positions,
-neighbours in memory the rest. Sixteen-bit values are compared and summed in float32, which is exact for selecting and
-wide enough for summing, and are rounded once.
+Block sizes follow a rule, without autotuning. A tile has :data:`TILE` elements for :data:`THREADS` threads, a quarter
+of that in float64 and half if a program holds two inputs at once, to limit registers. A line takes up to
+:data:`LONGEST` positions of it, and neighbouring lines take the rest. 16-bit values are compared and summed in float32,
+which is exact for selecting and wide enough for summing, and are rounded once.
 
-``tl.maximum`` drops NaN unless told otherwise and needs more care by type, so comparisons are spelled out. The only
-scan with ``reverse=True``, which has had bugs upstream, combines by an operation that commutes.
+``tl.maximum`` drops NaN by default and behaves differently by type, so comparisons are written out. The only scan with
+``reverse=True``, which has had bugs upstream, combines with a commutative operation.
 
-``TRITON_INTERPRET=1`` runs all this on the CPU, in Triton's interpreter: for tests only, and never chosen by auto.
+``TRITON_INTERPRET=1`` runs all this on the CPU, in Triton's interpreter. That is for tests only; auto never picks it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
 try:
     import triton
     import triton.language as tl
-except ImportError:  # not installed on this platform: why_unavailable says so, and nothing below is called
+except ImportError:  # not installed on this platform: why_unavailable says so, and nothing below is used
     triton = None
 
 __all__ = [
@@ -60,15 +60,15 @@ __all__ = [
     "why_unavailable",
 ]
 
-TILE = 4096  # elements that one program holds of each tensor, at most
-THREADS = 256  # of a program with a full tile
+TILE = 4096  # largest number of elements of a tensor in one program
+THREADS = 256  # threads of a program with a full tile
 LONGEST = 256  # positions of a line in one block
 WIDEST = 1024  # columns in a tile of the fused forward; wider maps take two launches
 SEGMENT = 32  # bytes that neighbouring lines of channels_last should fill, at least: a sector of device memory
 
 
 def interpreted() -> bool:
-    """Return whether kernels run in Triton's interpreter: ``TRITON_INTERPRET=1`` when this module was imported."""
+    """Tell whether kernels run in Triton's interpreter: ``TRITON_INTERPRET`` was 1 when this module was imported."""
     return _INTERPRETED
 
 
@@ -77,7 +77,7 @@ _INTERPRETED = triton is not None and os.environ.get("TRITON_INTERPRET", "0") ==
 
 @functools.cache
 def why_unavailable() -> str | None:
-    """Return what is missing on this machine, or None. In the interpreter nothing is missing, a GPU least of all."""
+    """Return what is missing on this machine, or None. The interpreter needs no GPU."""
     if triton is None:
         return "triton is not installed; pip install triton (Linux)"
     if interpreted():
@@ -90,9 +90,9 @@ def why_unavailable() -> str | None:
 
 
 def why_not(device_type: str, auto: bool) -> str | None:
-    """Return why tensors on ``device_type`` cannot be served, or, with ``auto``, would not be; None when they can."""
+    """Return why tensors on ``device_type`` are not supported, or with ``auto`` why it is not picked, or None."""
     if interpreted():
-        return "it runs in Triton's interpreter (TRITON_INTERPRET=1), which serves tests only" if auto else None
+        return "it runs in Triton's interpreter (TRITON_INTERPRET=1), which is for tests only" if auto else None
     if device_type == "cpu":
         return "it runs on the CPU only in Triton's interpreter, for tests: set TRITON_INTERPRET=1 before the import"
     return None
@@ -103,7 +103,7 @@ if triton is not None:
     # bfloat16 is converted by hand: the interpreter's conversions neither round to nearest nor keep subnormals
     @triton.jit
     def _wide(x):
-        """float64 stays, all else becomes float32."""
+        """Return float64 unchanged and all else as float32."""
         if x.dtype == tl.float64:
             return x
         elif x.dtype == tl.bfloat16:  # noqa: RET505 (compiled away: only one branch exists for a type)
@@ -113,7 +113,7 @@ if triton is not None:
 
     @triton.jit
     def _narrow(x, like):
-        """Round once, to nearest and ties to even, to the type that pointer `like` points to."""
+        """Round once, to nearest and ties to even, to the element type of the pointer `like`."""
         if like.dtype.element_ty == tl.bfloat16:
             bits = x.to(tl.uint32, bitcast=True)
             rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
@@ -123,37 +123,37 @@ if triton is not None:
 
     @triton.jit
     def _constant(shape: tl.constexpr, value: tl.constexpr, like):
-        """`value` in the wide type of what pointer `like` points to."""
+        """Return `value` in the wide type of the pointer `like`'s elements."""
         return tl.full(shape, value, tl.float64 if like.dtype.element_ty == tl.float64 else tl.float32)
 
     @triton.jit
     def _larger(best, new):
-        """The maximum of two values, `best` met earlier in the scan; NaN wins and stays."""
+        """Return the maximum of two values, `best` earlier in the scan; NaN wins and stays."""
         return tl.where((new > best) | (new != new), new, best)
 
     @triton.jit
     def _first_larger(value, position, other, other_position):
-        """The larger of two (value, position) pairs, of equal ones the one met first: commutes."""
+        """Return the larger of two (value, position) pairs, the first in a tie. This is commutative."""
         tie = (value == other) | ((value != value) & (other != other))
         take = (other > value) | ((other != other) & (value == value)) | (tie & (other_position < position))
         return tl.where(take, other, value), tl.where(take, other_position, position)
 
     @triton.jit
     def _segment(sum_, state, next_sum, next_state):
-        """Sum up to a record, and begin anew after it. Of a stretch, `sum_` is the sum since its last record that is
-        not its end; `state` is 1 where it ends in a record, plus 2 where a record lies before its end."""
+        """Sum up to a record and restart after it. For a stretch, `sum_` is the sum since its last record before its
+        end; `state` is 1 if it ends in a record, plus 2 if there is a record before its end."""
         closed = ((state & 1) | (next_state >> 1)) != 0
         before = ((state != 0) | (next_state >> 1 != 0)).to(tl.int32)
         return tl.where(closed, next_sum, sum_ + next_sum), (next_state & 1) | (before << 1)
 
     @triton.jit
     def _index(x, WIDE: tl.constexpr):
-        """`x` in the type that addresses are computed in: 64 bits only where elements are that many (WIDE)."""
+        """Return `x` in the type of addresses: 64 bits only if there are that many elements (WIDE)."""
         return x.to(tl.int64 if WIDE else tl.int32)
 
     @triton.jit
     def _line_offsets(block, lines, lanes, outer_stride, lane_stride, WIDE: tl.constexpr, LINES: tl.constexpr):
-        """Where LINES neighbouring lines begin, and which of them exist: [LINES]."""
+        """Return the starts of LINES neighbouring lines and the mask of those that exist, both [LINES]."""
         line = _index(block, WIDE) * LINES + tl.arange(0, LINES)
         return (line // lanes) * outer_stride + (line % lanes) * lane_stride, line < lines
 
@@ -203,8 +203,8 @@ if triton is not None:
         block, grad, x, out, maxima, lines, lanes, length, count, outer_stride, lane_stride, stride,
         WIDE: tl.constexpr, REVERSED: tl.constexpr, SINGLE: tl.constexpr, POSITIONS: tl.constexpr, LINES: tl.constexpr,
     ):  # fmt: skip
-        """The gradient of LINES lines, `count` blocks of positions each. `maxima` [blocks, count, LINES] keeps what a
-        block of positions begins with; not touched where one block holds all (SINGLE)."""
+        """Write the gradient of LINES lines of `count` blocks of positions each. `maxima` [blocks, count, LINES] keeps
+        the maximum at the start of each block of positions; it is not used if there is one block (SINGLE)."""
         start, exists = _line_offsets(block, lines, lanes, outer_stride, lane_stride, WIDE, LINES)
         own = _index(tl.arange(0, POSITIONS), WIDE)
         saved = maxima + _index(block, WIDE) * count * LINES + tl.arange(0, LINES)
@@ -221,14 +221,14 @@ if triton is not None:
             tl.debug_barrier()
 
         carried = _constant([LINES], 0.0, x)
-        # positions from the end of the scan to its beginning: sums run that way
+        # positions from the end of the scan to its start, the direction of the sums
         k = (own * 0 + count) * POSITIONS - 1 - own
         for _ in range(0, count):
             mask = (k < length)[:, None] & exists[None, :]
             offsets = (length - 1 - k if REVERSED else k)[:, None] * stride + start[None, :]
             value = _wide(tl.load(x + offsets, mask, float("-inf")))
             share = _wide(tl.load(grad + offsets, mask, 0.0))
-            # the position as a 32-bit number within the block: distances are all that counts
+            # the position within the block in 32 bits: only distances matter
             position = (POSITIONS - 1 - tl.arange(0, POSITIONS))[:, None] + tl.zeros([1, LINES], tl.int32)
             _, winner = tl.associative_scan((value, position), 0, _first_larger, reverse=True)
             record = (winner == position) & mask
@@ -263,7 +263,7 @@ if triton is not None:
         V_SINGLE: tl.constexpr, V_POSITIONS: tl.constexpr, V_LINES: tl.constexpr,
         H_SINGLE: tl.constexpr, H_POSITIONS: tl.constexpr, H_LINES: tl.constexpr,
     ):  # fmt: skip
-        """Both gradients: vertical and horizontal blocks are dealt out evenly."""
+        """Write both gradients; vertical and horizontal blocks alternate evenly."""
         program = tl.program_id(0).to(tl.int64)
         before = program * v_blocks // blocks
         if (program + 1) * v_blocks // blocks > before:
@@ -283,7 +283,7 @@ if triton is not None:
 # ------------------------------------------------------------------------------------------------------------- planning
 @dataclass(frozen=True)
 class Launch:
-    """One launch: the jitted kernel, programs, arguments by name, compile-time constants by name, compiler options."""
+    """One launch: jitted kernel, number of programs, arguments and compile-time constants by name, compiler options."""
 
     kernel: Any
     programs: int
@@ -294,7 +294,7 @@ class Launch:
     def run(self) -> None:
         """Launch on torch's current stream of the tensors' device."""
         device = next(value.device for value in self.arguments.values() if isinstance(value, Tensor))
-        # the interpreter computes with numpy, which would warn of infinity less infinity, as no GPU does
+        # the interpreter computes with numpy, which warns of infinity minus infinity; a GPU does not
         quiet = np.errstate(all="ignore") if interpreted() else contextlib.nullcontext()
         with quiet, torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
             self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options)
@@ -302,7 +302,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class _Lines:
-    """Where the lines of one direction lie: line l begins at (l // lanes) outer strides + (l % lanes) lane strides."""
+    """The lines of one direction: line l starts at (l // lanes) outer strides + (l % lanes) lane strides."""
 
     lines: int
     lanes: int
@@ -319,7 +319,7 @@ class _Lines:
 
     @property
     def count(self) -> int:
-        """Blocks of positions that a line takes."""
+        """Blocks of positions per line."""
         return -(-self.length // self.positions)
 
     @property
@@ -338,26 +338,26 @@ class _Lines:
 
 
 def _power(n: int) -> int:
-    """Return the least power of two that is not below ``n``."""
+    """Return the smallest power of two that is ``n`` or more."""
     return 1 << max(0, n - 1).bit_length()
 
 
 def _tile(x: Tensor, lean: bool) -> int:
-    """Return the elements of a full tile: fewer for float64, and for the kernels that hold more for each (lean)."""
+    """Return the elements of a full tile: fewer for float64, and for kernels that hold more per element (lean)."""
     return TILE // (4 if x.dtype == torch.float64 else 2 if lean else 1)
 
 
 def _options(elements: int, tile: int, single: bool) -> dict[str, int]:
-    """Return warps, and the registers a thread may have.
+    """Return the number of warps and the limit of registers per thread.
 
-    Left to itself, ptxas spills a few bytes to fit one more program on a multiprocessor. 128 registers let two full
-    programs run side by side; the loops over long lines take what there is.
+    Without a limit, ptxas spills a few bytes to fit one more program on a multiprocessor. 128 registers allow two full
+    programs per multiprocessor; the loops over long lines can use all registers.
     """
     return {"num_warps": max(1, elements * THREADS // (32 * tile)), "maxnreg": 128 if single else 255}
 
 
 def _wide_index(x: Tensor) -> bool:
-    # room above the last element for the addresses that a mask rules out, so that none wraps around into the tensor
+    # masked addresses can lie beyond the last element; with this margin none wraps around into the tensor
     return x.numel() + x.numel() // 2 >= 2**31
 
 
@@ -378,7 +378,7 @@ def _lines_of(x: Tensor, axis: int, tile: int) -> _Lines:
 
 
 def _maxima(lines: _Lines, x: Tensor) -> Tensor:
-    """Return room for the maxima between blocks of positions; where there is one block, anything will do."""
+    """Return memory for the maxima between blocks of positions; with one block it is not used, so it is ``x``."""
     if lines.single:
         return x
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -386,7 +386,7 @@ def _maxima(lines: _Lines, x: Tensor) -> Tensor:
 
 
 def plan_pool_forward(x: Tensor, addend: Tensor | None, y: Tensor, direction: str) -> Launch:
-    """Plan one direction's running maximum of ``x`` [N, C, H, W] into ``y``, plus ``addend`` (which may be ``y``)."""
+    """Plan one direction's running maximum of ``x`` [N, C, H, W] into ``y``, plus ``addend`` (it can be ``y``)."""
     axis, reversed_ = AXIS_AND_REVERSED[direction]
     tile = _tile(x, lean=False)
     lines = _lines_of(x, axis, tile)
@@ -397,7 +397,7 @@ def plan_pool_forward(x: Tensor, addend: Tensor | None, y: Tensor, direction: st
 
 
 def plan_corner_forward(vertical: Tensor, horizontal: Tensor, y: Tensor, corner: str) -> list[Launch]:
-    """Plan both pools' sum into ``y`` [N, C, H, W]: one launch, or two where a tile cannot span a row."""
+    """Plan the sum of both pools into ``y`` [N, C, H, W]: one launch, or two if a tile cannot span a row."""
     down, across = DIRECTIONS_OF[corner]
     n, c, h, w = vertical.shape
     columns = _power(w)
@@ -457,7 +457,7 @@ def plan_corner_backward(
         **{"WIDE": _wide_index(grad), "REVERSED": AXIS_AND_REVERSED[DIRECTIONS_OF[corner][0]][1]},
         **{"V_SINGLE": v.single, **v.constants("V_"), "H_SINGLE": h.single, **h.constants("H_")},
     }
-    # of the two scans' options the larger, warps first
+    # the larger of the two scans' options, compared by warps first
     options = max(v.options(tile), h.options(tile), key=lambda each: tuple(each.values()))
     return Launch(_corner_backward, v.blocks + h.blocks, arguments, constants, options)
 

@@ -1,19 +1,19 @@
-// Corner pooling, forward and backward. Includes nothing: NVRTC compiles this text as it stands, and so does a host
-// compiler behind tests/emulation/cuda_on_host.h.
+// Corner pooling, forward and backward. It includes nothing: NVRTC compiles this file without changes, and so does a
+// host compiler with tests/emulation/cuda_on_host.h.
 //
-// Compiled once for each element type and access width. The host defines one of FLOAT64, FLOAT32, FLOAT16, BFLOAT16;
-// VEC, the neighbouring elements that one access moves (16 bytes' worth, or 1 where sizes or addresses forbid that);
-// HELD, the accesses that a thread has under way for each tensor; THREADS, the largest block.
+// It is compiled once per element type and access width. The host defines one of FLOAT64, FLOAT32, FLOAT16, BFLOAT16;
+// VEC, the number of neighbouring elements per access (16 bytes, or 1 element if sizes or addresses do not allow that);
+// HELD, the number of accesses in flight per thread and tensor; THREADS, the largest block.
 //
-// Words used throughout:
-//   line   the elements that one running maximum passes over, in the order of the scan: position 0 is met first
+// Terms:
+//   line   the elements that one running maximum passes over, in scan order; position 0 is the first
 //   run    the consecutive positions of a line that one thread holds in registers
-//   slot   which run of its line, within the block, a thread holds
+//   slot   the number, within the block, of the run that a thread holds in its line
 //   chunk  the positions of a line that a block holds at once: slots x the length of a run; blocks loop over chunks
 //   record a position that beats all before it. The output changes there, and its gradient is the sum of the output
 //          gradients from there up to the next record.
-// Threads exchange one value for each run through shared memory; then one thread walks the slots of each line. No
-// shuffles, no atomics: every sum has one fixed order.
+// Threads exchange one value per run through shared memory; then one thread walks along the slots of each line. There
+// are no shuffles and no atomics: every sum has one fixed order.
 
 typedef long long i64;
 
@@ -41,7 +41,7 @@ __device__ inline Stored narrow(Wide value) {
 #elif defined(FLOAT16)
 __device__ inline Wide widen(Stored half) {
     const unsigned magnitude = (unsigned)(half & 0x7fff) << 13;
-    // the product moves the exponent's bias, and normalises what was subnormal; exact
+    // the product shifts the exponent's bias and normalises subnormals; it is exact
     unsigned bits = __float_as_uint(__uint_as_float(magnitude) * 5.192296858534828e33f);  // 2^112
     if (magnitude >= 0x0f800000) bits |= 0x7f800000;                                      // infinity, NaN
     return __uint_as_float(bits | (unsigned)(half & 0x8000) << 16);
@@ -51,7 +51,7 @@ __device__ inline Stored narrow(Wide value) {
     const unsigned bits = __float_as_uint(value), sign = (bits >> 16) & 0x8000;
     unsigned magnitude = bits & 0x7fffffff;
     if (magnitude > 0x7f800000) return 0x7e00;                     // NaN
-    if (magnitude >= 0x477ff000) return (Stored)(sign | 0x7c00);  // from 65520 on it rounds to infinity
+    if (magnitude >= 0x477ff000) return (Stored)(sign | 0x7c00);  // 65520 and more round to infinity
     if (magnitude < 0x38800000) {                                  // a subnormal: the adder rounds to 2^-24
         return (Stored)(sign | (__float_as_uint(__uint_as_float(magnitude) + 0.5f) - 0x3f000000));
     }
@@ -75,7 +75,7 @@ __device__ inline Wide lowest() {
 #endif
 }
 
-// whether `next` takes the maximum from `best`, which the scan met earlier: ties stay, NaN wins and stays
+// whether `next` replaces the maximum `best`, which is earlier in the scan: ties stay, NaN wins and stays
 __device__ inline bool beats(Wide next, Wide best) { return next > best || (next != next && best == best); }
 
 __device__ inline Wide larger(Wide best, Wide next) { return next > best || next != next ? next : best; }
@@ -83,10 +83,10 @@ __device__ inline Wide larger(Wide best, Wide next) { return next > best || next
 extern __shared__ __align__(16) unsigned char shared_bytes[];
 
 // ------------------------------------------------------------------------------------- walks along the slots of a line
-// Cells lie slot by slot, `pitch` apart. Values are fetched eight at a time, since each fetch takes longer than a step.
+// Cells are ordered by slot, `pitch` apart. Values are fetched eight at a time, because a fetch is slower than a step.
 constexpr int BATCH = 8;
 
-// Replace each cell by the maximum of all before it, `carry` for the first; leave the maximum of all in `carry`.
+// Replace each cell by the maximum of all before it, the first by `carry`; leave the maximum of all in `carry`.
 __device__ inline void maxima_before(Wide* cells, Wide* carry, int lines, int slots, int pitch, bool begin,
                                      int thread) {
     for (int line = thread; line < lines; line += blockDim.x) {
@@ -105,8 +105,8 @@ __device__ inline void maxima_before(Wide* cells, Wide* carry, int lines, int sl
     }
 }
 
-// A cell holds the sum over its run's positions before the run's first record (`marks` says whether there is one).
-// Replace it by what the positions after the run add to the run's last record.
+// A cell holds the sum over its run's positions before the run's first record (`marks` tells whether it has one).
+// Replace it by the sum that the positions after the run add to the run's last record.
 __device__ inline void sums_after(Wide* cells, const unsigned char* marks, Wide* carry, int lines, int slots, int pitch,
                                   bool begin) {
     for (int line = threadIdx.x; line < lines; line += blockDim.x) {
@@ -130,8 +130,8 @@ __device__ inline void sums_after(Wide* cells, const unsigned char* marks, Wide*
 }
 
 // ------------------------------------------------------------------------------------------- who holds which elements
-// Lines that lie side by side: element (o, k, lane) of [outer][length][lanes]. A thread holds VEC lines, one
-// access a position.
+// Neighbouring lines: element (o, k, lane) of [outer][length][lanes]. A thread holds VEC lines, with one access per
+// position.
 template <int N>
 struct Strided {
     static constexpr int LINES = VEC, RUN = N, ACCESSES = N;
@@ -183,8 +183,8 @@ struct Strided {
     }
 };
 
-// Lines that are contiguous: element (row, k) of [rows][length]. A thread holds N rows, one access a run; `length` is
-// a multiple of VEC, so that a run is inside or outside as a whole.
+// Contiguous lines: element (row, k) of [rows][length]. A thread holds N rows, with one access per run. `length` is a
+// multiple of VEC, so that a run is either inside or outside.
 template <int N>
 struct Rows {
     static constexpr int LINES = N, RUN = VEC, ACCESSES = N;
@@ -258,7 +258,7 @@ template <class Job>
 __device__ inline void forward(const Job& job, const Stored* x, const Stored* addend, Stored* y) {
     Wide* cells = (Wide*)shared_bytes;
     Wide* carry = cells + job.slots * pitch(job);
-    // what the next chunk needs is requested before this one is worked on
+    // the next chunk is requested before this one is processed
     Pack ahead[Job::ACCESSES];
     job.fetch(x, 0, ahead);
     for (i64 chunk = 0; chunk < job.length; chunk += job.slots * Job::RUN) {
@@ -291,8 +291,8 @@ __device__ inline void forward(const Job& job, const Stored* x, const Stored* ad
     }
 }
 
-// Two passes over the chunks: the scan, for the records, a bit a position; then back, for the sums. `records` keeps the
-// bits between them, a word a thread and chunk, and is not touched where one chunk holds the whole line.
+// Two passes over the chunks: the scan, for the records, a bit per position; then back, for the sums. `records` keeps
+// the bits between them, a word per thread and chunk; it is not used if one chunk holds the whole line.
 template <class Job>
 __device__ inline void backward(const Job& job, i64 block, const Stored* grad, const Stored* x, Stored* out,
                                 unsigned* records) {
@@ -303,7 +303,7 @@ __device__ inline void backward(const Job& job, i64 block, const Stored* grad, c
     const i64 step = (i64)job.slots * Job::RUN, chunks = (job.length + step - 1) / step;
     records += block * chunks * blockDim.x + threadIdx.x;
 
-    // each chunk is requested before the one ahead of it is worked on; the first of the gradient before the scan
+    // each chunk is requested before the one ahead of it is processed; the gradient's first chunk, before the scan
     Pack ahead[Job::ACCESSES], share[Job::ACCESSES];
     job.fetch(x, 0, ahead);
     job.fetch(grad, (chunks - 1) * step, share);
@@ -329,7 +329,7 @@ __device__ inline void backward(const Job& job, i64 block, const Stored* grad, c
             Wide best = job.active ? cells[cell(job, l)] : lowest();
 #pragma unroll
             for (int r = 0; r < Job::RUN; ++r) {
-                // the first position is a record whatever its value, minus infinity included
+                // the first position is a record for any value, including minus infinity
                 const bool record = beats(value[l][r], best) || job.position(r, c * step) == 0;
                 if (record) bits |= 1u << (l * Job::RUN + r);
                 best = larger(best, value[l][r]);
@@ -375,13 +375,13 @@ __device__ inline void backward(const Job& job, i64 block, const Stored* grad, c
 }
 
 // ------------------------------------------------------------------------------------------------ both directions, fused
-// A thread holds DOWN x ACROSS positions of LANES planes each, and slots run in both axes: one read of each input, one
+// A thread holds DOWN x ACROSS positions of LANES planes, and slots run along both axes: one read of each input, one
 // write of the sum. `Planes`: contiguous planes, an access moves neighbours of one row. `Channels`: channels_last, an
 // access moves neighbouring channels of one position. The block spans the width; it walks along the height.
 struct Planes {
     static constexpr int DOWN = HELD, ACROSS = VEC, LANES = 1, ACCESSES = HELD;
     i64 base, width;
-    int group, column, row, place;  // place: of the column and group among all of the block
+    int group, column, row, place;  // place: index of the column and group in the block
     bool live;
 
     __device__ Planes(i64 block, i64 batch, i64 channels, i64 height, i64 width, int groups, int columns, int rows)
@@ -410,7 +410,7 @@ struct Planes {
 struct Channels {
     static constexpr int DOWN = 1, ACROSS = HELD, LANES = VEC, ACCESSES = HELD;
     i64 base, width, channels;
-    int group, column, row, place;  // place: of the column and group among all of the block
+    int group, column, row, place;  // place: index of the column and group in the block
     bool live;
 
     __device__ Channels(i64 block, i64 batch, i64 channels, i64 height, i64 width, int groups, int columns, int rows)
@@ -459,7 +459,7 @@ __device__ inline void corner_forward(const Tile& tile, const Stored* vertical, 
         return tile.address(reversed ? height - 1 - i : i, tile.column * ACROSS + Tile::starts(access), reversed);
     };
 
-    // as above, one chunk ahead
+    // requested one chunk ahead, as above
     Pack v[ACCESSES], h[ACCESSES];
     const auto fetch = [&](i64 chunk) {
 #pragma unroll
@@ -504,7 +504,7 @@ __device__ inline void corner_forward(const Tile& tile, const Stored* vertical, 
         }
         __syncthreads();
         maxima_before(vertical_cells, vertical_carry, vertical_lines, rows, vertical_pitch, chunk == 0, threadIdx.x);
-        // from the last thread on, so that other warps take these lines
+        // starts at the last thread, so that other warps take these lines
         maxima_before(horizontal_cells, horizontal_carry, horizontal_lines, columns, horizontal_pitch, true,
                       blockDim.x - 1 - threadIdx.x);
         __syncthreads();
@@ -530,7 +530,7 @@ __device__ inline void corner_forward(const Tile& tile, const Stored* vertical, 
 }
 
 // ---------------------------------------------------------------------------------------------------------- entry points
-// Sizes and flags are 64-bit integers throughout. Forward: `addend` may be null, or `y` itself.
+// All sizes and flags are 64-bit integers. Forward: `addend` can be null, or `y` itself.
 #define ENTRY extern "C" __global__ void __launch_bounds__(THREADS, 2)
 
 ENTRY strided_forward(const Stored* x, const Stored* addend, Stored* y, i64 outer, i64 length, i64 lanes, i64 slots,
@@ -564,8 +564,8 @@ ENTRY rows_backward(const Stored* grad, const Stored* x, Stored* out, unsigned* 
     backward(Rows<HELD>(blockIdx.x, rows, length, slots, reversed), blockIdx.x, grad, x, out, records);
 }
 
-// Both gradients in one grid, the blocks of the two scans dealt out evenly, so that both meet `grad` at about the same
-// time and the second finds it in the L2 cache. Returns how many vertical blocks come before block `b`.
+// Both gradients in one grid. The blocks of the two scans alternate evenly, so that both read `grad` at about the same
+// time and the second read hits the L2 cache. Returns the number of vertical blocks before block `b`.
 __device__ inline i64 vertical_before(i64 b, i64 vertical_blocks, i64 blocks) { return b * vertical_blocks / blocks; }
 
 ENTRY corner_backward_planes(const Stored* grad, const Stored* vertical, const Stored* horizontal, Stored* grad_v,

@@ -1,4 +1,4 @@
-"""The numbers that the authors' code gave, stored beside the tests."""
+"""Stored outputs of the authors' code."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def load(name: str) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def official_entries() -> list[tuple[str, list[int]]]:
-    """Return key and shape of every entry of the authors' Hourglass-104 state dict, with their ``module.``."""
+    """Return the key, with its ``module.``, and the shape of every entry of the authors' Hourglass-104 state dict."""
     return [(key, shape) for key, shape, _ in json.loads((DATA / "official_keys.json").read_text())]
 
 
 @functools.cache
 def official_state() -> dict[str, Tensor]:
-    """Return the golden weights under the authors' names, ``module.`` included (0.8 GB; made once a process)."""
+    """Return the golden weights under the authors' names, including ``module.`` (0.8 GB; made once per process)."""
     return {
         key: torch.from_numpy(np.asarray(recipe.tensor_for(key.removeprefix("module."), shape)))
         for key, shape in official_entries()

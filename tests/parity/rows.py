@@ -1,4 +1,4 @@
-"""Comparing decoded boxes as a multiset: equal scores may come in any order."""
+"""Comparison of decoded boxes as a multiset: the order of equal scores is undefined."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def as_rows(found: Candidates) -> np.ndarray:
 
 
 def assert_same_rows(found: Candidates, expected: np.ndarray, tolerance: float, unmatched: float = 0.0) -> None:
-    """Hold that each expected row has a partner of its own among the found ones, up to a share of them."""
+    """Assert that each expected row matches a different found row, except for a given share of them."""
     rows = as_rows(found)
     assert len(rows) == len(expected)
     free = np.ones(len(rows), bool)

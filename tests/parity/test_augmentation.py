@@ -1,4 +1,4 @@
-"""Augmentation against the authors' numbers (targets.npz): images, boxes, windows, colour."""
+"""Augmentation equals the authors' (targets.npz): images, boxes, windows, colour."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def augmented(item: dict[str, Any], config: DataConfig) -> tuple[np.ndarray, np.
 
 
 def offsets_and_counts(name: str, index: int) -> tuple[np.ndarray, int]:
-    """The fractions that the golden stores are those of the boxes' corners: the boxes' only trace in the file."""
+    """The stored fractions are those of the boxes' corners, the only trace of the boxes in the file."""
     count = int(GOLDEN[f"{name}/tag_mask"][index].sum())
     return np.hstack([GOLDEN[f"{name}/tl_regr"][index, :count], GOLDEN[f"{name}/br_regr"][index, :count]]), count
 

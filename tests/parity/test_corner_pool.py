@@ -1,4 +1,4 @@
-"""Corner pooling against numbers that the authors' C++ extension produced, ties included."""
+"""Corner pooling equals the authors' C++ extension, including ties."""
 
 from __future__ import annotations
 

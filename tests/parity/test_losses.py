@@ -1,4 +1,4 @@
-"""Losses and their gradients are the authors'."""
+"""Losses and their gradients equal the authors'."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG = CornerHeadConfig()
 
 
 def stack(case: str, index: int) -> tuple[Predictions, dict[str, Tensor]]:
-    """One stack's outputs. The goldens hold embeddings and offsets as gathered: here they are maps of 1 x 128."""
+    """One stack's outputs. The goldens hold gathered embeddings and offsets, which are maps of 1 x 128 here."""
     leaves = {
         name: torch.from_numpy(GOLDEN[f"{case}/s{index}_{name}"]).requires_grad_()
         for name in ("tl_heat", "br_heat", "tl_tag", "br_tag", "tl_regr", "br_regr")
@@ -49,7 +49,7 @@ def test_components_and_total(case: str) -> None:
     for index, expected in enumerate(stacks):
         losses = corner_losses(stack(case, index)[0], target, CONFIG, target.counts())
         found = [*losses.heatmap, losses.pull, losses.push, *losses.offset]
-        # push cancels where an image has one object, hence its wider tolerance
+        # push cancels in images with one object, so its tolerance is wider
         for value, want, tolerance in zip(found, expected, (1e-5, 1e-5, 1e-5, 1e-3, 1e-5, 1e-5), strict=True):
             assert value.item() == pytest.approx(want, rel=tolerance, abs=1e-7)
         total += sum(v.item() * w for v, w in zip(found, (1, 1, 0.1, 0.1, 1, 1), strict=True))

@@ -31,7 +31,7 @@ def detector() -> Iterator[Detector]:
 
 @pytest.fixture
 def fresh(detector: Detector) -> Iterator[Detector]:
-    """The detector, for tests that change it: weights, statistics and mode are put back."""
+    """The detector, for tests that change it: weights, statistics and mode are restored afterwards."""
     names = [key for key in detector.state_dict() if "running" in key or "num_batches" in key]
     before = {key: detector.state_dict()[key].clone() for key in names}
     yield detector

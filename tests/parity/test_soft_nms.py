@@ -1,4 +1,4 @@
-"""With both defects on, soft-NMS leaves the same array as the authors' code."""
+"""Soft-NMS with both defects gives the same array as the authors' code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heatmaps, radii, indices and offsets are the authors' (targets.npz)."""
+"""Heatmaps, radii, indices and offsets equal the authors' (targets.npz)."""
 
 from __future__ import annotations
 

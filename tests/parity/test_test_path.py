@@ -114,7 +114,7 @@ def test_result_file_with_two_decimals_is_the_authors(case: dict[str, Any]) -> N
     results = found.to_coco(image_id=42, decimals=2)
     expected = json.loads(str(GOLDEN[f"{case['name']}/coco_json"]))
     assert len(results) == len(expected)
-    # merged coordinates agree only to 1e-3, so one may round differently
+    # merged coordinates agree only to 1e-3, so one can round to the other side
     slack = 0.0101 if case["config"]["merge_bbox"] else 0.0
     for mine, theirs in zip(results, expected, strict=True):
         assert {k: mine[k] for k in ("image_id", "category_id")} == {k: theirs[k] for k in ("image_id", "category_id")}

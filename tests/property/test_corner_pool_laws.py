@@ -1,6 +1,6 @@
-"""Laws of corner pooling, for every implementation on every device that it can serve here.
+"""Laws of corner pooling, for every implementation on every device that is available.
 
-HYPOTHESIS_PROFILE picks how many examples: default, ci or thorough (tests/conftest.py).
+HYPOTHESIS_PROFILE sets the number of examples: default, ci or thorough (tests/conftest.py).
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def draw_case(data: st.DataObject, target: Target, numbers_only: bool = False) -
 
 
 def examples(test):
-    """Draw the profile's number of examples; a quarter for the interpreter, which takes so much longer for each."""
+    """Draw the profile's number of examples; a quarter for the interpreter, which is much slower."""
 
     def run(target: Target) -> None:
         def body(data: st.DataObject) -> None:
             test(data, target)
 
-        body.__name__ = body.__qualname__ = f"{test.__name__}_{target.name}"  # the key of its examples on disk
+        body.__name__ = body.__qualname__ = f"{test.__name__}_{target.name}"  # the key of its stored examples
         count = settings.default.max_examples
         settings(max_examples=max(3, count // 4) if target.is_interpreted else count)(given(data=st.data())(body))()
 
@@ -51,7 +51,7 @@ def examples(test):
 
 
 def same(actual: Tensor, expected: Tensor) -> None:
-    """Hold equal values, with NaN in the same places; the sign of zero is unspecified."""
+    """Assert equal values, with NaN in the same places; the sign of zero is unspecified."""
     torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
 
 
@@ -180,7 +180,7 @@ def test_a_line_split_anywhere_combines_to_the_same(data, target):
 def test_the_gradient_is_conserved_along_each_line(data, target):
     case, direction = draw_case(data, target), data.draw(directions)
     axis, _ = AXIS_AND_REVERSED[direction]
-    # ones: each line's sum is its length, at most 257, which every dtype holds once summed in float64
+    # ones: each line's sum is its length, at most 257, which every dtype can represent
     grad = torch.ones_like(case.x)
     grad_x = pool_gradient(case.x, direction, grad, target.name)
     note(f"gradient {grad_x}")
@@ -198,7 +198,9 @@ def test_only_the_first_maximum_in_the_scan_gets_a_gradient(data, target):
     x, received = (case.x.flip(axis), grad_x.flip(axis)) if reverse else (case.x, grad_x)
     for i in range(x.shape[axis]):
         before, here = x.narrow(axis, 0, i), x.select(axis, i)
-        is_record = (here.unsqueeze(axis) > before).all(axis)  # greater than all before: true where nothing is before
+        is_record = (here.unsqueeze(axis) > before).all(
+            axis
+        )  # greater than all before, which is true at the first position
         assert torch.equal(received.select(axis, i) != 0, is_record)
 
 
@@ -207,7 +209,7 @@ def test_only_the_first_maximum_in_the_scan_gets_a_gradient(data, target):
 @pytest.mark.parametrize("corner", CORNERS)
 def test_first_and_second_derivatives_agree_with_finite_differences(target, layout, corner):
     shape = (1, 1, 3, 4) if target.is_interpreted else (1, 2, 4, 17)
-    # distinct and well apart, so that no step of the finite differences changes a maximum
+    # distinct and far apart, so that no finite difference changes a maximum
     values = torch.randperm(2 * torch.Size(shape).numel(), generator=torch.Generator().manual_seed(3)).double()
     vertical, horizontal = (
         laid_out(part.view(shape), layout).to(target.device).requires_grad_() for part in values.chunk(2)
@@ -216,6 +218,6 @@ def test_first_and_second_derivatives_agree_with_finite_differences(target, layo
     def function(v: Tensor, h: Tensor) -> Tensor:
         return kernels.corner_pool(v, h, corner, impl=target.name)
 
-    fast = target.is_interpreted  # random projections of the Jacobian instead of all of it
+    fast = target.is_interpreted  # random projections of the Jacobian instead of the whole
     assert torch.autograd.gradcheck(function, (vertical, horizontal), fast_mode=fast)
     assert torch.autograd.gradgradcheck(function, (vertical, horizontal), fast_mode=fast)

@@ -1,4 +1,4 @@
-"""The anchor head: anchors, codes and assignment by hand and against brute force, losses, decoding, learning."""
+"""The anchor head: anchors, codes and assignment, by hand and against brute force; losses, decoding, learning."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def anchor_detector(backbone=DEEP, stacks=None, **head):
 # --------------------------------------------------------------------------------------------- anchors
 
 
-def test_anchors_stand_in_the_middle_of_their_cells() -> None:
-    # stride 8: a cell is 2 cells of stride 4 wide, and its anchor of 4 * 8 pixels 8 of these
+def test_anchors_have_the_centres_of_their_cells() -> None:
+    # stride 8: a cell is as wide as 2 cells of stride 4, and its anchor of 4 * 8 pixels as 8 of them
     boxes = anchor_boxes(((1, 2), (1, 1)), (8, 16), PLAIN)
     np.testing.assert_array_equal(boxes, [[-3, -3, 5, 5], [-1, -3, 7, 5], [-6, -6, 10, 10]])
 
@@ -108,7 +108,7 @@ BOXES = st.tuples(st.floats(-100, 100), st.floats(-100, 100), SIDES, SIDES).map(
 @given(st.lists(st.tuples(BOXES, BOXES), min_size=1, max_size=5))
 def test_decoding_undoes_encoding(pairs) -> None:
     boxes, anchors = (torch.tensor(each, dtype=torch.float64) for each in zip(*pairs, strict=True))
-    # a side may grow to 62.5 times its anchor's
+    # a side is at most 62.5 times its anchor's
     small = ((boxes[:, 2:] - boxes[:, :2]) / (anchors[:, 2:] - anchors[:, :2]) < 62).all(1)
     torch.testing.assert_close(decode(encode(boxes, anchors), anchors)[small], boxes[small], rtol=1e-9, atol=1e-9)
 
@@ -145,18 +145,18 @@ def test_an_anchor_learns_the_object_that_it_overlaps_most_and_the_first_of_equa
 
 def test_every_object_takes_the_anchors_that_overlap_it_most() -> None:
     small = [4, 4, 6, 6]
-    # three hold it and tie, one holds it and is larger
+    # three contain it and tie, one contains it and is larger
     anchors = [[0, 0, 10, 10], [3, 3, 13, 13], [0, 0, 30, 30], [1, 0, 11, 10]]
     assert learned([small], anchors) == [0, 0, NEGATIVE, 0]
     assert learned([small], anchors, best_anchors=False) == [NEGATIVE] * 4
-    # nothing is taken by an object that no anchor touches
+    # an object that no anchor overlaps takes none
     assert learned([[90, 90, 95, 95]], anchors) == [NEGATIVE] * 4
 
 
-def test_the_best_anchor_of_a_lesser_object_is_taken_from_a_greater_one() -> None:
+def test_the_best_anchor_of_a_smaller_object_is_taken_from_a_larger_one() -> None:
     anchors = [[0, 0, 10, 10], [0, 0, 10, 8]]
     greater, lesser = [0, 0, 10, 8.5], [0, 6, 10, 16]
-    # both anchors overlap the greater object more; the first overlaps the lesser one most of all
+    # both anchors overlap the larger object more; of the two, the first overlaps the smaller object more
     assert learned([greater, lesser], anchors, best_anchors=False) == [0, 0]
     assert learned([greater, lesser], anchors) == [1, 0]
 
@@ -197,7 +197,7 @@ WHOLE = st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(1, 9), st.
 
 
 @given(boxes=st.lists(WHOLE, max_size=6), anchors=st.lists(WHOLE, min_size=1, max_size=12), best=st.booleans())
-def test_assignment_is_that_of_brute_force(boxes, anchors, best) -> None:
+def test_assignment_equals_brute_force(boxes, anchors, best) -> None:
     assert learned(boxes, anchors, best_anchors=best) == brute_force(
         boxes, anchors, AnchorHeadConfig(best_anchors=best)
     )
@@ -221,7 +221,7 @@ def test_an_object_that_is_an_anchor_is_learned_by_it_with_a_code_of_zero() -> N
 
 
 def test_inputs_of_an_exact_multiple_have_the_cells_of_one_pixel_less() -> None:
-    # 96 by 64 pixels are 24 by 16 cells of four pixels each, where 95 by 63 are of a little less
+    # 96 by 64 pixels are 24 by 16 cells of 4 pixels; 95 by 63 pixels are as many, slightly smaller cells
     anchors = anchor_boxes(((16, 24), (8, 12)), (4, 8), AnchorHeadConfig())
     inside = np.flatnonzero((anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= 24) & (anchors[:, 3] <= 16))
     for index in inside[:: len(inside) // 5]:
@@ -249,7 +249,7 @@ def test_labels_codes_and_counts_agree() -> None:
         assert nearest.max() < 1e-4
 
 
-def test_boxes_and_labels_are_of_as_many_images() -> None:
+def test_boxes_and_labels_must_be_of_the_same_number_of_images() -> None:
     with pytest.raises(ValueError, match="shorter"):
         build([[[0.0, 0.0, 5.0, 5.0]], []], [[0]])
 
@@ -269,7 +269,7 @@ def test_images_with_one_and_more_than_128_objects_leave_none_unlearned() -> Non
     assert set(targets.labels[1].tolist()) >= {0, 1, 2}
 
 
-def test_boxes_without_an_area_and_labels_outside_the_classes_are_refused() -> None:
+def test_boxes_of_zero_area_and_unknown_labels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"the box \[5.0, 5.0, 5.0, 9.0\] has zero area"):
         build([[[0, 0, 5, 5], [5, 5, 5, 9]]], [[0, 0]])
     with pytest.raises(ValueError, match="labels must be 0 to 2"):
@@ -341,7 +341,7 @@ def test_the_box_loss_by_hand() -> None:
 
 
 def test_the_losses_of_a_batch_are_sums_over_its_anchors_divided_by_its_positives() -> None:
-    # one level of two cells with one anchor each, two pictures: class 0 and none, class 1 and ignored
+    # one level of two cells with one anchor each; two images: class 0 and background, class 1 and ignored
     labels = torch.tensor([[0, NEGATIVE], [1, IGNORED]])
     logits, codes = torch.randn(2, 2, 1, 2), torch.randn(2, 4, 1, 2)
     targets = AnchorTargets(labels, torch.randn(2, 2, 4))
@@ -354,20 +354,20 @@ def test_the_losses_of_a_batch_are_sums_over_its_anchors_divided_by_its_positive
     learned = torch.stack([codes[0, :, 0, 0], codes[1, :, 0, 0]])
     expected = box_loss(learned, targets.codes[:, 0], PLAIN.box_beta).item()
     assert found.box.item() == pytest.approx(expected / 2, rel=1e-5)
-    # one positive divides by one, and so does none
+    # the divisor is 1 for one positive and for none
     for count in (0.0, 1.0):
         alone = anchor_losses(AnchorPredictions((logits,), (codes,)), targets, PLAIN, 2, torch.tensor([count]))
         assert (alone.classification.item(), alone.box.item()) == pytest.approx((whole, expected), rel=1e-5)
 
 
-def test_every_tensor_goes_where_the_targets_go(monkeypatch) -> None:
+def test_all_tensors_move_with_the_targets(monkeypatch) -> None:
     targets = build([[[4.0, 4.0, 40.0, 50.0]]], [[1]])
     mapped = targets.map(lambda x: x.double() + 3)
     assert torch.equal(mapped.labels, targets.labels.double() + 3)
     assert torch.equal(mapped.codes, targets.codes.double() + 3)
     moved = targets.to(torch.device("meta"))
     assert (moved.labels.device.type, moved.codes.device.type) == ("meta", "meta")
-    # page-locking needs a GPU: what is asked of each tensor is seen instead
+    # page-locking needs a GPU, so the calls on the tensors are recorded instead
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x.clone().fill_(7))
     pinned = targets.pin_memory()
     assert (pinned.labels == 7).all()
@@ -505,7 +505,7 @@ def test_an_error_in_a_part_of_several_kinds_names_the_field_and_not_the_kind() 
 
 
 def perfect(targets, detector, size) -> AnchorPredictions:
-    """The predictions that the targets ask for."""
+    """The predictions that match the targets."""
     strides = detector.head.strides
     sizes = [((size[0] + 1) // s, (size[1] + 1) // s) for s in strides]
     counts = [h * w * len(anchor_shapes(4, detector.head.config)) for h, w in sizes]
@@ -520,7 +520,7 @@ def perfect(targets, detector, size) -> AnchorPredictions:
 
 @pytest.mark.parametrize("size", [(63, 95), (127, 63), (64, 64)])
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_predictions_as_the_targets_ask_give_back_the_boxes_in_pixels(size, mirrored) -> None:
+def test_predictions_that_match_the_targets_give_the_boxes_in_pixels(size, mirrored) -> None:
     detector = anchor_detector()
     testing = recipe("tiny_anchors").testing
     photograph = np.zeros((size[0] - 9, size[1] - 6, 3), np.uint8)
@@ -538,7 +538,7 @@ def test_predictions_as_the_targets_ask_give_back_the_boxes_in_pixels(size, mirr
     np.testing.assert_allclose(found.boxes[best][order], truth, atol=1e-3)
 
 
-def test_candidates_are_the_best_over_levels_and_classes_and_nan_is_none() -> None:
+def test_candidates_are_the_best_over_levels_and_classes_without_nan() -> None:
     detector = anchor_detector(octave_scales=1, ratios=(1.0,))
     head = detector.head
     logits = [torch.full((1, 3, *size), -20.0) for size in ((16, 24), (8, 12), (4, 6))]
@@ -557,15 +557,15 @@ def test_candidates_are_the_best_over_levels_and_classes_and_nan_is_none() -> No
     coarse = [4.5 * 4 - 8, 1.5 * 4 - 8, 4.5 * 4 + 8, 1.5 * 4 + 8]
     torch.testing.assert_close(found.boxes, torch.tensor([coarse, [3.5, 1.5, 7.5, 5.5], coarse]))
     assert found.corner_scores.shape == (3, 2)
-    # with room for every anchor and class, what is no number is still no candidate
+    # NaN is not a candidate, even if all anchors and classes can be
     every = recipe("tiny").with_("testing.num_candidates", 10_000).testing
     (found,) = head.decode(AnchorPredictions(tuple(logits), tuple(codes)), every)
-    # all but one code's three classes, and the logit that is none
+    # all but the three classes of one NaN code, and one NaN logit
     assert len(found.scores) == 3 * (16 * 24 + 8 * 12 + 4 * 6) - 3 - 1
     assert (found.scores > 0).all()
 
 
-def test_what_is_of_corners_alone_is_refused() -> None:
+def test_studies_of_corners_are_refused() -> None:
     detector = anchor_detector()
     testing = recipe("tiny_anchors").testing
     with pytest.raises(ConfigError, match=r"testing\.substitute is for heads that find corners"):

@@ -66,9 +66,7 @@ def test_without_pooling_the_network_keeps_its_parameters() -> None:
 
 
 @pytest.mark.parametrize(("channels", "height", "width"), [(3, 24, 17), (8, 24, 24), (15, 9, 32), (16, 24, 24)])
-def test_a_strided_shortcut_is_exact_however_narrow_it_is_and_whatever_the_layout(
-    channels: int, height: int, width: int
-) -> None:
+def test_a_strided_shortcut_is_exact_for_any_width_and_layout(channels: int, height: int, width: int) -> None:
     # oneDNN's own gradient of a narrow one corrupts the heap: NarrowStridedConv2d
     shortcut = ResidualBlock(channels, 8, stride=2).shortcut
     assert isinstance(shortcut, nn.Sequential)
@@ -88,8 +86,8 @@ def test_a_strided_shortcut_is_exact_however_narrow_it_is_and_whatever_the_layou
             torch.testing.assert_close(ours.double(), theirs, atol=1e-4, rtol=1e-5)
 
 
-def test_a_narrow_block_with_a_stride_leaves_the_heap_whole_when_it_is_trained() -> None:
-    # with torch's own convolution this process dies: its gradient writes past a workspace
+def test_training_a_narrow_block_with_a_stride_does_not_corrupt_the_heap() -> None:
+    # with torch's own convolution this process crashes: its gradient writes past a workspace
     program = """
 import torch
 from cornernet.model.backbones.hourglass import ResidualBlock

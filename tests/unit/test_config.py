@@ -1,4 +1,4 @@
-"""Configuration: edits by path, JSON both ways, and errors that name the field."""
+"""Configuration: edits by path, JSON in both directions, and errors that name the field."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_an_edit_changes_one_field_and_leaves_the_original() -> None:
     assert edited.with_("model.head.pooling", "corner") == base
 
 
-def test_an_edit_may_replace_a_part_by_one_of_another_kind() -> None:
+def test_an_edit_can_replace_a_part_by_one_of_another_kind() -> None:
     edited = recipe("small").with_("data.source", CocoSource(root="somewhere"))
     assert edited.data.source == CocoSource(root="somewhere")
     assert Config.from_json(edited.to_json()) == edited
@@ -97,7 +97,7 @@ def test_one_image_on_one_cell_cannot_be_normalised() -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", '{"model": 3}'])
-def test_a_file_that_is_no_configuration_is_an_error(tmp_path, text: str) -> None:
+def test_a_file_that_is_not_a_configuration_is_an_error(tmp_path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"config\.json"):
@@ -109,7 +109,7 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path) -> None:
         Config.load(tmp_path / "absent.json")
 
 
-def test_unknown_recipes_are_answered_with_the_nearest() -> None:
+def test_an_unknown_recipe_is_an_error_with_similar_names() -> None:
     with pytest.raises(ConfigError, match="did you mean tiny"):
         recipe("tinny")
 

@@ -1,4 +1,4 @@
-"""What a network costs: counted from its configuration, and the memory of a step measured."""
+"""Costs of a network, counted from its configuration, and the measured memory of a training step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corners become boxes: against loops over all pairs, whatever is asked of peaks, offsets, embeddings and pairs."""
+"""Decoding of corners to boxes equals loops over all pairs, for all settings of peaks, offsets and embeddings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLASSES, SIZE = 2, (4, 6)
 
 
 def predictions(seed: int, dim: int, size: tuple[int, int] = SIZE) -> Predictions:
-    """Heatmaps without equal scores; embeddings whose distances are exact and often at a threshold of 0.625."""
+    """Heatmaps without equal scores; embeddings with exact distances, often equal to a threshold of 0.625."""
     rng = np.random.default_rng(seed)
 
     def maps(values: Any) -> Corners[Tensor]:
@@ -30,13 +30,13 @@ def predictions(seed: int, dim: int, size: tuple[int, int] = SIZE) -> Prediction
     return Predictions(
         maps(lambda: rng.permutation(np.linspace(-4, 4, count)).reshape(2, CLASSES, *size)),
         maps(lambda: rng.choice([0.0, 0.375, 0.5, 1.0], (2, dim, *size))),
-        # now and then on the edge of the next cell, so that corners meet
+        # sometimes on the edge of the next cell, so that corners coincide
         maps(lambda: rng.choice([0.0, 0.25, 0.5, 1.0], (2, 2, *size))),
     )
 
 
 def peaks(heatmap: np.ndarray, testing: TestingConfig) -> list[tuple[float, int, int, int]]:
-    """Score, class, row and column of the best peaks of a picture's [K, h, w]."""
+    """Return score, class, row and column of the best peaks of an image's heatmaps [K, h, w]."""
     reach, found = testing.peak_kernel // 2, []
     for label, y, x in np.ndindex(*heatmap.shape):
         window = heatmap[label, max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
@@ -46,7 +46,7 @@ def peaks(heatmap: np.ndarray, testing: TestingConfig) -> list[tuple[float, int,
 
 
 def pairs(outputs: Predictions, image: int, testing: TestingConfig) -> list[list[float]]:
-    """Box, score, corner scores and class of every pair that is accepted, by loops."""
+    """Return box, score, corner scores and class of every accepted pair, by loops."""
     kinds = []
     for heatmap, embedding, offset in zip(outputs.heatmaps, outputs.embeddings, outputs.offsets, strict=True):
         kind = []
@@ -88,7 +88,7 @@ def test_candidates_are_the_pairs_that_loops_find(seed, dim, top_k, peak_kernel,
             [found.boxes, found.scores[:, None], found.corner_scores, found.labels[:, None].float()], dim=1
         ).numpy()
         assert (np.diff(table[:, 4]) <= 0).all()
-        # where peaks are fewer than top_k, places that are none fill it up with a score of 0
+        # with fewer peaks than top_k, other cells with a score of 0 fill it up
         table = table[(table[:, 5:7] > 0).all(1)]
         order = [rows[np.lexsort(rows.round(4).T)] for rows in (table, expected)]
         np.testing.assert_allclose(*order, rtol=1e-5, atol=1e-6)
@@ -101,7 +101,7 @@ def test_candidates_are_the_pairs_that_loops_find(seed, dim, top_k, peak_kernel,
             assert points.labels.tolist() == [p[1] for p in best]
 
 
-def test_what_is_no_number_forms_no_pair() -> None:
+def test_nan_makes_no_pair() -> None:
     testing = TestingConfig(embedding_threshold=10.0, num_candidates=10_000)
     for field in ("heatmaps", "embeddings", "offsets"):
         outputs = predictions(1, 1)

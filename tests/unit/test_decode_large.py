@@ -1,4 +1,4 @@
-"""Large heatmaps are decoded in one pass, to the boxes of the plain way, but for the order of equal scores."""
+"""One-pass decoding of large heatmaps gives the boxes of the plain way, except for the order of equal scores."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_bits_are_those_of_the_plain_way(layout, change) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels_last"])
-def test_numbers_that_are_none_are_no_corners_here_either(layout) -> None:
+def test_nan_is_not_a_corner_here_either(layout) -> None:
     outputs = predictions(2, layout)
     for heatmap in outputs.heatmaps:
         heatmap[0, 3] = float("nan")
@@ -81,7 +81,7 @@ def test_neighbours_whose_scores_round_to_the_same_number_are_both_peaks(layout)
 
 
 def rising(heatmap: torch.Tensor) -> torch.Tensor:
-    """The best peaks come last in memory, so that none is ruled out by those before."""
+    """The best peaks come last in memory, so that earlier ones rule out none of them."""
     return heatmap * 0.1 + torch.linspace(-6, 2, heatmap[0].numel()).reshape(heatmap[0].shape)
 
 
@@ -90,21 +90,21 @@ def smooth(heatmap: torch.Tensor) -> torch.Tensor:
 
 
 def in_one_corner(heatmap: torch.Tensor) -> torch.Tensor:
-    """All good peaks lie together, and hide each other."""
+    """All good peaks are next to each other and hide each other."""
     heatmap = heatmap - 6
     heatmap[:, 7:9, :20, -20:] += 5
     return heatmap
 
 
 def with_few_levels(heatmap: torch.Tensor) -> torch.Tensor:
-    """Equal neighbours are peaks all of them."""
+    """Equal neighbours are all peaks."""
     rounded = (heatmap * 4).round() / 4
     rounded[heatmap > -1] = heatmap[heatmap > -1]
     return rounded
 
 
 def saturated(heatmap: torch.Tensor) -> torch.Tensor:
-    """Logits whose sigmoid is one, or differs from one in a digit or two."""
+    """Logits whose sigmoid is 1, or differs from 1 in the last digits."""
     return torch.where(heatmap > 0.1, heatmap + 14, heatmap)
 
 
@@ -121,7 +121,7 @@ def with_infinities(heatmap: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     "change", [rising, smooth, in_one_corner, with_few_levels, saturated, with_infinities], ids=lambda f: f.__name__
 )
-def test_the_bits_are_those_of_the_plain_way_whatever_the_heatmaps_look_like(change, layout) -> None:
+def test_the_bits_are_those_of_the_plain_way_for_all_kinds_of_heatmaps(change, layout) -> None:
     outputs = predictions(6, layout)
     outputs = outputs._replace(
         heatmaps=Corners(*(change(heatmap).contiguous(memory_format=layout) for heatmap in outputs.heatmaps))
@@ -132,7 +132,7 @@ def test_the_bits_are_those_of_the_plain_way_whatever_the_heatmaps_look_like(cha
     assert sum(len(mine.scores) for mine in found) > 0
     for mine, theirs in zip(found, plain(outputs, TestingConfig()), strict=True):
         np.testing.assert_array_equal(rows(mine), rows(theirs))
-    # where it is open which of equal corners are taken, they are those of the plain way
+    # if the choice among equal corners is ambiguous, it is that of the plain way
     assert (decode_large(outputs, TestingConfig()) is None) == (change is saturated)
 
 
@@ -155,12 +155,12 @@ def test_constant_heatmaps_are_left_to_the_plain_way(value) -> None:
         np.testing.assert_array_equal(rows(mine), rows(theirs))
 
 
-def test_equal_pairs_of_which_not_all_are_candidates_are_left_to_the_plain_way() -> None:
+def test_equal_pairs_that_are_not_all_candidates_are_left_to_the_plain_way() -> None:
     outputs = predictions(11, torch.contiguous_format)
     for heatmap in outputs.heatmaps:
         heatmap.sub_(10)
         heatmap[:, 0, ::5, ::5] = torch.arange(120.0).reshape(10, 12) / 100
-        heatmap[:, 0, :25, :5] = 3.0  # 125 cells: neighbours that are equal are all peaks
+        heatmap[:, 0, :25, :5] = 3.0  # 125 cells: equal neighbours are all peaks
         heatmap[:, 0, 5:20, :5] = -20.0
     for embedding in outputs.embeddings:
         embedding.zero_()
@@ -215,7 +215,7 @@ def test_too_few_peaks_are_left_to_the_plain_way() -> None:
     ]
 
 
-def test_it_is_asked_about_large_maps_alone_and_never_about_gradients() -> None:
+def test_it_is_used_only_for_large_maps_and_never_with_gradients() -> None:
     outputs = predictions(5, torch.contiguous_format)
     small = Predictions(*(Corners(*(tensor[:, :, :24, :24] for tensor in pair)) for pair in outputs))
     assert not serves(small, TestingConfig())

@@ -1,4 +1,4 @@
-"""The detector for speed computes what the plain one does, and finds the same boxes."""
+"""The faster detector computes the same as the plain one and finds the same boxes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BCCD = Path(__file__).parents[3] / "shared" / "data" / "bccd"
 
 @pytest.fixture(scope="module")
 def detector():
-    """Two stacks with statistics as training leaves them: far from zero and one."""
+    """Two stacks with running statistics as after training: far from 0 and 1."""
     torch.manual_seed(4)
     backbone = HourglassConfig(stacks=2, stem_channels=16, channels=(16, 24, 32), blocks=(2, 1, 1))
     found = build_detector(recipe("tiny").with_("model.backbone", backbone)).eval()
@@ -65,7 +65,7 @@ def test_the_same_boxes_are_found(detector) -> None:
     ):
         assert len(a) == len(b) > 0
         np.testing.assert_allclose(a.scores, b.scores, rtol=0, atol=1e-4)
-        # boxes of nearly the same score may change places
+        # boxes with nearly equal scores can swap places
         near = [(np.abs(b.boxes - box).max(1) < 0.05).any() for box in a.boxes]
         assert np.mean(near) > 0.95
 
@@ -85,7 +85,7 @@ def test_bfloat16_on_a_cpu_is_refused(detector) -> None:
 
 @pytest.mark.slow
 def test_ap_on_bccd_is_that_of_the_plain_path(tmp_path) -> None:
-    """A short training in the default run; with HYPOTHESIS_PROFILE=thorough one that reaches an AP worth the name."""
+    """A short training by default; with HYPOTHESIS_PROFILE=thorough, one that reaches a useful AP."""
     if not BCCD.is_dir():
         pytest.skip("the data set bccd is not beside the checkout, in ../shared/data")
     thorough = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"

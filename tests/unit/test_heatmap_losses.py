@@ -1,4 +1,4 @@
-"""Heatmap losses: every row learns heatmaps, whatever the logits; the values are those of their papers."""
+"""Heatmap losses: each one trains heatmaps from any logits, and has the values of its paper."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def config(name: str) -> CornerHeadConfig:
 
 
 def cell(name: str, p: float, y: float) -> float:
-    """The loss of one cell that is predicted as p where y is wanted."""
+    """Return the loss of one cell with prediction p and target y."""
     logit = torch.tensor([[[[math.log(p / (1 - p))]]]], dtype=torch.float64)
     return HEATMAP_LOSSES[name](logit, torch.tensor([[[[y]]]], dtype=torch.float64), config(name)).item()
 
@@ -55,26 +55,26 @@ def test_any_logits_give_finite_losses_and_gradients(name: str, extreme: float) 
 
 
 @ROWS
-def test_a_cell_costs_the_same_whatever_is_around_it(name: str) -> None:
+def test_the_loss_of_a_cell_does_not_depend_on_its_neighbours(name: str) -> None:
     ps, ys = [0.1, 0.5, 0.9, 0.3], [0.0, 1.0, 0.6, 0.9]
     logits = torch.tensor([math.log(p / (1 - p)) for p in ps], dtype=torch.float64).reshape(1, 1, 2, 2)
     together = HEATMAP_LOSSES[name](logits, torch.tensor(ys, dtype=torch.float64).reshape(1, 1, 2, 2), config(name))
     assert together.flatten().tolist() == pytest.approx([cell(name, p, y) for p, y in zip(ps, ys, strict=True)])
-    # targets come in float32, whatever the logits are in
+    # targets are float32 for logits of any dtype
     single = HEATMAP_LOSSES[name](logits, torch.tensor(ys).reshape(1, 1, 2, 2), config(name))
     torch.testing.assert_close(single, together, rtol=1e-5, atol=1e-6)
 
 
 @ROWS
 def test_a_target_met_exactly_has_finite_gradients(name: str) -> None:
-    # |y - p| is 0 there, to a power
+    # |y - p| is 0 there, raised to a power
     logits = torch.zeros(1, 1, 2, 2, requires_grad=True)
     HEATMAP_LOSSES[name](logits, torch.full((1, 1, 2, 2), 0.5), config(name)).sum().backward()
     assert torch.isfinite(logits.grad).all()
 
 
 @ROWS
-def test_right_costs_less_than_flat_and_flat_less_than_wrong(name: str) -> None:
+def test_a_right_heatmap_has_a_lower_loss_than_a_flat_one_and_that_than_a_wrong_one(name: str) -> None:
     target, one = corner_target(), torch.tensor(1.0)
     right = torch.logit(target.clamp(0.01, 0.99))
     right_loss, flat_loss, wrong_loss = (
@@ -173,6 +173,6 @@ def test_adaptive_wing_has_no_step_where_its_parts_meet(y: float) -> None:
     assert above - at == pytest.approx(at - below, rel=1e-3)
 
 
-def test_an_unknown_loss_is_answered_with_the_nearest() -> None:
+def test_an_unknown_loss_is_an_error_with_similar_names() -> None:
     with pytest.raises(ConfigError, match=r"model\.head\.heatmap_loss is 'focl'; did you mean focal"):
         recipe("tiny").with_("model.head.heatmap_loss", "focl")

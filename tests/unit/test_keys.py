@@ -1,4 +1,4 @@
-"""Every field of the configuration is part of a key, or declared to change no result: no run is taken for another."""
+"""Every field of the configuration is part of a key or declared not to change results, so runs cannot be confused."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ HEADS = {"corner": CornerHeadConfig(), "anchor": AnchorHeadConfig()}
 SHAPES = ShapesSource(image_size=(31, 31), train_images=5, val_images=4)
 
 DECLARED = {".".join(path) for path in WITHOUT_EFFECT} | {"data.source.root"}
-"""Fields that change no result. Of a folder its content counts, and not where it lies."""
+"""Fields that do not change results. Of a data folder, the content counts and the path does not."""
 
 VAL_ALONE = {"data.source.val_images", "data.source.val_split"}
-"""Fields of what is evaluated on, which trainings do not depend on."""
+"""Fields of the evaluation data, on which trainings do not depend."""
 
 OTHERS: dict[str, tuple[Any, ...]] = {
     "model.head.pooling_impl": ("eager",),
@@ -56,21 +56,21 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "testing.pooling_impl": ("eager",),
     "testing.peak_kernel": (5,),
 }
-"""Other values of fields that a type does not tell."""
+"""Other values for fields for which their type does not give any."""
 
 
 def leaves(part: Any, path: str = "") -> Iterator[tuple[str, type, dataclasses.Field[Any]]]:
-    """The path of every field below a part of the configuration, the class that it is of, and itself."""
+    """Yield the path, the class and the dataclass field of every field in a part of the configuration."""
     for each in dataclasses.fields(part):
         value, name = getattr(part, each.name), f"{path}.{each.name}" if path else each.name
         if dataclasses.is_dataclass(value):
             yield from leaves(value, name)
-        elif each.name != "kind":  # swapped with the whole part
+        elif each.name != "kind":  # changes only with the whole part
             yield name, type(part), each
 
 
 def others(value: Any, hint: Any) -> Iterator[Any]:
-    """Values of a field's type that are not its own."""
+    """Yield other values of a field's type."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         for each in typing.get_args(hint):
             yield from others(value, each)
@@ -93,7 +93,7 @@ def others(value: Any, hint: Any) -> Iterator[Any]:
 
 
 def edited(config: Config, path: str, owner: type, field: dataclasses.Field[Any]) -> Config | None:
-    """The configuration with another value at a path, one that it accepts; None where it has but one."""
+    """Return the configuration with another valid value at a path; None if there is no other."""
     value: Any = config
     for name in path.split("."):
         value = getattr(value, name)
@@ -125,7 +125,7 @@ def job(config: Config) -> Job:
 
 
 def bases(folder: Path) -> dict[str, Config]:
-    """A configuration for every kind of backbone, head and data, and for each combination of them."""
+    """Return a configuration for each combination of backbone, head and data."""
     sources = {"shapes": SHAPES, "coco": CocoSource(root=str(folder / "here"))}
     found = {}
     for (b, backbone), (h, head), (s, source) in itertools.product(BACKBONES.items(), HEADS.items(), sources.items()):
@@ -135,7 +135,7 @@ def bases(folder: Path) -> dict[str, Config]:
 
 
 @pytest.mark.parametrize("combined", [False, pytest.param(True, marks=pytest.mark.thorough)])
-def test_every_field_is_part_of_a_key_or_declared_to_change_no_result(combined, folder, monkeypatch) -> None:
+def test_every_field_is_part_of_a_key_or_declared_not_to_change_results(combined, folder, monkeypatch) -> None:
     monkeypatch.setitem(OTHERS, "data.source.root", (str(folder / "there"),))
     visited = set()
     every = bases(folder)
@@ -167,7 +167,7 @@ def test_every_kind_of_part_has_keys_of_its_own(folder) -> None:
     assert len({each.training_key for each in jobs}) == len({each.evaluation_key for each in jobs}) == len(jobs) == 8
 
 
-def test_what_is_declared_to_change_no_result_changes_no_bit(tmp_path) -> None:
+def test_fields_declared_not_to_change_results_change_no_bit(tmp_path) -> None:
     before = torch.get_num_threads()
     base = recipe("tiny").with_("data.source", SHAPES).with_("data.input_size", (31, 31))
     for path, value in (("iterations", 4), ("batch_size", 2), ("threads", 1), ("device", "cpu")):

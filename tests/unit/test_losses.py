@@ -83,7 +83,7 @@ def test_extreme_logits_stay_finite(extreme: float) -> None:
     assert torch.isfinite(logits.grad).all()
 
 
-def test_a_confident_right_heatmap_costs_less_than_a_confident_wrong_one() -> None:
+def test_a_confident_right_heatmap_has_a_lower_loss_than_a_confident_wrong_one() -> None:
     target = torch.zeros(1, 1, 4, 4)
     target[0, 0, 1, 1] = 1
     right, wrong = (sign * (target * 10 - 5) for sign in (1, -1))
@@ -111,7 +111,7 @@ def test_pull_and_push_by_hand() -> None:
     mask = torch.tensor([[True, True, False]])
     pull, push = pull_and_push_loss(top_left, bottom_right, mask)
     assert pull.item() == pytest.approx((0.25 + 0.25) / 2.0001)
-    # the two means are 2.5 apart, beyond the margin: what remains are each object with itself, less the constant
+    # the two means are 2.5 apart, beyond the margin: only each object with itself remains, minus the constant
     assert push.item() == pytest.approx((2 * 1 - 4 / 2.0001) / 2.0001, abs=1e-4)
     _, close = pull_and_push_loss(torch.zeros(1, 2, 1), torch.zeros(1, 2, 1), mask[:, :2])
     assert close.item() == pytest.approx((4 - 4 / 2.0001) / 2.0001, rel=1e-4)

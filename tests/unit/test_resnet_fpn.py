@@ -19,7 +19,7 @@ NARROW = ResNetFPNConfig(stem_channels=4, channels=(8, 12, 16, 20), blocks=(1, 2
 @pytest.mark.parametrize(
     ("config", "trunk"),
     [
-        # torchvision's resnet50, resnet101 and resnet18 less their last, fully connected layer
+        # torchvision's resnet50, resnet101 and resnet18 without their last, fully connected layer
         (ResNetFPNConfig(), 25_557_032 - 2_049_000),
         (ResNetFPNConfig(blocks=(3, 4, 23, 3)), 44_549_160 - 2_049_000),
         (ResNetFPNConfig(block="basic", channels=(64, 128, 256, 512), blocks=(2, 2, 2, 2)), 11_689_512 - 513_000),
@@ -64,7 +64,7 @@ def test_sizes_that_do_not_divide_are_refused(height: int, width: int) -> None:
         detector(torch.randn(1, 3, height, width))
 
 
-def test_the_finest_map_has_seen_the_coarsest_stage() -> None:
+def test_the_finest_map_depends_on_the_coarsest_stage() -> None:
     torch.manual_seed(0)
     backbone = build_backbone(SMALL).eval()
     x = backbone.stem(torch.randn(1, 3, 64, 64))
@@ -73,7 +73,7 @@ def test_the_finest_map_has_seen_the_coarsest_stage() -> None:
         backbone.pyramid.laterals[-1].bias.add_(1.0)
     (after,) = backbone.stack(0, x)
     assert before.shape == (1, 5, 16, 16)
-    # everywhere: a cell of the coarsest stage lies under 8x8 of the finest
+    # everywhere: a cell of the coarsest stage covers 8x8 cells of the finest
     assert ((before - after).abs().amax(1) > 0).all()
 
 
@@ -108,7 +108,7 @@ def test_a_network_that_cannot_be_built_is_refused(edits: dict, message: str) ->
         ResNetFPNConfig(**{"block": "basic", "channels": (4, 4, 4, 4), "blocks": (1, 1, 1, 1), **edits})
 
 
-def test_an_input_that_does_not_divide_is_answered_with_the_nearest() -> None:
+def test_an_input_size_that_does_not_divide_is_an_error_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"multiple of 32 minus 1: use 95"):
         recipe("tiny").with_("model.backbone", SMALL).with_("data.input_size", (99, 95))
 

@@ -1,4 +1,4 @@
-"""Corner targets: where corners stand, how far the penalty is reduced, and any number of objects."""
+"""Corner targets: cells and offsets of corners, the reach of the reduced penalty, any number of objects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def build(boxes, labels, *, classes=2, size=(63, 95), **config):
     )
 
 
-def test_corners_stand_in_their_cell_with_the_fraction_as_offset() -> None:
+def test_corners_are_in_their_cell_with_the_fraction_as_offset() -> None:
     targets = build([[[10.0, 20.0, 61.0, 50.0]]], [[1]])
     x, y = 10 * 24 / 95, 20 * 16 / 63
     assert targets.heatmaps.top_left.shape == (1, 2, 16, 24)
@@ -35,7 +35,7 @@ def test_corners_stand_in_their_cell_with_the_fraction_as_offset() -> None:
     assert targets.indices.bottom_right.item() == int(y) * 24 + int(x)
 
 
-def test_every_tensor_goes_where_the_targets_go(monkeypatch) -> None:
+def test_all_tensors_move_with_the_targets(monkeypatch) -> None:
     targets = build([[[10.0, 20.0, 61.0, 50.0], [1, 2, 30, 40]]], [[1, 0]])
     fields = ("heatmaps", "indices", "offsets")
     mapped = targets.map(lambda x: x.double() + 1)
@@ -45,7 +45,7 @@ def test_every_tensor_goes_where_the_targets_go(monkeypatch) -> None:
     assert torch.equal(mapped.mask, targets.mask.double() + 1)
     moved = targets.to(torch.device("meta"))
     assert {x.device.type for name in fields for x in getattr(moved, name)} | {moved.mask.device.type} == {"meta"}
-    # page-locking needs a GPU: what is asked of each tensor is seen instead
+    # page-locking needs a GPU, so the calls on the tensors are recorded instead
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x.clone().fill_(1))
     pinned = targets.pin_memory()
     assert all((x == 1).all() for name in fields for x in getattr(pinned, name))
@@ -71,12 +71,12 @@ def test_two_objects_in_a_cell_are_one_positive_and_two_objects() -> None:
     assert targets.counts().tolist() == [1, 2, 2]
 
 
-def test_without_penalty_reduction_corners_alone_are_not_zero() -> None:
+def test_without_penalty_reduction_only_corners_are_not_zero() -> None:
     targets = build([[[4, 4, 90, 60]]], [[0]], penalty_reduction="none")
     assert (targets.heatmaps.top_left > 0).sum() == 1
 
 
-def test_the_fixed_radius_reaches_its_whole_cells_whatever_the_object() -> None:
+def test_the_fixed_radius_reaches_the_same_whole_cells_for_every_object() -> None:
     for box in ([40, 30, 44, 34], [40, 30, 90, 60]):
         heat = build([[box]], [[0]], penalty_reduction="fixed", fixed_radius=2.5).heatmaps.top_left[0, 0]
         ys, xs = torch.nonzero(heat, as_tuple=True)
@@ -99,7 +99,7 @@ def test_boxes_outside_the_image_are_refused(box) -> None:
         build([[box]], [[0]])
 
 
-def test_boxes_and_labels_are_of_as_many_images_and_an_empty_batch_is_one() -> None:
+def test_boxes_and_labels_must_be_of_the_same_number_of_images_and_a_batch_can_be_empty() -> None:
     with pytest.raises(ValueError, match="shorter"):
         build([[[0, 0, 5, 5]], []], [[0]])
     nothing = build([], [])
@@ -160,7 +160,7 @@ def test_the_original_formula_is_the_least_of_its_three_roots(height, width, min
 
 
 @given(height=st.floats(1, 200), width=st.floats(1, 200), min_iou=st.floats(0.3, 0.95))
-def test_the_original_formula_reaches_further_and_breaks_its_promise(height, width, min_iou) -> None:
+def test_the_original_formula_reaches_further_and_goes_below_min_iou(height, width, min_iou) -> None:
     r = original_radius(height, width, min_iou)
     assert r > gaussian_radius(height, width, min_iou)
     assert iou((0, 0, width, height), (r, r, width - r, height - r)) < min_iou or 2 * r > min(height, width)

@@ -1,4 +1,4 @@
-"""``python -m kernels.aot``: both GPU implementations compile without a GPU, and a spill fails."""
+"""``python -m cornernet.kernels.aot``: both GPU implementations compile without a GPU, and a spill fails."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_triton_compiles_for_hopper_without_a_spill():
 
 @needs_compiler
 @pytest.mark.slow
-def test_the_cuda_text_compiles_for_hopper_without_a_spill():
+def test_the_cuda_source_compiles_for_hopper_without_a_spill():
     done = run("--only", "cuda", "--arch", "sm_90", "--dtype", "float16")
     assert done.returncode == 0, done.stdout + done.stderr
     for kernel in ("corner_forward_planes", "corner_backward_channels", "strided_backward", "rows_forward"):

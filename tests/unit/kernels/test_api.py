@@ -1,4 +1,4 @@
-"""What the public functions accept, refuse and choose."""
+"""The public functions: accepted and rejected arguments, and the choice of implementation."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def test_a_pool_takes_the_maximum_towards_the_named_side():
         (lambda: kernels.directional_max_pool([1.0], "top"), TypeError, "must be a tensor, not list"),
         (lambda: kernels.directional_max_pool(X, "top", impl="eagre"), ValueError, "'eagre'; did you mean eager"),
         (lambda: kernels.corner_pool(X, X, "top_right"), ValueError, "top_left, bottom_right, not 'top_right'"),
-        (lambda: kernels.corner_pool(X, X[:, :1], "top_left"), ValueError, "share their shape"),
-        (lambda: kernels.corner_pool(X, X.double(), "top_left"), ValueError, "share their dtype"),
-        (lambda: kernels.corner_pool(X, X.to("meta"), "top_left"), ValueError, "share their device"),
+        (lambda: kernels.corner_pool(X, X[:, :1], "top_left"), ValueError, "have the same shape"),
+        (lambda: kernels.corner_pool(X, X.double(), "top_left"), ValueError, "have the same dtype"),
+        (lambda: kernels.corner_pool(X, X.to("meta"), "top_left"), ValueError, "have the same device"),
         (lambda: kernels.corner_pool(X, X, "top_left", impl="cuda"), kernels.UnavailableError, "'cuda' cannot run"),
         (
             lambda: kernels.directional_max_pool(X.to("meta"), "top", impl="cpu"),
@@ -55,7 +55,7 @@ def test_a_pool_takes_the_maximum_towards_the_named_side():
         ),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused_with_the_reason(call, error, message):
+def test_wrong_arguments_are_rejected_with_the_reason(call, error, message):
     with pytest.raises(error, match=message):
         call()
 
@@ -84,7 +84,7 @@ def test_under_autocast_the_output_of_a_convolution_is_pooled_in_its_own_dtype_a
         result = kernels.corner_pool(maps, maps, "bottom_right", impl=impl)
     assert result.dtype == torch.bfloat16
     result.float().sum().backward()
-    # every output position hands its gradient to one position of each branch
+    # the gradient of every output position goes to one position of each branch
     assert convolution.bias.grad.sum().item() == 2 * X.numel()
 
 

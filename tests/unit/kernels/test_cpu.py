@@ -1,4 +1,4 @@
-"""The CPU loops among processes and threads, and where their machine code is kept."""
+"""The CPU loops in processes and threads, and the cache of their machine code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def equal(actual: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
 
 @pytest.fixture
 def several_threads(monkeypatch):
-    """Share even small tensors among three threads, more than pieces divide evenly into."""
+    """Share even small tensors among three threads, a number that does not divide the pieces evenly."""
     monkeypatch.setattr("cornernet.kernels.cpu._SHARED_FROM", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -72,10 +72,10 @@ def test_any_number_of_threads_gives_the_same_bits(several_threads, layout, shap
 
 
 def awkward(shape: tuple[int, ...], dtype: str, seed: int) -> torch.Tensor:
-    """Return channels_last values that show at once where a scan down the rows was cut or taken up wrongly.
+    """Return channels_last values that reveal a scan down the rows that was cut or continued wrongly.
 
-    By channel: ties of small whole numbers; a record in every row, in one direction or the other; nothing but -inf up
-    to some row or from it on; one NaN in a line.
+    By channel: ties of small integers; a record in every row, in one direction or the other; only -inf up to some row
+    or from it on; one NaN in a line.
     """
     generator = torch.Generator().manual_seed(seed)
     images, channels, height, width = shape
@@ -90,7 +90,7 @@ def awkward(shape: tuple[int, ...], dtype: str, seed: int) -> torch.Tensor:
 
 
 def pools_and_gradients(inputs: list[torch.Tensor], grad: torch.Tensor, impl: str) -> dict[str, torch.Tensor]:
-    """Return every direction's and both corners' results, with gradients and without."""
+    """Return the results of all directions and both corners, with and without gradients."""
     found = {}
     for which in (*AXIS_AND_REVERSED, *DIRECTIONS_OF):
         if which in DIRECTIONS_OF:
@@ -117,7 +117,7 @@ def bits(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("height", [1, 2, 3, 5, 31, 33, 129])
 @pytest.mark.parametrize("images", [1, 2, 3])
 def test_channels_last_is_exact_and_the_same_bits_for_any_number_of_threads(any_threads, images, height, dtype):
-    channels = 16 * -(-cpu._SHARED_FROM // (images * height * 20 * 16)) + 5  # enough for the threads to share it
+    channels = 16 * -(-cpu._SHARED_FROM // (images * height * 20 * 16)) + 5  # large enough for the threads to share it
     shape = images, channels, height, 20
     inputs = [awkward(shape, dtype, seed) for seed in (1, 2)]
     whole = torch.randint(-2, 3, shape).to(inputs[0].dtype).contiguous(memory_format=torch.channels_last)
@@ -136,7 +136,7 @@ def test_channels_last_is_exact_and_the_same_bits_for_any_number_of_threads(any_
 @pytest.mark.parametrize("replay_share", [0.0, 1 / 3, 1 / 2])
 @pytest.mark.parametrize("bands", [1, 2, 3, 5, 64])
 @pytest.mark.parametrize("height", [1, 2, 3, 5, 31, 33, 129, 4096])
-def test_bands_share_out_every_row_once_and_take_equally_long(height, bands, replay_share):
+def test_bands_have_every_row_once_and_equal_run_times(height, bands, replay_share):
     starts = cpu.band_starts(height, bands, replay_share)
     assert starts[0] == 0
     assert starts[-1] == height
@@ -147,7 +147,7 @@ def test_bands_share_out_every_row_once_and_take_equally_long(height, bands, rep
     assert max(costs) - min(costs) <= 2  # a row of rounding at either end
 
 
-def test_bands_without_anything_to_replay_are_as_many_as_asked_for():
+def test_without_replay_there_are_as_many_bands_as_requested():
     assert len(cpu.band_starts(4096, 64, 0.0)) == 65
 
 
@@ -157,7 +157,7 @@ def test_the_loops_start_no_python_thread(several_threads):
     assert threading.active_count() == before
 
 
-def test_two_python_threads_may_call_at_once(several_threads):
+def test_two_python_threads_can_call_at_the_same_time(several_threads):
     expected = {seed: pooled(*inputs(seed)) for seed in range(4)}
     wrong: list[int] = []
 
@@ -185,11 +185,13 @@ def test_a_backward_that_autograd_runs_on_another_thread_gives_the_same(several_
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_pools_although_openmps_threads_stayed_behind(several_threads):
+def test_a_forked_child_pools_without_openmps_threads(several_threads):
     tensors = inputs()
     expected = pooled(*tensors)  # OpenMP's threads exist now, in the parent only
     child = os.fork()
-    if child == 0:  # no pytest in the child, which reports by its exit status; and no OpenMP, which hangs there
+    if (
+        child == 0
+    ):  # the child uses neither pytest, because it reports by its exit status, nor OpenMP, which hangs there
         results = zip(pooled(*tensors), expected, strict=True)
         os._exit(0 if all(np.array_equal(actual, wanted) for actual, wanted in results) else 1)
     _, status = os.waitpid(child, 0)
@@ -197,7 +199,7 @@ def test_a_forked_child_pools_although_openmps_threads_stayed_behind(several_thr
     assert equal(pooled(*tensors), expected)
 
 
-def test_a_data_loader_worker_may_pool():
+def test_a_data_loader_worker_can_pool():
     class Maps(torch.utils.data.Dataset):
         def __len__(self) -> int:
             return 2
@@ -254,10 +256,10 @@ def test_machine_code_is_kept_on_disk_and_read_back(tmp_path):
 
 @pytest.mark.slow
 def test_where_no_cache_folder_can_be_written_the_loops_are_compiled_in_memory(tmp_path):
-    """Root may write anywhere, so the folders are made impossible: each would have to be made inside a file."""
-    package = tmp_path / "cornernet" / "kernels"
+    """Root can write anywhere, so the folders are made impossible: each would have to be inside a file."""
+    package = tmp_path / "cornernet/kernels"
     package.mkdir(parents=True)
-    (package.parent / "__init__.py").touch()
+    (tmp_path / "cornernet/__init__.py").write_text("")
     for file in Path(kernels.__file__).parent.glob("*.py"):
         (package / file.name).write_text(file.read_text())
     (package / "__pycache__").write_text("a file where numba would make its folder")

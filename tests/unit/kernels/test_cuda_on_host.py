@@ -1,4 +1,4 @@
-"""The CUDA text itself, executed on the CPU by tests/emulation against the reference; no GPU is needed."""
+"""The CUDA source itself, run on the CPU by tests/emulation and compared with the reference; no GPU is needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(why_no_host() is not None, reason=str(why_no_hos
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
-# sizes that a wide access fits and not, one element, lines beyond a block of positions both ways, many small planes
+# sizes with and without wide accesses, one element, lines longer than a block in both directions, many small planes
 SHAPES = [(2, 3, 5, 7), (1, 16, 12, 16), (1, 1, 1, 1), (1, 1, 300, 3), (1, 2, 3, 300), (5, 8, 24, 8), (1, 8, 2, 1100)]
 
 FEW, MANY = 1, 10**6  # processors: with few, the fused forward takes one launch; with many, two
@@ -40,7 +40,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Host:
 
 @pytest.fixture
 def host(built: Host) -> Iterator[Host]:
-    # torch.empty then gives NaN, so that an element that no thread wrote shows
+    # torch.empty then gives NaN, which reveals elements that no thread wrote
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     built.descending = False
@@ -49,7 +49,7 @@ def host(built: Host) -> Iterator[Host]:
 
 
 def values(shape: tuple[int, ...], dtype: torch.dtype, layout: str, seed: int) -> Tensor:
-    """Small integers (ties) and infinities, NaN, and numbers that are rounded in 16 bits."""
+    """Small integers (ties), infinities, NaN, and numbers that 16 bits round."""
     generator = torch.Generator().manual_seed(seed)
     pool = torch.tensor([-2.0, -1, 0, 0, 1, 1, 2, 0.3, -0.7, 1e-7, math.inf, -math.inf, -math.inf, math.nan])
     chosen = pool[torch.randint(len(pool) if seed % 2 else 10, shape, generator=generator)]

@@ -1,4 +1,4 @@
-"""What of the CUDA implementation holds without a GPU: the text, the plan of launches, compiling and its cache."""
+"""The parts of the CUDA implementation that need no GPU: source, plans of launches, compiling and its cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ needs_compiler = pytest.mark.skipif(
 
 
 def launches(function: str, shape: tuple[int, ...], layout: torch.memory_format, *last: str) -> list[Launch]:
-    """Return what an operation would launch on an H100, without memory behind its tensors."""
+    """Return the launches of an operation on an H100, on tensors without memory."""
     x = torch.empty(shape, device="meta", memory_format=layout)
     planned: list[Launch] = []
     kernels = Kernels(lambda variant, launch, device: planned.append(launch), lambda _: HOPPER)
@@ -31,7 +31,7 @@ def launches(function: str, shape: tuple[int, ...], layout: torch.memory_format,
     return planned
 
 
-def test_the_text_includes_nothing():
+def test_the_source_includes_nothing():
     assert not re.search(r"^\s*#\s*include", cuda_pool.SOURCE.read_text(), re.MULTILINE)
 
 
@@ -135,7 +135,7 @@ def test_a_broken_cache_file_is_compiled_again(tmp_path, monkeypatch):
 
 @needs_compiler
 @pytest.mark.parametrize("obstacle", ["a file in its place", "a folder without permission to write"])
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch, obstacle):
+def test_a_cache_that_cannot_be_written_is_not_an_error(tmp_path, monkeypatch, obstacle):
     monkeypatch.setattr(cuda_pool, "compile_cubin", lambda *_: b"\x7fELF new")
     place = tmp_path / "cache"
     if obstacle == "a file in its place":
@@ -149,7 +149,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch, obsta
 
 
 @needs_compiler
-def test_what_the_compiler_refuses_is_reported_in_its_words(monkeypatch, tmp_path):
+def test_an_error_has_the_compiler_s_message(monkeypatch, tmp_path):
     broken = tmp_path / "broken.cu"
     broken.write_text("this is no CUDA")
     monkeypatch.setattr(cuda_pool, "SOURCE", Path(broken))

@@ -1,4 +1,4 @@
-"""Every implementation inside PyTorch: operators, compile, export, vmap, determinism, unwritten and foreign memory."""
+"""Every implementation inside PyTorch: operators, compile, export, vmap, determinism, memory that is not its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPE = (2, 3, 5, 18)
 
 
 def maps(target: Target, layout: torch.memory_format, shape: tuple[int, ...] = SHAPE) -> list[Tensor]:
-    """Return a vertical and a horizontal map and a gradient, whole numbers so that sums are exact."""
+    """Return a vertical and a horizontal map and a gradient, of integers so that sums are exact."""
     generator = torch.Generator().manual_seed(0)
     made = (torch.randint(-9, 9, shape, generator=generator).to(target.device, torch.float32) for _ in range(3))
     return [tensor.contiguous(memory_format=layout) for tensor in made]
@@ -120,7 +120,7 @@ def test_eager_exports_with_fixed_sizes_and_logstep_without_any_custom_operator(
 
 
 @every_target
-def test_vmap_treats_a_mapped_dimension_as_more_images_and_differentiates(target):
+def test_vmap_folds_a_mapped_dimension_into_the_images_and_differentiates(target):
     def function(v: Tensor, h: Tensor) -> Tensor:
         return kernels.corner_pool(v, h, "bottom_right", impl=target.name)
 
@@ -159,7 +159,7 @@ def test_the_same_call_gives_the_same_bits(target):
 @layouts
 @pytest.mark.parametrize("width", [1, 15, 17, 33])
 def test_every_element_is_written_and_nothing_beside_the_output_is(target, layout, width, monkeypatch):
-    """Outputs come from the middle of buffers full of a sentinel: unwritten elements and overruns both show."""
+    """Outputs are in the middle of buffers full of a sentinel, which reveals unwritten elements and overruns."""
     margin, sentinel, buffers = 67, 7.25e3, []
     shape = (2, 3, 4, width)
 

@@ -1,6 +1,6 @@
 """The Triton implementation, in Triton's interpreter where there is no GPU: block rules, loops over blocks, reasons.
 
-The laws of tests/property run over it too; here sizes beyond one block are reached with few elements.
+The laws of tests/property also cover it; here, small blocks let few elements exceed one.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ SAY_WHY = (
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 @pytest.mark.parametrize("interpret", [False, True])
-def test_the_interpreter_is_spoken_of_only_where_it_was_asked_for(interpret):
+def test_the_interpreter_is_mentioned_only_if_it_was_requested(interpret):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     if interpret:
         environment["TRITON_INTERPRET"] = "1"
