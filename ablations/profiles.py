@@ -65,17 +65,22 @@ class Profile:
         studies, seeds = (self.photograph_studies, self.photograph_seeds) if photographs else (None, None)
         return self.studies if studies is None else studies, self.seeds if seeds is None else seeds
 
-    def base(self, data: Path | None) -> Config:
-        """Return the base configuration on a COCO folder, or on ``shapes`` for None.
+    def base(self, data: Path | CocoSource | None, *, classes: int | None = None, device: str | None = None) -> Config:
+        """Return the base configuration on a COCO-format folder, or on ``shapes`` for None.
 
-        A training run on a CPU has one thread, so that its bits do not depend on how many run side by side. Raises
+        ``classes`` and ``device`` are those of the data and of the machine; without them, the configuration's own. A
+        training on a CPU has one thread, so that its bits do not depend on how many run side by side. Raises
         ``ConfigError`` for data that the profile is not for.
         """
         if data is None:
             config = self.on_shapes()
         else:
-            config = self.on_photographs().with_("data.source", CocoSource(root=str(data)))
-        return config.with_("training.threads", 1)
+            source = data if isinstance(data, CocoSource) else CocoSource(root=str(data))
+            config = self.on_photographs().with_("data.source", source)
+        config = config.with_("training.threads", 1)
+        if classes is not None:
+            config = config.with_("model.num_classes", classes)
+        return config if device is None else config.with_("training.device", device)
 
 
 def _smoke_shapes() -> Config:

@@ -1,4 +1,4 @@
-"""Showing how far long work has come: a moving line in a terminal, plain lines elsewhere."""
+"""Progress of long work, and counts in messages: a moving line in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "count"]
 
 SECONDS_BETWEEN_LINES = 10.0
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Return the number with its noun: ``1 image``, ``2 images``.
+
+    ``plural`` is needed where an s does not make it: ``count(2, "box", "boxes")``.
+    """
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 class Progress:

@@ -8,25 +8,26 @@ import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import torch
 
-__all__ = ["provenance"]
+from .record import Provenance
+
+__all__ = ["processor", "provenance", "revision"]
 
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "pycocotools")
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Return date (UTC), code revision, versions and what was computed on. Names no user, host or path."""
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "revision": revision(),
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "processor": processor(device),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-    }
+def provenance(device: torch.device) -> Provenance:
+    """Return the date (UTC), the code's revision, versions and the hardware. Names no user, host or path."""
+    return Provenance(
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        revision=revision(),
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        processor=processor(device),
+        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+    )
 
 
 def revision() -> str:
@@ -38,7 +39,7 @@ def revision() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        # installed packages may lie inside some other repository
+        # an installed package may lie inside some other repository
         if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
             return "unknown"
         return git("describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*")
@@ -50,7 +51,7 @@ def processor(device: torch.device) -> str:
     """Return the name of a CUDA device, or of the processor."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    with contextlib.suppress(OSError):  # Linux keeps the name here; elsewhere platform has to do
+    with contextlib.suppress(OSError):  # Linux has the name here; elsewhere platform must do
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()

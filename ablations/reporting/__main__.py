@@ -14,11 +14,11 @@ from typing import Annotated
 
 import tyro
 
-from ..records.published import published_report
 from .folder import render, stale, write_files
 from .index import index_markdown
 from .kernels_report import kernel_files, read_benchmarks
 from .placed import placed_pictures
+from .report import published_report
 from .speed_report import SUITES, read_speeds, speed_files
 
 __all__ = ["main", "render_all"]

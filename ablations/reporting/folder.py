@@ -18,7 +18,7 @@ import pandas as pd
 
 from cornernet.files import atomic_write, remove_unfinished
 
-from ..records.published import Report
+from ..records.record import Record, tree
 from ..statistics.intervals import CONFIDENCE
 from .figures import Drawing, draw_all
 from .grid import markdown_escape
@@ -26,6 +26,7 @@ from .made_with import RUNS_HEADER, made_with, provenance_rows, runs_rows
 from .overview import Overview, overview
 from .page import index_page
 from .placed import PlacedPicture
+from .report import Report
 from .tables import StudyTable
 from .verdicts import claims_frame
 
@@ -140,8 +141,8 @@ def _table(table: StudyTable, report: Report) -> dict[str, Any]:
         "confidence": CONFIDENCE,
         "areas": None if table.context.areas is None else list(table.context.areas),
         "spread_over_seeds_alone": list(table.seeds_alone),
-        "rows": table.rows,
-        "published": table.study.published_figures(),
+        "rows": [row.to_dict() for row in table.rows],
+        "published": table.study.published_values(),
         "claims": [claim.to_dict() for claim in table.judged],
         "not_measured_here": {
             variant: why for (study, variant), why in report.context.unavailable.items() if study == table.study.name
@@ -151,12 +152,12 @@ def _table(table: StudyTable, report: Report) -> dict[str, Any]:
     }
 
 
-def _without_bulk(record: Mapping[str, Any]) -> dict[str, Any]:
+def _without_bulk(record: Record) -> dict[str, Any]:
     """Return a record without what is shown elsewhere or to nobody: curves, resamples, the configuration."""
-    kept = {name: value for name, value in record.items() if name not in ("curves", "resamples", "config")}
-    tree = record.get("resamples")
-    if tree is not None:
-        kept["resamples"] = {name: value for name, value in tree.items() if name != "values"}
+    found = tree(record)
+    kept = {name: value for name, value in found.items() if name not in ("curves", "resamples", "config")}
+    if found["resamples"] is not None:
+        kept["resamples"] = {name: value for name, value in found["resamples"].items() if name != "values"}
     return kept
 
 

@@ -9,12 +9,12 @@ import pandas as pd
 
 from cornernet.drawing.html import Cell, details, escape, figure, inline_svg, page, picture, table
 
-from ..records.published import Report
 from .cells import points
 from .figures import Drawing
 from .made_with import RUNS_HEADER, provenance_rows, runs_rows
 from .overview import Overview
 from .placed import PlacedPicture
+from .report import Report
 from .tables import StudyTable
 from .verdicts import claims_grid, claims_reading, decided
 
@@ -131,9 +131,10 @@ def _classes(each: StudyTable, report: Report) -> str:
     by_variant: dict[str, dict[str, list[float]]] = {}
     for (study, variant, _), record in report.records.items():
         if study == each.study.name and record is not None:
-            for name, values in (record.get("per_class") or {}).items():
-                if values.get("AP") is not None:
-                    by_variant.setdefault(variant, {}).setdefault(name, []).append(values["AP"])
+            for name, metrics in record.per_class.items():
+                value = metrics.get("AP")
+                if value is not None:
+                    by_variant.setdefault(variant, {}).setdefault(name, []).append(value)
     names = list(dict.fromkeys(name for values in by_variant.values() for name in values))
     if not names:
         return ""

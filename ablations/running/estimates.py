@@ -92,11 +92,11 @@ def speeds_of_store(store: Store) -> Speeds:
     """
     speeds = Speeds()
     for record in store.finished_records():
-        with contextlib.suppress(KeyError, TypeError, ZeroDivisionError):  # of another version: not a speed to go by
-            config, seconds = record["config"], record["seconds"]
-            speeds.add("testing", config, seconds["evaluation"] / record["data"]["images"])
-            if seconds["training"] is not None:
-                speeds.add("training", config, seconds["training"] / config["training"]["iterations"])
+        # a configuration of another version tells no speed
+        with contextlib.suppress(KeyError, TypeError, ZeroDivisionError):
+            speeds.add("testing", record.config, record.seconds.evaluation / record.data.images)
+            if record.seconds.training is not None:
+                speeds.add("training", record.config, record.seconds.training / record.iterations)
     begun = Speeds()
     for folder in sorted((store.root / "trainings").glob("*")):
         with contextlib.suppress(OSError, ValueError, IndexError, KeyError, ZeroDivisionError):

@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import cv2
 import torch
+from msgspec import UNSET
 
 from cornernet.config import Config
 from cornernet.data import DetectionDataset, open_dataset
@@ -33,7 +34,8 @@ from cornernet.weights.checkpoints import load_detector
 
 from ..records.curves import curves
 from ..records.provenance import provenance
-from ..statistics.resampling import Resamples, bootstrap, corner_bootstrap
+from ..records.record import Data, Latency, Memory, Record, Seconds, StoredResamples
+from ..statistics.resampling import bootstrap, corner_bootstrap
 from .executors import Executor, LocalExecutor, Run
 from .planner import Fingerprints, Job, grouped, make_job
 from .store import Failure, Store
@@ -109,51 +111,60 @@ def _evaluated(
     val_set: DetectionDataset,
     training: float | None,
     folder: Path,
-) -> dict[str, Any]:
-    """Evaluate a job's detector and return its record; ``training`` took so many seconds, and left ``folder``."""
+) -> Record:
+    """Evaluate a job's detector and return its record. The training took ``training`` seconds and left ``folder``."""
     began = time.monotonic()
     evaluation = evaluate(detector, val_set, job.config)
-    assert evaluation.latency is not None
     matches = evaluation.corner_matches
-    spent = time.monotonic() - began
-    stages = {"stages": stage_latency(detector, val_set, job.config)}
-    if job.config.testing.measure_step:
-        stages["step_stages"] = step_stages(detector, val_set, job.config)
-    return {
-        "training_key": job.training_key,
-        "evaluation_key": job.evaluation_key,
-        "config": _without_places(job.config),
-        "data": {"train": train_set.fingerprint, "val": val_set.fingerprint, "images": evaluation.images},
-        "area_bands": list(evaluation.area_bands),
-        "metrics": finite(evaluation.metrics),
-        "per_class": {name: finite(values) for name, values in evaluation.per_class.items()},
-        "true_corners": None if matches is None else corner_counts(matches),
-        # apart from metrics: it differs from run to run
-        "latency": {
-            "milliseconds": evaluation.latency,
-            "step_milliseconds": evaluation.step_latency,
-            "workers": int(os.environ.get("CORNERNET_WORKERS", "1")),
-            # in pairs: JSON's objects have no order
-            **{name: [[stage, round(ms, 3)] for stage, ms in found.items()] for name, found in stages.items()},
-        },
-        "memory": {"step_mebibytes": evaluation.step_memory},
-        "resamples": _resamples(val_set, evaluation).to_record(),
-        "objects": list(val_set.area_counts()),
-        "curves": curves(evaluation, folder / "metrics.jsonl"),
-        "seconds": {"training": training, "evaluation": spent},
-        "provenance": provenance(next(detector.parameters()).device),
-    }
+    seconds = Seconds(training=training, evaluation=time.monotonic() - began)
+    small, medium, large = val_set.area_counts()
+    return Record(
+        training_key=job.training_key,
+        evaluation_key=job.evaluation_key,
+        config=_without_places(job.config),
+        data=Data(train=train_set.fingerprint, val=val_set.fingerprint, images=evaluation.images),
+        area_bands=list(evaluation.area_bands),
+        metrics=finite(evaluation.metrics),
+        per_class={name: finite(values) for name, values in evaluation.per_class.items()},
+        true_corners=None if matches is None else corner_counts(matches),
+        latency=_latency(job, detector, val_set, evaluation),
+        memory=Memory(step_mebibytes=evaluation.step_memory),
+        resamples=_resamples(val_set, evaluation),
+        objects=(small, medium, large),
+        curves=curves(evaluation, folder / "metrics.jsonl"),
+        seconds=seconds,
+        provenance=provenance(next(detector.parameters()).device),
+    )
 
 
-def _resamples(val_set: DetectionDataset, evaluation: Evaluation) -> Resamples:
+def _latency(job: Job, detector: Detector, val_set: DetectionDataset, evaluation: Evaluation) -> Latency:
+    """Return the times of the evaluation, and measure those of its stages."""
+    assert evaluation.latency is not None
+    step = job.config.testing.measure_step
+    return Latency(
+        milliseconds=evaluation.latency,
+        step_milliseconds=evaluation.step_latency,
+        workers=int(os.environ.get("CORNERNET_WORKERS", "1")),
+        stages=_rounded(stage_latency(detector, val_set, job.config)),
+        step_stages=_rounded(step_stages(detector, val_set, job.config)) if step else UNSET,
+    )
+
+
+def _rounded(stages: Mapping[str, float]) -> list[tuple[str, float]]:
+    return [(name, round(milliseconds, 3)) for name, milliseconds in stages.items()]
+
+
+def _resamples(val_set: DetectionDataset, evaluation: Evaluation) -> StoredResamples:
     """Return the metrics that tables compare, under resamples of the images.
 
-    Where corners are evaluated by themselves, theirs and AP alone: more would not fit into a published record.
+    Where corners are evaluated too, only the corner metrics and AP: more would not fit into a published record.
     """
     if evaluation.corner_matches is None:
-        return bootstrap(val_set, evaluation.results)
-    boxes = bootstrap(val_set, evaluation.results, ("AP",))
-    return boxes.joined(corner_bootstrap(val_set, evaluation.corner_matches))
+        resamples = bootstrap(val_set, evaluation.results)
+    else:
+        boxes = bootstrap(val_set, evaluation.results, ("AP",))
+        resamples = boxes.joined(corner_bootstrap(val_set, evaluation.corner_matches))
+    return StoredResamples(**resamples.to_record())
 
 
 def _without_places(config: Config) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from cornernet.files import atomic_write
 
+from ..records.record import Record, RecordError, decode, tree
 from .planner import Job
 
 __all__ = ["Failure", "Store", "StoreError"]
@@ -57,7 +58,7 @@ class Store:
     ``published`` are records from elsewhere by evaluation key, that count as finished where the folder has none.
     """
 
-    def __init__(self, root: Path, published: Mapping[str, dict[str, Any]] | None = None) -> None:
+    def __init__(self, root: Path, published: Mapping[str, Record] | None = None) -> None:
         self.root = root
         self.published = {} if published is None else published
 
@@ -77,25 +78,31 @@ class Store:
         """Return the file of what the process of a job's training and its evaluations says."""
         return self.root / "logs" / f"{job.training_key}.log"
 
-    def record(self, job: Job) -> dict[str, Any] | None:
+    def record(self, job: Job) -> Record | None:
         """Return a job's record, or None while it is not finished."""
         record = self.own_record(job)
         return self.published.get(job.evaluation_key) if record is None else record
 
-    def own_record(self, job: Job) -> dict[str, Any] | None:
-        """Return a job's record of this folder alone, whatever was published.
+    def own_record(self, job: Job) -> Record | None:
+        """Return a job's record in this folder, ignoring what was published.
 
-        Raises :class:`StoreError` for a file that cannot be read, and for one that is the record of another job.
+        Raises :class:`StoreError` for a file that cannot be read, and for the record of another job.
         """
         path = self.record_path(job)
-        record = _read_json(path, "evaluate again")
-        if record is not None and record.get("evaluation_key", job.evaluation_key) != job.evaluation_key:
-            raise StoreError(f"{path} is the record of {record['evaluation_key']}; remove it to evaluate again")
+        found = _read_json(path, "evaluate again")
+        if found is None:
+            return None
+        try:
+            record = decode(found, "remove it to evaluate again")
+        except RecordError as error:
+            raise StoreError(f"{path} cannot be used: {error}") from error
+        if record.evaluation_key != job.evaluation_key:
+            raise StoreError(f"{path} is the record of {record.evaluation_key}; remove it to evaluate again")
         return record
 
-    def write_record(self, job: Job, record: dict[str, Any]) -> None:
-        """Write a job's record: from here on the job is finished, however often it failed before."""
-        _write_json(self.record_path(job), record)
+    def write_record(self, job: Job, record: Record) -> None:
+        """Write a job's record. From then on the job is finished, however often it failed before."""
+        _write_json(self.record_path(job), tree(record, by_name=False))
         self.failure_path(job).unlink(missing_ok=True)
 
     def failure(self, job: Job) -> Failure | None:
@@ -165,11 +172,11 @@ class Store:
             return True
         return False
 
-    def finished_records(self) -> Iterator[dict[str, Any]]:
-        """Yield the records of this folder, whatever job they are of; those that cannot be read are left out."""
+    def finished_records(self) -> Iterator[Record]:
+        """Yield the records of this folder, of any job; those that cannot be read are left out."""
         for path in sorted((self.root / "evaluations").glob("*.json")):
             with contextlib.suppress(OSError, ValueError, RecursionError):
-                yield json.loads(path.read_text(encoding="utf-8"))
+                yield decode(json.loads(path.read_text(encoding="utf-8")), "remove it")
 
 
 def _read_json(path: Path, purpose: str) -> dict[str, Any] | None:

@@ -73,7 +73,7 @@ class Effect:
     metric: str = "AP"
 
     def __str__(self) -> str:
-        return f"{self.metric}, {self.variant} less {self.base}"
+        return f"{self.metric}, {self.variant} minus {self.base}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +283,7 @@ def _estimates(claim: Claim, differences: Mapping[Effect, PairedDifference]) -> 
     other = None if isinstance(claim, Sign) else claim.other
     if other is not None:
         difference = difference.less(_difference(other, claim, differences))
-        label = f"({claim.effect}) less ({other})"
+        label = f"({claim.effect}) minus ({other})"
     if isinstance(claim, Equivalence):
         return (_equivalence(claim.margin, difference, label),)
     against = difference.mean < 0 if claim.expected == "positive" else difference.mean > 0

@@ -36,7 +36,6 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -308,20 +307,6 @@ class Measurement:
 
     metrics: Mapping[str, float | None]
     resamples: Resamples | None
-
-    @classmethod
-    def from_record(
-        cls, record: Mapping[str, Any], where: str = "the record", *, resamples_required: bool = True
-    ) -> Measurement:
-        """Read a record's fields ``metrics`` and ``resamples``. Raises ``ValueError`` naming ``where``.
-
-        With ``resamples_required=False`` a record may lack resamples, or have None for them.
-        """
-        for name in ("metrics", *(["resamples"] if resamples_required else [])):
-            if record.get(name) is None:
-                raise ValueError(f"{where} lacks the field {name!r}; evaluate again")
-        tree = record.get("resamples")
-        return cls(metrics=record["metrics"], resamples=None if tree is None else Resamples.from_record(tree, where))
 
     def resampled(self, metric: str) -> bool:
         """Whether there are resamples of the metric."""

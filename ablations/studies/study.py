@@ -44,10 +44,20 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """A paired difference: ``variant`` less ``base``, seed by seed."""
+    """A paired difference: ``variant`` minus ``base``, seed by seed."""
 
     variant: str
     base: str
+
+    @property
+    def label(self) -> str:
+        """What the difference is called."""
+        return f"{self.variant} minus {self.base}"
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """The names of both variants."""
+        return self.variant, self.base
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,14 +162,14 @@ class Study:
                     found.append(f"{name} differs from {names[0]} in {', '.join(unequal)} under seed {seed}")
         return found
 
-    def paper_figures(self, variant: Variant) -> dict[str, float] | None:
+    def paper_values(self, variant: Variant) -> dict[str, float] | None:
         """Return the paper's figures of the variant's row in percent, by our metrics; None where it has no such row.
 
         Metrics that the paper does not print are left out.
         """
         return None if variant.paper_row is None else self._printed(variant.paper_row)
 
-    def published_figures(self) -> dict[str, dict[str, float]]:
+    def published_values(self) -> dict[str, dict[str, float]]:
         """Return the paper's figures of :attr:`published` in percent, by row and by our metrics."""
         return {name: self._printed(name) or {} for name in self.published}
 

@@ -227,19 +227,8 @@ def test_incomplete_differences_are_errors() -> None:
         PairedDifference(per_seed={0: 1.0, 1: 1.0}, resamples={0: np.ones(2), 1: np.ones(3)})
 
 
-def test_a_record_without_resamples_is_an_error_that_names_it() -> None:
-    with pytest.raises(ValueError, match="evaluations/abc lacks the field 'resamples'"):
-        Measurement.from_record({"metrics": {}}, "evaluations/abc")
-    with pytest.raises(ValueError, match=r"^the record lacks the field 'metrics'"):
-        Measurement.from_record({})
-    with pytest.raises(ValueError, match="evaluations/abc"):
-        Measurement.from_record({"metrics": {}, "resamples": {"fingerprint": 3}}, "evaluations/abc")
-    record = {"metrics": {"AP": 0.5}, "resamples": measured(0.5, [0.25, 0.75]).resamples.to_record()}
-    assert Measurement.from_record(record).resamples.values["AP"].tolist() == [0.25, 0.75]
-
-
 def test_a_record_without_resamples_can_be_let_pass_and_has_no_spread_over_images() -> None:
-    old = Measurement.from_record({"metrics": {"AP": 0.25}}, resamples_required=False)
+    old = Measurement(metrics={"AP": 0.25}, resamples=None)
     assert old.resamples is None
     assert not old.resampled("AP")
     new = measured(0.5, [0.4, 0.6])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..tables import Records, StudyTable
+from ..context import Records
+from ..tables import StudyTable
 from . import (
     iou,
     latency,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..tables import Records, StudyTable
+from ..context import Records
+from ..rows import VariantRow
+from ..tables import StudyTable
 from .style import Drawing, drawing, legend, look, numbered, plain, subplots
 
 __all__ = ["draw", "pareto"]
@@ -17,11 +19,11 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
         return None
     lines = []
     for row in table.rows:
-        times, statistics = list(row["latency"].values()), row["statistics"]["AP"]
-        if row["kind"] == "variant" and times and statistics["mean"] is not None:
-            low, high = (None, None) if table.few_seeds else (statistics["low"], statistics["high"])
+        times, ap = list(row.costs["latency"].values()), row.statistics["AP"]
+        if isinstance(row, VariantRow) and times and ap.mean is not None:
+            low, high = (None, None) if table.few_seeds else (ap.low, ap.high)
             mean = sum(times) / len(times)
-            lines.append({"variant": row["label"], "ms": mean, "AP": statistics["mean"], "low": low, "high": high})
+            lines.append({"variant": row.label, "ms": mean, "AP": ap.mean, "low": low, "high": high})
     data = pd.DataFrame(lines, columns=["variant", "ms", "AP", "low", "high"])
     data["front"] = pareto(list(data["ms"]), list(data["AP"]))
     names = [variant.name for variant in table.study.variants]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import seaborn as sns
@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 
 from cornernet.drawing.figures import plain, rendered, styled, subplots
 
+from ...records.record import Record
 from ...studies import STUDIES
-from ..tables import Records, StudyTable
+from ..context import Records
+from ..tables import StudyTable
 
 __all__ = [
     "Drawing",
@@ -105,7 +107,7 @@ def in_words(data: pd.DataFrame, first: str, second: str, value: str, unit: str 
     return "; ".join(f"{one}, {two}: {mean:.1f}{unit}" for one, two, mean in means.itertuples(index=False, name=None))
 
 
-def runs_of(table: StudyTable, records: Records) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+def runs_of(table: StudyTable, records: Records) -> Iterator[tuple[str, int, Record]]:
     """Yield variant, seed and record of the runs behind a table, in its order."""
     for variant in table.study.variants:
         for seed in table.context.seeds:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..tables import NOT_RECORDED, Records, StudyTable
+from ...records.record import known
+from ..cells import NOT_RECORDED
+from ..context import Records
+from ..tables import StudyTable
 from .style import Drawing, drawing, legend, numbered, plot_groups, runs_of, subplots
 
 __all__ = ["draw"]
@@ -21,8 +24,9 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:
     lines = [
         {"variant": variant, "seed": seed, "iteration": iteration, "loss": loss, "value": value}
         for variant, seed, record in runs_of(table, records)
-        for loss, values in record.get("curves", {}).get("training", {}).get("loss", {}).items()
-        for iteration, value in zip(record["curves"]["training"]["iteration"], values, strict=True)
+        if (curves := known(record.curves)) is not None
+        for loss, values in curves.training.loss.items()
+        for iteration, value in zip(curves.training.iteration, values, strict=True)
     ]
     data = pd.DataFrame(lines, columns=["variant", "seed", "iteration", "loss", "value"])
     names = [variant.name for variant in table.study.variants]
