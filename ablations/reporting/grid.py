@@ -1,6 +1,6 @@
-"""A table as it is shown, written once and rendered as Markdown, LaTeX and HTML.
+"""A table as it is shown, rendered as Markdown, LaTeX and HTML.
 
-The values of its rows, unrounded, are in the CSV that :class:`ablations.reporting.tables.StudyTable` makes.
+Unrounded values are in the CSV that :class:`ablations.reporting.tables.StudyTable` makes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Kind: TypeAlias = Literal["variant", "difference"]
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its name, its cells under the header's names but the first, and whether it is a paired difference."""
+    """A row: its name, its cells under the header, and whether it is a paired difference."""
 
     name: str
     kind: Kind
@@ -30,19 +30,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows under a header, whose first name, over the rows' own names, is empty."""
+    """Rows under a header. Nothing stands above the names of the rows."""
 
     header: tuple[str, ...]
     rows: tuple[Row, ...]
 
     def to_markdown(self) -> str:
-        """Return a Markdown table; differences in italics, and their notes as a row of their own."""
+        """Return a Markdown table, with differences in italics and their notes in an extra row."""
         body = []
         for row in self.rows:
             name = (
                 f"*difference: {markdown_escape(row.name)}*" if row.kind == "difference" else markdown_escape(row.name)
             )
-            # a table's writer strips spaces, of whatever width
+            # the writer of the table strips spaces of any width
             body.append([name.replace("\u2003", "&emsp;"), *map(_markdown, row.cells)])
             if any(cell.note for cell in row.cells):
                 body.append(["&emsp;detectable", *(cell.note.removeprefix("detectable ") for cell in row.cells)])
@@ -55,7 +55,7 @@ class Grid:
         return html.table(["", *self.header], rows, caption=caption, kinds=[row.kind for row in self.rows])
 
     def to_latex(self, caption: str, label: str, notes: str = "") -> str:
-        """Return a table environment with booktabs' rules, to be read by ``\\input``; ``notes`` stand below it."""
+        """Return a table environment with rules of booktabs, to be read by ``\\input``, with ``notes`` below."""
         lines = [
             "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
             "\\begin{table}",
@@ -96,9 +96,9 @@ def _latex(cell: Cell) -> str:
 
 
 def markdown_escape(text: str, *, plain: bool = True) -> str:
-    """Return text for one line of Markdown, or a cell of a table: no column, tag, link or code span begins in it.
+    """Return text for one line or one table cell of Markdown, in which no column, tag, link or code span begins.
 
-    With ``plain`` off, backticks and stars of our own sentences keep their meaning.
+    Without ``plain``, backticks and stars keep their meaning, for our own sentences.
     """
     text = " ".join(text.splitlines()).replace("\\", "&#92;").replace("|", "&#124;").replace("](", "]&#40;")
     text = re.sub(r"<(?=[A-Za-z/!?])", "&#60;", text)
@@ -130,5 +130,5 @@ _LATEX = {
 
 
 def latex_escape(text: str) -> str:
-    """Return text for the body of a LaTeX document: no character of it can begin a command."""
+    """Return text for the body of a LaTeX document, in which no character can begin a command."""
     return "".join(_LATEX.get(character, character) for character in " ".join(text.splitlines()))

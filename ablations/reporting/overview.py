@@ -1,10 +1,12 @@
-"""The paper's primary claims, one a table, judged together; and which tables rest on the same trainings."""
+"""The paper's primary claims, one for each table, judged together; and which tables share trainings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from cornernet.progress import count
 
 from ..statistics.claims import LEVEL, JudgedClaim, judge_primary
 from .grid import Cell, Grid, Row
@@ -18,7 +20,7 @@ __all__ = ["Overview", "SharedTrainings", "overview"]
 
 @dataclass(frozen=True, kw_only=True)
 class SharedTrainings:
-    """Trainings that several tables evaluate: study to the variants that rest on them, their seeds and keys."""
+    """Trainings that several tables evaluate: the variants by study, the seeds and the keys."""
 
     variants: dict[str, tuple[str, ...]]
     seeds: tuple[int, ...]
@@ -27,7 +29,7 @@ class SharedTrainings:
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """The primary claims by study, Holm over all of them, and the trainings that their tables share."""
+    """The primary claims by study, with Holm over all of them, and the trainings that their tables share."""
 
     tables: dict[str, StudyTable]
     judged: dict[str, JudgedClaim]
@@ -35,11 +37,11 @@ class Overview:
 
     @property
     def decided(self) -> bool:
-        """Whether some primary claim has seeds enough to be judged."""
+        """Whether some primary claim has enough seeds to be judged."""
         return decided(list(self.judged.values()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the overview as JSON."""
         return {
             "claims": {name: judged.to_dict() for name, judged in self.judged.items()},
             "shared_trainings": [
@@ -49,7 +51,7 @@ class Overview:
         }
 
     def grid(self) -> Grid:
-        """Return the claims as a table, a row each; a row's name is its table."""
+        """Return the claims as a table: a row for each claim, named by its table."""
         rows = []
         for name, judged in self.judged.items():
             texts = verdict_cells(judged)
@@ -62,11 +64,11 @@ class Overview:
     def notes(self) -> list[str]:
         """Return how to read the table, and what the tables behind it share."""
         return [
-            f"One claim a table. Verdicts: {LEVEL:.0%}, two-sided, p-values adjusted by Holm over the "
-            f"{len(self.judged)} tables, so that any verdict here is false with a probability of at most {LEVEL:.0%}; "
-            "a table's own verdicts are adjusted over its own claims, and may differ. Intervals are adjusted for "
-            "nothing. Of a claim in parts the difference is that of its least sure part. Not COCO: what holds, holds "
-            "of this data at this budget.",
+            f"One claim for each table. Verdicts: at {LEVEL:.0%}, two-sided, with p-values adjusted by Holm over "
+            f"{count(len(self.judged), 'table')}, so the probability of any false verdict here is at most {LEVEL:.0%}. "
+            "The verdicts below each table are adjusted over its own claims, and may differ. Intervals are unadjusted. "
+            "For a claim in parts, the difference of its least certain part is shown. Not COCO: the verdicts are about "
+            "this data at this budget.",
             *(self._sentence(shared) for shared in self.shared),
         ]
 
@@ -82,13 +84,13 @@ class Overview:
             sides.append(f"{_name(table)} ({'every row' if whole else ', '.join(variants)})")
         seeds = ("seed " if len(shared.seeds) == 1 else "seeds ") + ", ".join(map(str, shared.seeds))
         return (
-            f"{', '.join(sides[:-1])} and {sides[-1]} rest on the same trainings ({seeds}): luck in those is luck in "
-            "all of them, which Holm's adjustment allows for."
+            f"{', '.join(sides[:-1])} and {sides[-1]} share the same trainings ({seeds}): luck in those is luck in all "
+            "of them, which Holm's adjustment allows for."
         )
 
 
 def overview(tables: Sequence[StudyTable]) -> Overview:
-    """Judge the primary claims of ``tables`` together; tables that declare none are left out.
+    """Judge the primary claims of ``tables`` together. Tables that declare none are left out.
 
     Raises ``ValueError`` for a table that declares more than one.
     """
@@ -98,7 +100,7 @@ def overview(tables: Sequence[StudyTable]) -> Overview:
 
 
 def _shared(tables: Sequence[StudyTable]) -> tuple[SharedTrainings, ...]:
-    """Return the trainings of more than one table, those together that the same rows of the same tables rest on."""
+    """Return the trainings of more than one table, grouped by the rows that share them."""
     users: dict[str, list[tuple[str, str, int]]] = {}
     for table in tables:
         for (variant, seed), key in table.trainings.items():

@@ -194,7 +194,7 @@ def test_the_study_of_backbones_takes_from_any_hourglass_what_it_has() -> None:
     assert found["shallower: one reduction fewer"].backbone.channels == (32, 32, 48)
     assert found["narrower: half the width"].backbone.channels == (16, 16, 24, 32)
     assert found["narrower: half the width"].head.pool_channels == 16
-    with pytest.raises(ValueError, match="is of hourglasses"):
+    with pytest.raises(ValueError, match="is for hourglasses"):
         study.configure(recipe("fpn_small"), study.variants[2])
 
 

@@ -92,25 +92,25 @@ def test_a_plan_names_trainings_and_evaluations_and_the_time_and_does_nothing(tm
     trainings, evaluations = printed.split("Trainings, ")[1].split("Evaluations, ")
     assert len(re.findall(r"^\w{16} .* to do ", trainings, re.MULTILINE)) == 2
     assert len(re.findall(r"^\w{16} .* to do ", evaluations, re.MULTILINE)) == 2 + 5
-    assert re.search(r"estimated time: [\d.]+ minutes, 2 at a time \(of 9 .*measured now", printed)
+    assert re.search(r"estimated time: [\d.]+ minutes, 2 at a time \(speeds of 9 .*measured now", printed)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
 def test_a_plan_goes_by_finished_runs_of_the_same_kind_and_knows_what_is_finished(tmp_path, capsys) -> None:
     assert main([*SMOKE, *places(tmp_path)]) == 0
-    assert "estimated time: not known" in capsys.readouterr().out
+    assert "estimated time: unknown" in capsys.readouterr().out
     assert main([*SMOKE, *places(tmp_path), "--plan"]) == 0
     printed = capsys.readouterr().out
-    assert "estimated time: 0 minutes, all is finished" in printed
+    assert "estimated time: 0 minutes, everything is finished" in printed
     assert len(rows_of(printed)) == 4
     assert all(" finished" in row for row in rows_of(printed))
     more = ["--profile", "smoke", "--studies", "table1", "--seeds", "0", "1", *places(tmp_path)]
     assert main([*more, "--plan"]) == 0
-    assert "(of 4 trainings and evaluations: 4 from runs in this store)" in capsys.readouterr().out
+    assert "(speeds of 4 trainings and evaluations: 4 from runs in this store)" in capsys.readouterr().out
     assert main([*more, "--only-report"]) == 0
     # a call that runs says it at once as well
-    assert "(of 4 trainings and evaluations: 4 from runs in this store)" in capsys.readouterr().out
+    assert "(speeds of 4 trainings and evaluations: 4 from runs in this store)" in capsys.readouterr().out
 
 
 def test_speeds_are_of_the_same_model_data_and_batch_whatever_the_seed_and_length() -> None:

@@ -121,7 +121,7 @@ def test_the_overview_leads_from_each_verdict_to_its_table(reports) -> None:
 def test_the_same_records_give_the_same_bytes_and_the_check_passes(reports, capsys) -> None:
     before = {path: path.read_bytes() for path in reports.rglob("*.*") if path.is_file()}
     assert main(["--reports", str(reports), "--check"]) == 0
-    assert "files are what the records give" in capsys.readouterr().out
+    assert "all up to date with the records" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in reports.rglob("*.*") if path.is_file()} == before
     svg = (reports / NAME / "figures" / "table1-seeds.svg").read_text()
     assert ">w/ corner pooling<" in svg, "text stays text"
@@ -136,9 +136,9 @@ def test_the_check_names_what_is_not_what_the_records_give_and_writes_nothing(re
     capsys.readouterr()
     assert main(["--reports", str(tmp_path), "--check"]) == 1
     told = capsys.readouterr().err
-    assert "README.md is not what the records give" in told
-    assert "chip.md is not" in told
-    assert "2 files are stale; write them again by: nox -s report" in told
+    assert "README.md is stale: the records give other content" in told
+    assert "chip.md is stale" in told
+    assert "2 stale files; rebuild with: nox -s report" in told
     assert (tmp_path / "README.md").read_text() == "by hand"
 
 

@@ -202,8 +202,8 @@ def test_a_claim_is_judged_below_its_table(gain, verdict) -> None:
     assert row["difference"] == f"{100 * gain:+.1f} [{100 * gain - half:+.1f}, {100 * gain + half:+.1f}]"
     inconclusive = verdict == "inconclusive"
     assert row["detectable at 80% power"] == (f"{detectable_difference(1.0, 5, 1.0):.1f}" if inconclusive else "")
-    assert f"Of 1 claims declared: {verdict.strip('*')}: 1." in text
-    assert "this data at this budget" in text
+    assert f"Of 1 declared claim: {verdict.strip('*')}: 1." in text
+    assert "only about this data at this budget" in text
     assert "unadjusted" in text
     assert "Too few seeds" not in text
 
@@ -561,7 +561,7 @@ def test_the_overview_has_a_row_a_primary_claim_corrected_over_the_tables() -> N
     text = found.to_markdown()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert [row[:3] for row in rows[2:]] == [["Table 1", "It improves AP", "**holds here**"]] * 2
-    assert "over the 2 tables" in text
+    assert "over 2 tables" in text
     json.dumps(found.to_dict(), allow_nan=False)
 
 
@@ -571,7 +571,7 @@ def test_the_overview_names_the_base_runs_that_tables_share() -> None:
     assert shared.variants == {"one": ("without",), "two": ("without",)}
     assert (shared.seeds, shared.keys) == ((0, 1, 2), ("base0", "base1", "base2"))
     assert (
-        "Table 1 (without) and Table 1 (without) rest on the same trainings (seeds 0, 1, 2)"
+        "Table 1 (without) and Table 1 (without) share the same trainings (seeds 0, 1, 2)"
         in overview(tables).to_markdown()
     )
     assert overview(tables[:1]).shared == ()

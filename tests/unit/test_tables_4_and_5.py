@@ -83,7 +83,7 @@ def test_the_pyramid_of_table_4_costs_about_what_the_hourglass_does_and_is_the_p
         assert {path for path in paths if not path.startswith("model.backbone.")} == {"testing.measure_step"}
     paper = arms(study, recipe("hourglass_104"))["FPN + Corners"]
     assert paper.model.backbone == recipe("fpn_101").model.backbone
-    with pytest.raises(ValueError, match="is of hourglasses"):
+    with pytest.raises(ValueError, match="is for hourglasses"):
         study.configure(recipe("fpn_small"), study.variants[0])
 
 

@@ -1,4 +1,4 @@
-"""AP over the IoU that a detection must reach: how exact the boxes are."""
+"""AP over the IoU that a detection must reach: how well the boxes fit."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:
 
 
 def _by_threshold(record: Record) -> dict[float, float]:
-    """Return AP by IoU: at all ten thresholds where the record has them, else at those among its metrics."""
+    """Return AP by IoU: at all ten thresholds where the record has them, otherwise at those among its metrics."""
     curves = known(record.curves)
     if curves is not None:
         return {iou: value for iou, value in zip(THRESHOLDS, curves.ap_by_iou, strict=True) if value is not None}

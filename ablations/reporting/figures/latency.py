@@ -1,4 +1,4 @@
-"""AP against the time of an image, with the Pareto front: rows that no other beats in both."""
+"""AP against the time per image, with the Pareto front: the rows that no other row beats in both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["draw", "pareto"]
 
 
 def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001 - all figures are called alike
-    """Return the figure; None for a table without times, or whose rows find the same."""
+    """Return the figure; None for a table without times, or whose rows all detect the same."""
     if not table.study.latency or table.study.identical:
         return None
     lines = []
@@ -51,9 +51,9 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
     return drawing(
         f"{table.study.name}-latency",
         table.study.name,
-        f"{numbered(table)}, AP against the time of an image, from pixels to boxes, with the Pareto front; bars are "
+        f"{numbered(table)}, AP against the time per image, from pixels to boxes, with the Pareto front; bars are "
         "intervals of AP.",
-        f"AP against milliseconds an image: {words}",
+        f"AP against milliseconds per image: {words}",
         data,
         make,
         "not run",
@@ -61,6 +61,6 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
 
 
 def pareto(costs: list[float], gains: list[float]) -> list[bool]:
-    """Tell of each point whether no other costs as little and gains as much, one of the two strictly better."""
+    """Tell for each point whether no other costs at most as much and gains at least as much, and differs."""
     points = list(zip(costs, gains, strict=True))
     return [not any(c <= cost and g >= gain and (c < cost or g > gain) for c, g in points) for cost, gain in points]

@@ -1,4 +1,4 @@
-"""Corner mAP drawn where it was measured: in the top-left and the bottom-right quadrant of the photograph."""
+"""Corner mAP drawn where it was measured: in the top-left and the bottom-right quadrant of a photograph."""
 
 from __future__ import annotations
 

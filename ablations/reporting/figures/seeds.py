@@ -39,7 +39,7 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
         return made
 
     interval = (
-        f"the mean with its {CONFIDENCE:.0%} interval over seeds and images, where there are seeds enough for one"
+        f"the mean with its {CONFIDENCE:.0%} interval over seeds and images, where there are enough seeds for one"
     )
     return drawing(
         f"{table.study.name}-seeds",
@@ -71,7 +71,7 @@ def _frame(table: StudyTable, metric: str) -> pd.DataFrame:
 def _rows(axis: Axes, rows: Sequence[Row], data: pd.DataFrame, names: list[str]) -> None:
     for at, row in enumerate(rows):
         part = data[data["row"] == row.label]
-        # a difference has the look of its variant
+        # a difference looks like its variant
         colour, marker = look(row.sides[0], names)
         axis.scatter(part["value"], [at + 0.16] * len(part), color=colour, marker=marker, s=22, alpha=0.7, linewidths=0)
         first = part.iloc[0]

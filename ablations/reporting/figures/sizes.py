@@ -1,4 +1,4 @@
-"""AP by the size of the object: a point a seed, and the mean with its interval."""
+"""AP by the size of the object: a point for each seed, and the interval of the mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The losses over the iterations of training, thinned to what a record keeps."""
+"""The losses over the iterations of training, as thinned in the record."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .style import Drawing, drawing, legend, numbered, plot_groups, runs_of, sub
 
 __all__ = ["draw"]
 
-ACROSS = 3  # panels beside each other, so that their words can be read where the figure is as wide as a page
+ACROSS = 3  # panels side by side, so that their text can be read where the figure is as wide as a page
 
 
 def draw(table: StudyTable, records: Records) -> Drawing | None:
-    """Return the figure; None for a table whose rows all rest on one training a seed."""
+    """Return the figure; None for a table whose rows all share one training for each seed."""
     keys = {name: key for (name, _), key in table.trainings.items()}
     if len(set(keys.values())) < 2:
         return None
