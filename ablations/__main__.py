@@ -209,7 +209,10 @@ def _report(work: Work, out: Path | None) -> None:
 def _made(work: Work) -> Report:
     """Return the report: from the committed records where the profile has them, as ``nox -s report`` makes it."""
     if work.published is not None:
-        return published_report(work.published)
+        report = published_report(work.published)
+        # where everything failed, no record tells the data and the device, and so which rows the failures belong to
+        if any(report.records.values()) or not work.failures:
+            return report
     asked = Asked(
         profile=work.profile,
         data=work.data,

@@ -318,11 +318,11 @@ def test_claims_that_say_nothing_are_errors() -> None:
     with pytest.raises(ValueError, match="two or more parts"):
         chain(sign("1"))
     for margin in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(ValueError, match="a margin of"):
+        with pytest.raises(ValueError, match="the margin is"):
             same(margin)
     with pytest.raises(ValueError, match="share a name"):
         judge([sign("x"), sign("x", B)], {A: difference(1), B: difference(1)})
-    with pytest.raises(ValueError, match="'x' speaks of AP, a minus none, which was not measured; measured are: AP, b"):
+    with pytest.raises(ValueError, match="'x' is about AP, a minus none, which was not measured; measured were: AP, b"):
         judge([sign("x")], {B: difference(1)})
     with pytest.raises(dataclasses.FrozenInstanceError):
         sign("x").name = "y"

@@ -123,7 +123,7 @@ def test_spreads_and_levels_that_are_none_are_errors() -> None:
         half_width(-1.0, 3, 1.0)
     with pytest.raises(ValueError, match="between 0 and 1"):
         half_width(1.0, 3, 1.0, confidence=95)
-    with pytest.raises(ValueError, match=r"between 0\.5 and 1"):
+    with pytest.raises(ValueError, match=r"from 0\.5 to below 1"):
         detectable_difference(1.0, 3, 1.0, power=80)
 
 
@@ -144,7 +144,7 @@ def test_holm_counts_what_could_not_be_tested() -> None:
     assert adjusted[0] == pytest.approx(0.04)
     assert math.isnan(adjusted[1])
     assert adjusted[2] == pytest.approx(0.03)
-    with pytest.raises(ValueError, match=r"1\.5 is no p-value"):
+    with pytest.raises(ValueError, match=r"1\.5 is not a p-value"):
         holm([0.5, 1.5])
 
 
@@ -219,7 +219,7 @@ def test_a_difference_of_differences_is_over_the_seeds_of_both() -> None:
 
 
 def test_incomplete_differences_are_errors() -> None:
-    with pytest.raises(ValueError, match="both are needed"):
+    with pytest.raises(ValueError, match="each seed needs both"):
         PairedDifference(per_seed={0: 1.0}, resamples={})
     with pytest.raises(ValueError, match="is NaN"):
         PairedDifference(per_seed={0: math.nan}, resamples={0: np.ones(2)})
