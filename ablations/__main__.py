@@ -187,18 +187,18 @@ def _report(work: Work, out: Path | None) -> None:
     write_files(folder, render(report, pictures, notes))
     asked = [study.name for study in work.studies]
     written = {table.study.name: table for table in report.tables}
-    beside = [name for name in asked if name not in written]
-    if beside and work.published is not None:
-        written |= {table.study.name: table for table in published_report(work.published, beside).tables}
+    unpublished = [name for name in asked if name not in written]
+    if unpublished and work.published is not None:
+        written |= {table.study.name: table for table in published_report(work.published, unpublished).tables}
     for name in asked:
         print(f"\n{written[name].to_markdown()}", flush=True)
     print(f"\nTables (Markdown, CSV, LaTeX, JSON), figures and a page are in {folder}")
-    if beside:
-        print(f"Only printed, because profile {work.profile.name} does not publish them: {', '.join(beside)}")
+    if unpublished:
+        print(f"Only printed, because profile {work.profile.name} does not publish them: {', '.join(unpublished)}")
     for line in (*report.broken, *notes):
         print(f"warning: left out: {line}", file=sys.stderr)
     unused = set(work.records) & set(report.others)
-    if unused and not beside:
+    if unused and not unpublished:
         print(
             f"warning: {count(len(unused), 'finished evaluation')} of this call are in no table: most records in "
             f"{work.published} are of other seeds, another device or other data; --no-records reports only this call",

@@ -24,7 +24,7 @@ _MEASURED: tuple[Cost, ...] = ("latency", "step_latency")
 
 
 def notes(table: StudyTable) -> list[str]:
-    """Return the notes of a table, a line each."""
+    """Return the notes of a table, one for each line."""
     context = table.context
     lines = [EXPLORATORY] if table.study.exploratory else []
     lines.append(

@@ -1,9 +1,9 @@
-"""From records to a report: the one road from what runs found to tables, whether the records are committed or not.
+"""From records to a report: the only road from what runs found to tables, for committed records and for a store.
 
-What was asked for (:class:`Asked`) is known to a call that runs studies. For a folder of committed records it is
-derived from the records themselves: a record's key covers everything that decides its result, and the keys that a
-profile's studies ask for are derived as a run derives them (:mod:`ablations.running.planner`), with the fingerprints
-that the records name. No photographs are opened and no machine is looked at.
+A call that runs studies knows what was asked for (:class:`Asked`). For a folder of committed records it is derived from
+the records themselves: a record's key covers everything that decides its result, and the keys that a profile's studies
+need are derived as for a run (:mod:`ablations.running.planner`), with the fingerprints that the records name. No
+photograph is opened, and the machine does not matter.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Asked:
 
     @property
     def command(self) -> str:
-        """The command that gives these tables, from a folder beside the data: no path of one machine is published."""
+        """The command that gives these tables, run next to the data's folder: paths of a machine are not published."""
         parts = ["python", "-m", "ablations", "--profile", self.profile.name]
         parts += ["--studies", *(study.name for study in self.studies), "--seeds", *map(str, self.seeds)]
         return shlex.join([*parts, *_data_flags(self.base.data.source)])
@@ -81,10 +81,10 @@ class Report:
 def make_report(
     asked: Asked, records: Mapping[str, Record], failures: Mapping[str, str], broken: Sequence[str] = ()
 ) -> Report:
-    """Return the report on what was asked for.
+    """Return the report that was asked for.
 
-    ``records``, and ``failures`` as the reason of each, are by evaluation key. ``broken`` names what was left out so
-    far; records that lack a metric of the study that asks for them are left out and named too. Raises ``ValueError`` as
+    ``records`` and ``failures`` (the reason of each) are by evaluation key. ``broken`` lists what was already left out;
+    records that lack a metric of their study are left out and listed as well. Raises ``ValueError`` as
     :func:`ablations.reporting.tables.study_table` does.
     """
     found, incomplete = _found(asked, records)
@@ -118,10 +118,11 @@ def make_report(
 
 
 def published_report(folder: Path, studies: Sequence[str] = ()) -> Report:
-    """Return what the committed records in ``folder``, which is called PROFILE-DATA, say on the profile's studies.
+    """Return the report on the committed records in ``folder``, which is called PROFILE-DATA.
 
-    With ``studies``, on those instead. A record that cannot be read is left out and named. A folder without records
-    gives tables in which nothing ran. Raises ``ValueError`` for a name that does not begin with a profile.
+    It is about ``studies``, by default the profile's. A record that cannot be read is left out and named. A folder
+    without records gives tables in which nothing ran. Raises ``ValueError`` for a name that does not begin with a
+    profile.
     """
     profile_name, _, data = folder.name.partition("-")
     if not data:
@@ -137,7 +138,7 @@ def published_report(folder: Path, studies: Sequence[str] = ()) -> Report:
 def _asked(
     profile: Profile, data: str, studies: Sequence[str], records: Mapping[str, Record], failed_seeds: set[int]
 ) -> Asked:
-    """Return what a folder of records was asked for: the profile's studies, under the seeds that ran."""
+    """Return what a folder of records is about: the profile's studies, or ``studies``, under the seeds that ran."""
     planned, planned_seeds = profile.planned(photographs=data != "shapes")
     ran = sorted({record.seed for record in records.values()} | failed_seeds)
     seeds = tuple(seed for seed in ran if seed in planned_seeds) or tuple(ran) or planned_seeds
@@ -155,7 +156,7 @@ def _asked(
 
 
 def _base(profile: Profile, data: str, records: Sequence[Record]) -> Config:
-    """Return the configuration that the records' studies edited: the profile's, on the records' device and classes."""
+    """Return the configuration that the studies edited: the profile's, with the records' data, classes and device."""
     on_shapes = data == "shapes"
     if not records:
         return profile.base(None if on_shapes else Path(data))
@@ -201,7 +202,7 @@ def _fingerprints(records: Sequence[Record], failed: bool) -> Callable[[SourceCo
     for record in records:
         source = json.dumps(record.config["data"]["source"], sort_keys=True)
         named.setdefault(source, Counter())[Fingerprints(record.data.train, record.data.val)] += 1
-    # the most common ones: a record that names others belongs to none of these rows
+    # the most common ones: a record with other fingerprints belongs to no row of these tables
     usual = {source: counts.most_common(1)[0][0] for source, counts in named.items()}
 
     def fingerprints(source: SourceConfig) -> Fingerprints:
@@ -241,7 +242,7 @@ def _found(asked: Asked, records: Mapping[str, Record]) -> tuple[Records, list[s
 
 
 def _unavailable(asked: Asked, found: Records) -> dict[tuple[str, str], str]:
-    """Return why a (study, variant) of which nothing ran could not run."""
+    """Return why each (study, variant) without any run could not run."""
     ran = {(study, variant) for (study, variant, _), record in found.items() if record is not None}
     return {
         (study.name, variant.name): why

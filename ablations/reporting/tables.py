@@ -104,7 +104,7 @@ class StudyTable:
         return NOT_RUN if self.runs_here(row) else NOT_MEASURED
 
     def notes(self) -> list[str]:
-        """Return what a reader needs to read the table, a line each."""
+        """Return what a reader needs to read the table, one note for each line."""
         return notes(self)
 
     def to_frame(self) -> pd.DataFrame:
@@ -165,7 +165,7 @@ class StudyTable:
         low, high = (math.nan if value is None else value for value in (found.low, found.high))
         if isinstance(row, VariantRow):
             return Cell(level_cell(found.mean, low, high), strong=best, sort=found.mean)
-        # beside a difference whose interval contains zero: what would have been found
+        # where the interval contains zero, show what difference would have been found
         note = f"detectable {points(found.detectable)}" if low <= 0 <= high else ""
         return Cell(difference_cell(found.mean, low, high), note=note, sort=found.mean)
 

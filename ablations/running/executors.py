@@ -80,7 +80,7 @@ def start_worker(
     """Start the process of a group of jobs on this machine; it takes over their lock, and its output goes to their log.
 
     ``side_by_side`` is how many runs share the machine. With ``stops_without_parent`` it is asked to stop when the
-    process that started it dies for whatever reason (on Linux).
+    process that started it dies for any reason (on Linux).
     """
     path = store.log_path(group[0])
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a study declares: the variants to compare, the contrasts between them, and the paper's rows beside them."""
+"""What a study declares: variants to compare, contrasts between them, and the corresponding rows of the paper."""
 
 from __future__ import annotations
 
