@@ -2,5 +2,5 @@
 
 import importlib
 
-if __name__ == "ablations":  # from a checkout's root; its name is cornernet.ablations, of which this becomes an alias
+if __name__ == "ablations":  # imported from a checkout's root: becomes an alias of cornernet.ablations
     importlib.import_module("cornernet.checkout").alias(__name__)

@@ -1,8 +1,8 @@
 """Pictures for the reports, made while weights and photographs exist: ``python -m ablations pictures``.
 
-Three, after the paper's figures 8 to 10, each by a rule that is written beside it and that nobody's eye takes part in:
-what is found with and without corner pooling, where the corner heatmaps answer, and how detections fail. They are
-committed with their hashes (``manifest.json``), and the renderer of the reports only places them.
+They follow the paper's figures 8 to 10: detections with and without corner pooling, the corner heatmaps, and failures.
+The images are chosen by a rule that is published with each picture, never by eye. The pictures are committed with their
+hashes (``manifest.json``), and the renderer of the reports only places them.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from cornernet.weights.checkpoints import load_detector
 from .reporting.pictures import MANIFEST
 from .running.planner import Job
 from .running.store import Store, StoreError
+from .running.work import program
 
 __all__ = ["SCORE", "Failure", "Pair", "failure_of", "failures", "find_pair", "make_pictures", "quantiles"]
 
@@ -42,12 +43,12 @@ Boxes: TypeAlias = NDArray[np.float64]
 Kind: TypeAlias = Literal["wrong pairing", "merged boundaries"]
 
 SCORE = 0.3
-"""Boxes of a lower score are neither drawn nor judged, as `cornernet detect` does."""
+"""Boxes with a lower score are neither drawn nor judged, as in `cornernet detect`."""
 IOU = 0.5
 QUANTILES = (0.05, 0.35, 0.65, 0.95)
-"""Of the images by what corner pooling brings them: from one that it harms most to one that it helps most."""
+"""Of the images, ordered by what corner pooling adds to each: from where it harms most to where it helps most."""
 EXAMPLES = 3
-"""Of each kind of failure."""
+"""Number of examples of each kind of failure."""
 
 _TILE = 320
 _CORNER_TOLERANCE = 0.15
@@ -67,7 +68,7 @@ class Pair(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A detection that is no object: in which image, which of its boxes, what kind, and the objects concerned."""
+    """A detection that is not an object: its image and box, the kind of failure, and the objects involved."""
 
     image: int
     box: int
@@ -89,7 +90,7 @@ class _Made:
 
 
 def find_pair(store: Store, jobs: dict[tuple[str, str, int], Job], seeds: Sequence[int]) -> Pair:
-    """Return table 1's arms under the first seed of which both have weights in the store.
+    """Return table 1's arms under the first seed for which both have weights in the store.
 
     Raises :class:`StoreError` where there is none.
     """
@@ -101,15 +102,16 @@ def find_pair(store: Store, jobs: dict[tuple[str, str, int], Job], seeds: Sequen
             assert with_ is not None
             return Pair(without, with_, seed)
     raise StoreError(
-        f"{store.root} has no seed of table 1 with the weights of both arms; run python -m ablations --studies table1 "
-        "with the same profile, data and store"
+        f"{store.root} has no seed of table 1 with the weights of both arms; run {program()} --studies table1 with "
+        "the same profile, data and store"
     )
 
 
 def make_pictures(store: Store, pair: Pair, dataset: DetectionDataset, folder: Path) -> list[Path]:
     """Make the pictures of a pair of runs on the images they were evaluated on, and return their files.
 
-    ``folder`` is made; its manifest is written last; pictures of an earlier one that are made no longer go.
+    ``folder`` is created if needed. Its manifest is written last, and older pictures that it no longer names are
+    removed.
     """
     arms = {
         name: load_detector(store.training(job), device=resolve_device(job.config.training.device))
@@ -171,7 +173,7 @@ def _truth(dataset: DetectionDataset, at: int) -> tuple[Boxes, NDArray[np.int64]
 
 
 def quantiles(gains: Sequence[float]) -> tuple[int, ...]:
-    """Return the places of the :data:`QUANTILES` of ``gains``, ties in the order given; no place twice."""
+    """Return the indices of the :data:`QUANTILES` of ``gains``, with ties in the given order and no index twice."""
     order = np.argsort(np.asarray(gains), kind="stable")
     return tuple(dict.fromkeys(int(order[round(quantile * (len(order) - 1))]) for quantile in QUANTILES))
 
@@ -202,7 +204,7 @@ def failure_of(box: Boxes, label: int, truth: tuple[Boxes, NDArray[np.int64]]) -
 
 
 def failures(dataset: DetectionDataset, found: Sequence[Detections], kind: Kind) -> list[Failure]:
-    """Return the failures of a kind: the best score of each image, the best images first."""
+    """Return the failures of a kind: for each image that of the highest score, sorted by score."""
     best: dict[int, Failure] = {}
     for at, each in enumerate(found):
         truth = _truth(dataset, at)
@@ -310,7 +312,7 @@ def _failed(dataset: DetectionDataset, found: Detections, failure: Failure) -> I
 
 
 def _sheet(rows: Sequence[Sequence[Image]], names: Sequence[str]) -> Image:
-    """Return pictures as one, rows below a line of names, all tiles of one width."""
+    """Return pictures as one: rows of tiles of equal width, below a line of names."""
     put: Callable[..., object] = cv2.putText
     header = np.full((30, _TILE * len(names), 3), 255, np.uint8)
     for at, name in enumerate(names):

@@ -1,6 +1,6 @@
-"""Profiles: how much a whole study run may cost. A row each; budgets are iterations, never seconds.
+"""Profiles: the budgets of study runs, a row for each. Budgets are iterations, never seconds.
 
-Recipes and budgets are set on the arm with corner pooling alone, before any contrast is looked at.
+Recipes and budgets are set only on the arm with corner pooling, before any contrast is looked at.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ EXPLORATORY_STUDIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A budget: seeds, the studies that are run unless others are named, and the base configuration.
+    """A budget: seeds, the studies that run by default, and the base configuration.
 
-    The latter on the generated data and on a folder of photographs; it raises ``ConfigError`` for data that the profile
-    is not for.
+    The base configuration exists for the generated data and for a folder of photographs. It raises ``ConfigError`` for
+    data that the profile is not meant for.
     """
 
     name: str
@@ -46,36 +46,41 @@ class Profile:
     on_shapes: Callable[[], Config]
     on_photographs: Callable[[], Config]
     minutes: str = "not stated"
-    """What a whole run takes, in words, and on what."""
+    """How long a whole run takes, and on what machine."""
     publish: bool = False
-    """Whether its records are committed, under reports/records, and found there by a store that lacks them."""
+    """Whether its records are committed in reports/records, where a store that lacks them finds them."""
     photograph_seeds: tuple[int, ...] | None = None
-    """On a folder of photographs, instead of ``seeds``."""
+    """Used instead of ``seeds`` on a folder of photographs."""
     photograph_studies: tuple[str, ...] | None = None
-    """On a folder of photographs, instead of ``studies``."""
+    """Used instead of ``studies`` on a folder of photographs."""
     protocol: int | None = None
-    """The protocol (docs/protocol.md) that its runs follow, for a profile whose runs are confirmatory."""
+    """The number of the protocol (docs/protocol.md) that its runs follow; None where its runs are not confirmatory."""
     workers: int = 2
-    """Trainings side by side, unless told otherwise."""
+    """Trainings side by side, by default."""
     gpus: int = 0
-    """GPUs that a training takes, under torchrun where they are several; 0 runs on a CPU as well."""
+    """GPUs of one training, under torchrun where there are several. With 0 it also runs on a CPU."""
 
     def planned(self, photographs: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Return the studies and the seeds that are run unless others are named, on photographs or generated data."""
+        """Return the studies and the seeds that run by default, on photographs or on generated data."""
         studies, seeds = (self.photograph_studies, self.photograph_seeds) if photographs else (None, None)
         return self.studies if studies is None else studies, self.seeds if seeds is None else seeds
 
-    def base(self, data: Path | None) -> Config:
-        """Return the base configuration on a COCO folder, or on ``shapes`` for None.
+    def base(self, data: Path | CocoSource | None, *, classes: int | None = None, device: str | None = None) -> Config:
+        """Return the base configuration on a COCO-format folder, or on ``shapes`` for None.
 
-        A training run on a CPU has one thread, so that its bits do not depend on how many run side by side. Raises
+        ``classes`` and ``device`` are those of the data and of the machine; without them, the configuration's own. A
+        training on a CPU has one thread, so that its bits do not depend on how many run side by side. Raises
         ``ConfigError`` for data that the profile is not for.
         """
         if data is None:
             config = self.on_shapes()
         else:
-            config = self.on_photographs().with_("data.source", CocoSource(root=str(data)))
-        return config.with_("training.threads", 1)
+            source = data if isinstance(data, CocoSource) else CocoSource(root=str(data))
+            config = self.on_photographs().with_("data.source", source)
+        config = config.with_("training.threads", 1)
+        if classes is not None:
+            config = config.with_("model.num_classes", classes)
+        return config if device is None else config.with_("training.device", device)
 
 
 def _smoke_shapes() -> Config:
@@ -98,7 +103,7 @@ def _quick_photographs() -> Config:
 
 
 def _standard_shapes() -> Config:
-    """Return 48x48 heatmaps with objects from 3 to 36 cells: corners in all quadrants, small and large radii."""
+    """Return a configuration with 48x48 heatmaps and objects of 3 to 36 cells: all quadrants, small and large radii."""
     config = tiny().with_(
         "model.backbone", HourglassConfig(stacks=1, stem_channels=16, channels=(16, 32, 32), blocks=(1, 1, 1))
     )
@@ -114,7 +119,7 @@ def _standard_photographs() -> Config:
 
 
 def _gpu_network(config: Config) -> Config:
-    """Return the configuration with what fits one GPU: two stacks at 255x255, larger batches, bfloat16."""
+    """Return the configuration scaled up to one GPU: two stacks at 255x255, larger batches, bfloat16."""
     for path, value in (
         ("model.backbone.stacks", 2),
         ("model.backbone.stem_channels", 64),
@@ -126,7 +131,7 @@ def _gpu_network(config: Config) -> Config:
         ("training.iterations", 600),
         ("training.precision", "bfloat16"),
         ("training.device", "cuda"),
-        # loader processes: one thread would keep the GPU waiting
+        # loader processes, because one thread would keep the GPU waiting
         ("training.workers", 8),
         ("training.checkpoint_every", 200),
     ):
@@ -147,14 +152,14 @@ def _gpu_photographs() -> Config:
 
 def _paper_shapes() -> Config:
     raise ConfigError(
-        "profile paper is the paper's own experiment, 250,000 iterations at 511x511 pixels on COCO (section 4): on the "
-        "generated `shapes` it would cost as much and compare with none of the paper's figures; give COCO's folder "
-        "with --data, or use --profile gpu"
+        "profile paper is the paper's own experiment, 250,000 iterations at 511x511 pixels on COCO (section 4). On the "
+        "generated `shapes` it would cost as much, and its numbers would not compare with the paper's; give COCO's "
+        "folder with --data, or use --profile gpu"
     )
 
 
 def _paper_coco() -> Config:
-    """Return the paper's training for its ablations: half the iterations, so that the learning rate never decays."""
+    """Return the paper's training for its ablations: half of the iterations, so the learning rate never decays."""
     config = hourglass_104().with_("training.iterations", 250_000)
     return config.with_("training.device", "cuda").with_("training.workers", 8)
 
@@ -164,7 +169,7 @@ PROFILES: dict[str, Profile] = {
     for profile in (
         Profile(
             name="smoke",
-            purpose="every code path in seconds; its numbers mean nothing",
+            purpose="every code path within a minute; its numbers mean nothing",
             seeds=(0, 1),
             studies=ALL_STUDIES,
             on_shapes=_smoke_shapes,
@@ -187,9 +192,9 @@ PROFILES: dict[str, Profile] = {
             studies=ALL_STUDIES,
             on_shapes=_standard_shapes,
             on_photographs=_standard_photographs,
-            minutes="at most 80 a call on two CPU cores, by --max-minutes",
+            minutes="at most 80 per call on two CPU cores, by --max-minutes",
             publish=True,
-            # what protocol 1 declares for BCCD
+            # as protocol 1 declares for BCCD
             photograph_seeds=(1, 2, 3),
             photograph_studies=("table1", "table2", "table3", "table6"),
             protocol=1,
@@ -202,7 +207,7 @@ PROFILES: dict[str, Profile] = {
             photograph_studies=("table4", "table5"),
             on_shapes=_standard_shapes,
             on_photographs=_standard_photographs,
-            minutes="at most 80 a call on two CPU cores, by --max-minutes 80; two calls on shapes",
+            minutes="at most 80 per call on two CPU cores, by --max-minutes 80; two calls on shapes",
             publish=True,
         ),
         Profile(
@@ -219,7 +224,7 @@ PROFILES: dict[str, Profile] = {
         ),
         Profile(
             name="paper",
-            purpose="the paper's own experiment, for those who have COCO: Hourglass-104, batch 49, 250,000 iterations",
+            purpose="the paper's own experiment on COCO: Hourglass-104, batch 49, 250,000 iterations",
             seeds=(0, 1, 2),
             studies=ALL_STUDIES,
             on_shapes=_paper_shapes,
@@ -227,7 +232,7 @@ PROFILES: dict[str, Profile] = {
             minutes="weeks on seven GPUs; not timed yet",
             publish=True,
             workers=1,
-            # the authors' ten took 4 and nine times 5 images; here a batch is cut evenly, and 49 divides by 7 alone
+            # the authors' ten GPUs took 4 and nine times 5 images; here a batch is cut evenly, and 49 = 7 * 7
             gpus=7,
         ),
     )

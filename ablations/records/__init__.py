@@ -1,1 +1,1 @@
-"""Records of evaluations, and the published results that are derived from them."""
+"""Records of evaluations: their format, the published ones, the curves they keep, and what they were made with."""

@@ -5,46 +5,49 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cornernet.evaluation.evaluate import Evaluation
 from cornernet.training.metrics import read_metrics
 
+from .record import Curves, LossCurve
+
 __all__ = ["MAX_POINTS", "curves", "loss_curve"]
 
 MAX_POINTS = 64
-"""Of a curve of training: each is the mean of the lines it stands for."""
+"""Of a training curve: each point is the mean of the lines that it stands for."""
 
 _DIGITS = 4
 
 
-def curves(evaluation: Evaluation, metrics: Path) -> dict[str, Any]:
-    """Return the curves of an evaluation, and of the training that wrote ``metrics``, as JSON with few digits.
+def curves(evaluation: Evaluation, metrics: Path) -> Curves:
+    """Return the curves of an evaluation, and of the training that wrote ``metrics``, with few digits.
 
-    ``ap_by_iou`` has COCO's ten thresholds; ``precision`` 101 values by IoU in percent; ``training`` the iterations
-    and by name the losses. None is what was not measured.
+    ``ap_by_iou`` has COCO's ten thresholds; ``precision`` has 101 values by IoU in percent; ``training`` has the
+    iterations, and the losses by name. None stands for what was not measured.
     """
-    return {
-        "ap_by_iou": [_short(value) for value in evaluation.ap_by_iou],
-        "precision": {str(iou): [_short(value) for value in values] for iou, values in evaluation.precision.items()},
-        "training": loss_curve(metrics),
-    }
+    return Curves(
+        ap_by_iou=[_short(value) for value in evaluation.ap_by_iou],
+        precision={str(iou): [_short(value) for value in values] for iou, values in evaluation.precision.items()},
+        training=loss_curve(metrics),
+    )
 
 
-def loss_curve(metrics: Path, points: int = MAX_POINTS) -> dict[str, Any]:
-    """Return ``iteration`` and ``loss`` by name from a run's metrics.jsonl, at most ``points`` of them; none without.
+def loss_curve(metrics: Path, points: int = MAX_POINTS) -> LossCurve:
+    """Return the losses in a run's metrics.jsonl, with at most ``points`` points; empty without that file.
 
-    Lines are averaged in runs of equal length, and stand at the last iteration of each. A line that was cut short, by
-    a machine that stopped, is left out.
+    Lines are averaged in groups of equal length, and each mean stands at the last iteration of its group. A line that
+    was cut short, because the machine stopped, is left out.
     """
     lines = [line for line in read_metrics(metrics) if "loss/total" in line]
     size = max(1, math.ceil(len(lines) / points))
-    runs = [lines[start : start + size] for start in range(0, len(lines), size)]
+    groups = [lines[start : start + size] for start in range(0, len(lines), size)]
     names = [name for name in (lines[0] if lines else ()) if name.startswith("loss/")]
-    return {
-        "iteration": [run[-1]["iteration"] for run in runs],
-        "loss": {name.removeprefix("loss/"): [_mean([line[name] for line in run]) for run in runs] for name in names},
-    }
+    return LossCurve(
+        iteration=[group[-1]["iteration"] for group in groups],
+        loss={
+            name.removeprefix("loss/"): [_mean([line[name] for line in group]) for group in groups] for name in names
+        },
+    )
 
 
 def _mean(values: Sequence[float]) -> float | None:

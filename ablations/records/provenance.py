@@ -7,34 +7,35 @@ import datetime
 import importlib.metadata
 import platform
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from cornernet.checkout import revision
 
-__all__ = ["provenance"]
+from .record import Provenance
+
+__all__ = ["processor", "provenance"]
 
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "pycocotools")
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Return date (UTC), code revision, versions and what was computed on. Names no user, host or path."""
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "revision": revision(),
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "processor": processor(device),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-    }
+def provenance(device: torch.device) -> Provenance:
+    """Return the date (UTC), the code's revision, versions and the hardware. Names no user, host or path."""
+    return Provenance(
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        revision=revision(),
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        processor=processor(device),
+        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+    )
 
 
 def processor(device: torch.device) -> str:
     """Return the name of a CUDA device, or of the processor."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    with contextlib.suppress(OSError):  # Linux keeps the name here; elsewhere platform has to do
+    with contextlib.suppress(OSError):  # Linux has the name here; elsewhere platform must do
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()

@@ -1,7 +1,7 @@
-"""``python -m ablations.reporting``: write every published folder again from its records; ``--check``: are they stale?
+"""``python -m ablations.reporting``: rebuild every published folder from its records; ``--check``: list stale files.
 
-Reads reports/records/PROFILE-DATA/*.json, reports/benchmarks/*.json and the manifests of reports/pictures/, and
-nothing else. The exit status is 1 where ``--check`` finds a file that is not what they give.
+Reads only reports/records/PROFILE-DATA/*.json, reports/benchmarks/*.json and the manifests of reports/pictures/. The
+exit status is 1 where ``--check`` finds a stale file.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Annotated
 
 import tyro
 
-from ..records.published import published_report
+from cornernet.progress import count
+
 from .folder import render, stale, write_files
 from .index import index_markdown
 from .kernels_report import kernel_files, read_benchmarks
 from .pictures import placed_pictures
+from .report import published_report
 from .speed_report import SUITES, read_speeds, speed_files
 
 __all__ = ["main", "render_all"]
@@ -28,16 +30,16 @@ _NOT_FOLDERS = ("records", "benchmarks", "pictures")
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Write every published folder of results again from the committed records and benchmarks."""
+    """Rebuild every published folder of results from the committed records and benchmarks."""
 
     reports: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("reports")
     """The folder of all reports."""
     check: bool = False
-    """Write nothing; list what differs from what would be written, and exit with 1 where anything does."""
+    """Write nothing; list the files that would change, and exit with 1 if there are any."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0; 1 for what is stale; 2 for what cannot be done."""
+    """Run the command line and return its exit status: 0; 1 for stale files; 2 for what cannot be done."""
     arguments = tyro.cli(
         Arguments,
         prog="python -m ablations.reporting",
@@ -53,24 +55,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     for note in notes:
         print(f"reporting: {note}", file=sys.stderr)
+    total = sum(map(len, folders.values()))
     wrong = [folder / path for folder, files in folders.items() for path in stale(folder, files)]
     if not arguments.check:
         for folder, files in folders.items():
             folder.mkdir(parents=True, exist_ok=True)
             write_files(folder, files)
-        print(f"reporting: {sum(map(len, folders.values()))} files, {len(wrong)} of them changed")
+        print(f"reporting: {count(total, 'file')}, {len(wrong)} of them changed")
         return 0
     for path in wrong:
-        print(f"reporting: {path} is not what the records give", file=sys.stderr)
+        print(f"reporting: {path} is stale: the records give other content", file=sys.stderr)
     if wrong:
-        print(f"reporting: {len(wrong)} files are stale; write them again by: nox -s report", file=sys.stderr)
+        stale_files = count(len(wrong), "stale file")
+        print(f"reporting: {stale_files}; rebuild with: nox -s report", file=sys.stderr)
         return 1
-    print(f"reporting: {sum(map(len, folders.values()))} files are what the records give")
+    print(f"reporting: {count(total, 'file')}, all up to date with the records")
     return 0
 
 
 def render_all(reports: Path) -> tuple[dict[Path, dict[str, bytes]], list[str]]:
-    """Return the files of each folder that is generated below ``reports``, and a sentence on what is left out."""
+    """Return the files of each folder generated below ``reports``, and a sentence for each thing left out."""
     names = sorted(path.name for path in (reports / "records").glob("*") if path.is_dir())
     notes: list[str] = []
     made, folders = {}, {}

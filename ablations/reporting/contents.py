@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..records.published import Report
 from ..studies.study import Study
 from .figures import Drawing, draw_all
 from .overview import Overview, overview
 from .pictures import PlacedPicture
 from .provenance import provenance
+from .report import Report
 
 __all__ = ["Contents"]
 

@@ -15,12 +15,12 @@ import pandas as pd
 
 from cornernet.files import atomic_write, remove_unfinished
 
-from ..records.published import Report
 from .contents import Contents
 from .figures import Drawing
 from .page import index_page
 from .pictures import PlacedPicture
 from .readme import readme
+from .report import Report
 from .results import DIGITS, results_json
 from .tables import StudyTable
 from .verdicts import claims_frame

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-from ..records.published import Report
 from ..statistics.claims import LEVEL, JudgedClaim
 from ..studies import STUDIES
 from .cells import estimate_cell
 from .grid import markdown_escape, markdown_table
 from .kernels_report import KernelReport
 from .overview import overview
+from .report import Report
 from .speed_report import SpeedReport
 from .templating import render_template
 
@@ -87,9 +87,9 @@ def _folders(columns: Sequence[str], reports: Mapping[str, Report], unrecorded: 
         report = reports[name]
         runs = [record for record in report.records.values() if record is not None]
         seeds = ", ".join(map(str, report.context.seeds)) if runs else ""
-        processors = sorted({record["provenance"].get("processor", "") for record in runs})
+        processors = sorted({record.provenance.processor for record in runs})
         links = f"[tables]({quote(name)}/README.md), [page]({quote(name)}/index.html)"
-        count = len({record["evaluation_key"] for record in runs})
+        count = len({record.evaluation_key for record in runs})
         texts = [report.context.profile, report.context.data, f"{count} evaluations", seeds, ", ".join(processors)]
         body.append([links, *map(markdown_escape, texts)])
     body += [

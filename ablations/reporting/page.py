@@ -9,12 +9,12 @@ import pandas as pd
 
 from cornernet.drawing.html import Cell, Table
 
-from ..records.published import Report
 from .cells import points
 from .contents import Contents
 from .figures import Drawing
 from .overview import Overview
 from .provenance import provenance_rows, runs_table
+from .report import Report
 from .tables import StudyTable
 from .templating import render_template
 from .verdicts import claims_grid, claims_reading, decided
@@ -103,9 +103,10 @@ def _classes(table: StudyTable, report: Report) -> Table | None:
     by_variant: dict[str, dict[str, list[float]]] = {}
     for (study, variant, _), record in report.records.items():
         if study == table.study.name and record is not None:
-            for name, values in (record.get("per_class") or {}).items():
-                if values.get("AP") is not None:
-                    by_variant.setdefault(variant, {}).setdefault(name, []).append(values["AP"])
+            for name, metrics in record.per_class.items():
+                value = metrics.get("AP")
+                if value is not None:
+                    by_variant.setdefault(variant, {}).setdefault(name, []).append(value)
     names = list(dict.fromkeys(name for values in by_variant.values() for name in values))
     if not names:
         return None

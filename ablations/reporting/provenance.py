@@ -7,8 +7,9 @@ from typing import Any
 
 from cornernet.drawing.html import Cell, Table
 
-from ..records.published import Report
-from .tables import FAILED, NOT_RECORDED, NOT_RUN
+from ..records.record import Provenance
+from .cells import FAILED, NOT_RECORDED, NOT_RUN
+from .report import Report
 
 __all__ = ["RUNS_HEADER", "measured_with", "provenance", "provenance_rows", "runs_rows", "runs_table"]
 
@@ -18,8 +19,8 @@ RUNS_HEADER = ("study", "variant", "seed", "iterations", "seconds", "processor",
 def provenance(report: Report) -> dict[str, Any]:
     """Return the provenance of a report, as in results.json. Where runs differ, it lists every distinct value."""
     runs = [record for record in report.records.values() if record is not None]
-    made = [record.get("provenance") or {} for record in runs]
-    dates = sorted(each["date"] for each in made if "date" in each)
+    made = [record.provenance for record in runs]
+    dates = sorted(each.date for each in made)
     return {
         "command": report.context.command,
         "profile": report.context.profile,
@@ -27,22 +28,19 @@ def provenance(report: Report) -> dict[str, Any]:
         "protocol": report.protocol,
         "seeds": list(report.context.seeds),
         "seeds_not_run": list(report.absent_seeds),
-        "runs": len({record.get("evaluation_key") for record in runs}),
-        "trainings": len({record.get("training_key") for record in runs}),
+        "runs": len({record.evaluation_key for record in runs}),
+        "trainings": len({record.training_key for record in runs}),
         "first_run": dates[0] if dates else None,
         "last_run": dates[-1] if dates else None,
-        "revisions": _distinct(each.get("revision") for each in made),
-        "processors": _distinct(each.get("processor") for each in made),
-        "platforms": _distinct(each.get("platform") for each in made),
+        "revisions": _distinct(each.revision for each in made),
+        "processors": _distinct(each.processor for each in made),
+        "platforms": _distinct(each.platform for each in made),
         "versions": _versions(made),
         "fingerprints": {
-            split: _distinct((record.get("data") or {}).get(split) for record in runs) for split in ("train", "val")
+            "train": _distinct(record.data.train for record in runs),
+            "val": _distinct(record.data.val for record in runs),
         },
-        "configs": {
-            record["evaluation_key"]: record["config"]
-            for record in runs
-            if {"evaluation_key", "config"} <= record.keys()
-        },
+        "configs": {record.evaluation_key: record.config for record in runs},
         "broken_records": list(report.broken),
         "records_of_no_row": list(report.others),
     }
@@ -52,10 +50,10 @@ def _distinct(values: Iterable[str | None]) -> list[str]:
     return sorted({value for value in values if value is not None})
 
 
-def _versions(made: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    names = sorted({name for each in made for name in each.get("versions", {})})
-    versions = {name: _distinct(each.get("versions", {}).get(name) for each in made) for name in names}
-    return {"python": _distinct(each.get("python") for each in made), **versions}
+def _versions(made: Sequence[Provenance]) -> dict[str, list[str]]:
+    names = sorted({name for each in made for name in each.versions})
+    versions = {name: _distinct(each.versions.get(name) for each in made) for name in names}
+    return {"python": _distinct(each.python for each in made), **versions}
 
 
 def provenance_rows(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -102,16 +100,15 @@ def runs_rows(report: Report) -> list[list[Cell]]:
             what = FAILED if (study, variant, seed) in report.context.failed else NOT_RUN
             lines.append([*start, Cell(what), *[Cell("")] * 4])
             continue
-        made, iterations = record["provenance"], record["config"]["training"]["iterations"]
-        seconds = record["seconds"].get("training")
+        made, iterations, seconds = record.provenance, record.iterations, record.seconds.training
         lines.append(
             [
                 *start,
                 Cell(str(iterations), sort=iterations),
                 Cell("resumed") if seconds is None else Cell(str(round(seconds)), sort=seconds),
-                Cell(made.get("processor", NOT_RECORDED)),
-                Cell(made.get("versions", {}).get("torch", NOT_RECORDED)),
-                Cell(made.get("revision", NOT_RECORDED)),
+                Cell(made.processor),
+                Cell(made.versions.get("torch", NOT_RECORDED)),
+                Cell(made.revision),
             ]
         )
     return lines

@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..records.published import Report
+from ..records.record import Record, tree
 from ..statistics.intervals import CONFIDENCE
 from .contents import Contents
+from .context import Context
 from .figures import Drawing
-from .tables import Context, StudyTable
+from .report import Report
+from .tables import StudyTable
 
 __all__ = ["DIGITS", "results_json"]
 
@@ -79,8 +81,8 @@ def _table(table: StudyTable, report: Report) -> dict[str, Any]:
         "confidence": CONFIDENCE,
         "areas": None if table.context.areas is None else list(table.context.areas),
         "spread_over_seeds_alone": list(table.seeds_alone),
-        "rows": table.rows,
-        "published": table.study.published_figures(),
+        "rows": [row.to_dict() for row in table.rows],
+        "published": table.study.published_values(),
         "claims": [claim.to_dict() for claim in table.judged],
         "not_measured_here": {
             variant: why for (study, variant), why in report.context.unavailable.items() if study == table.study.name
@@ -102,13 +104,13 @@ def _figure(drawing: Drawing) -> dict[str, Any]:
     }
 
 
-def _without_bulk(record: Mapping[str, Any]) -> dict[str, Any]:
+def _without_bulk(record: Record) -> dict[str, Any]:
     """Return a record without its large fields: curves, the values of resamples, and the configuration.
 
     Configurations are under ``provenance``; the rest is in the committed record.
     """
-    kept = {name: value for name, value in record.items() if name not in ("curves", "resamples", "config")}
-    tree = record.get("resamples")
-    if tree is not None:
-        kept["resamples"] = {name: value for name, value in tree.items() if name != "values"}
+    found = tree(record)
+    kept = {name: value for name, value in found.items() if name not in ("curves", "resamples", "config")}
+    if found["resamples"] is not None:
+        kept["resamples"] = {name: value for name, value in found["resamples"].items() if name != "values"}
     return kept

@@ -1,4 +1,4 @@
-"""A table's claims as judged: as Markdown, and as plain lines for CSV."""
+"""A table's judged claims, as Markdown and as lines for CSV."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import get_args
 
 import pandas as pd
+
+from cornernet.progress import count
 
 from ..statistics.claims import LEVEL, Chain, Estimate, JudgedClaim, Verdict
 from ..statistics.intervals import CONFIDENCE, POWER
@@ -19,12 +21,12 @@ HEADER = ("verdict", "difference", "p", "p, Holm", f"detectable at {POWER:.0%} p
 
 
 def decided(judged: Sequence[JudgedClaim]) -> bool:
-    """Tell whether there is anything to say: some claim has seeds enough to be judged."""
+    """Tell whether some claim has enough seeds to be judged."""
     return any(claim.verdict != "too few seeds" for claim in judged)
 
 
 def verdict_cells(judged: JudgedClaim) -> list[str]:
-    """Return a claim's cells under :data:`HEADER`; of a chain, the difference is that of the part which decides."""
+    """Return a claim's cells under :data:`HEADER`; of a chain, those of the part that decides."""
     estimate = judged.estimate
     bold = "**" if judged.verdict in ("holds here", "opposite here") else ""
     return [
@@ -37,13 +39,13 @@ def verdict_cells(judged: JudgedClaim) -> list[str]:
 
 
 def claims_grid(judged: Sequence[JudgedClaim]) -> Grid:
-    """Return the claims as a table with a row each, and one for every part of a chain."""
+    """Return the claims as a table: a row for each claim, and for each part of a chain."""
     rows = []
     for claim in judged:
         cells = _cells(claim)
         chain = claim.claim if isinstance(claim.claim, Chain) else None
         if chain is not None:
-            # its parts have their own
+            # its parts show their own
             cells[1] = cells[4] = Cell("")
         name = claim.claim.statement + (" (primary)" if claim.claim.primary else "")
         rows.append(Row(name, "variant", tuple(cells)))
@@ -61,21 +63,21 @@ def _cells(judged: JudgedClaim) -> list[Cell]:
 
 
 def claims_markdown(judged: Sequence[JudgedClaim]) -> str:
-    """Return the claims as a table with a row each, and one for every part of a chain, and how to read it."""
+    """Return the claims as a table, and how to read it."""
     return "\n\n".join([claims_grid(judged).to_markdown(), "  \n".join(claims_reading(judged))])
 
 
 def claims_reading(judged: Sequence[JudgedClaim]) -> list[str]:
-    """Return what may be concluded from the verdicts, in words, and how they were come by."""
+    """Return what may be concluded from the verdicts, and how they were reached."""
     counts = Counter(claim.verdict for claim in judged)
     found = ", ".join(f"{verdict}: {counts[verdict]}" for verdict in get_args(Verdict) if counts[verdict])
     return [
-        f"Of {len(judged)} claims declared: {found}. What may be concluded is what holds here, or is opposite here, of "
-        "this data at this budget alone. *Inconclusive* is not evidence of no difference: a true one smaller than the "
-        "detectable one was likely to be missed.",
-        f"Verdicts: {LEVEL:.0%}, two-sided, p-values adjusted by Holm over all claims declared for this table. "
-        f"Intervals are at {CONFIDENCE:.0%} unless they say otherwise, and adjusted for nothing."
-        + (" Of a claim in parts, every part must hold: its p is the largest." if _has_parts(judged) else ""),
+        f"Of {count(len(judged), 'declared claim')}: {found}. Only *holds here* and *opposite here* are conclusions, "
+        "and only about this data at this budget. *Inconclusive* is not evidence of no difference: a true difference "
+        "smaller than the detectable one was likely to be missed.",
+        f"Verdicts: at {LEVEL:.0%}, two-sided, with p-values adjusted by Holm over all claims declared for this table. "
+        f"Intervals are unadjusted, at {CONFIDENCE:.0%} unless stated otherwise."
+        + (" Every part of a claim in parts must hold: its p is the largest of theirs." if _has_parts(judged) else ""),
     ]
 
 
@@ -88,7 +90,7 @@ def _detectable(estimate: Estimate) -> str:
 
 
 def claims_frame(judged: Sequence[JudgedClaim]) -> pd.DataFrame:
-    """Return a line for each claim, and for each part of a chain; numbers unrounded, empty where there are none."""
+    """Return a line for each claim and each part of a chain, with unrounded numbers; empty where there is none."""
     lines = []
     for claim in judged:
         tree = claim.to_dict()

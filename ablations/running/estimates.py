@@ -1,4 +1,4 @@
-"""How long jobs will take, from speeds that were measured: of runs in the store, or of a few steps taken now."""
+"""How long jobs will take, from measured speeds: of runs in the store, or of a few steps taken now."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from .store import Store
 __all__ = ["CALIBRATION_SECONDS", "Estimate", "Speeds", "calibrate", "estimate", "speeds_of_store"]
 
 CALIBRATION_SECONDS = 20.0
-"""For all that is measured before a plan is printed."""
+"""Time limit for all measurements before a plan is printed."""
 
 SECONDS_EACH = 3.0
-"""For each configuration at most: more tells little more."""
+"""Time limit for each configuration: more time adds little precision."""
 
 START_SECONDS = 4.0
 """From the start of a process to its first iteration: mostly the import of torch, 3 to 5 s where it was timed."""
@@ -49,22 +49,22 @@ _PACE = ("batch_size", "accumulation", "precision", "channels_last", "device", "
 
 
 class Speeds:
-    """Seconds of an iteration, or of a test image, by what they depend on."""
+    """Seconds per iteration, or per test image, by what they depend on."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, list[float]] = {}
 
     def add(self, kind: Kind, config: dict[str, Any], seconds: float) -> None:
-        """Add what was measured under a configuration, as ``Config.to_dict`` gives it or a record holds it."""
+        """Add a measurement under a configuration in the form of ``Config.to_dict``, as in a record."""
         for key in _keys(kind, config):
             self._seconds.setdefault(key, []).append(seconds)
 
     def exactly(self, kind: Kind, config: dict[str, Any]) -> float | None:
-        """Return the mean of what was measured with the same model, data and batch or test path; None for nothing."""
+        """Return the mean for the same model, data and batch or test path; None where nothing was measured."""
         return self._mean(_keys(kind, config)[0])
 
     def nearly(self, kind: Kind, config: dict[str, Any]) -> float | None:
-        """Likewise where the head may differ: the arms of most studies differ in that alone."""
+        """Return the mean where the head may differ, because the arms of most studies differ only in the head."""
         return self._mean(_keys(kind, config)[1])
 
     def _mean(self, key: str) -> float | None:
@@ -73,7 +73,7 @@ class Speeds:
 
 
 def _keys(kind: Kind, config: dict[str, Any]) -> tuple[str, str]:
-    """Return what a speed depends on, as a hash, and the same but for the head."""
+    """Return hashes of what a speed depends on: of everything, and of everything except the head."""
     part: dict[str, Any] = {"kind": kind, "model": dict(config["model"]), "data": copy.copy(config["data"])}
     part["data"]["source"] = {k: v for k, v in config["data"]["source"].items() if k != "root"}
     if kind == "training":
@@ -87,17 +87,17 @@ def _keys(kind: Kind, config: dict[str, Any]) -> tuple[str, str]:
 
 
 def speeds_of_store(store: Store) -> Speeds:
-    """Return the speeds of a store's finished runs, and of trainings that have begun where none of the kind finished.
+    """Return the speeds of a store's finished runs, and of unfinished trainings where none of the kind is finished.
 
-    They are as fast as they were: with as many side by side, and on the machine of then.
+    They are the speeds of then: of that machine, with that many runs side by side.
     """
     speeds = Speeds()
     for record in store.finished_records():
-        with contextlib.suppress(KeyError, TypeError, ZeroDivisionError):  # of another version: not a speed to go by
-            config, seconds = record["config"], record["seconds"]
-            speeds.add("testing", config, seconds["evaluation"] / record["data"]["images"])
-            if seconds["training"] is not None:
-                speeds.add("training", config, seconds["training"] / config["training"]["iterations"])
+        # a configuration of another version tells no speed
+        with contextlib.suppress(KeyError, TypeError, ZeroDivisionError):
+            speeds.add("testing", record.config, record.seconds.evaluation / record.data.images)
+            if record.seconds.training is not None:
+                speeds.add("training", record.config, record.seconds.training / record.iterations)
     begun = Speeds()
     for folder in sorted((store.root / "trainings").glob("*")):
         with contextlib.suppress(OSError, ValueError, IndexError, KeyError, ZeroDivisionError):
@@ -112,10 +112,10 @@ def speeds_of_store(store: Store) -> Speeds:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """How long the jobs that are not finished take, in seconds.
+    """How long the unfinished jobs take, in seconds.
 
-    ``trainings`` and ``evaluations`` have an entry for each that is still to do, by key: None where no speed is known.
-    ``origins`` counts where the speeds are from.
+    ``trainings`` and ``evaluations`` hold the time of each that is still to do, by key; None where no speed is known.
+    ``origins`` counts where the speeds come from.
     """
 
     seconds: float
@@ -130,22 +130,22 @@ class Estimate:
         return sum(seconds is None for part in (self.trainings, self.evaluations) for seconds in part.values())
 
     def to_text(self) -> str:
-        """Return the estimate in a sentence that says where it is from."""
+        """Return the estimate in a sentence that says where it comes from."""
         parts = len(self.trainings) + len(self.evaluations)
         if not parts:
-            return "estimated time: 0 minutes, all is finished"
+            return "estimated time: 0 minutes, everything is finished"
         if self.unknown == parts:
-            return "estimated time: not known, nothing like it was run in this store"
+            return "estimated time: unknown, because this store has no similar runs yet"
         least = "at least " if self.unknown else ""
-        origins = ", ".join(f"{count} {origin}" for origin, count in self.origins.most_common())
+        origins = ", ".join(f"{number} {origin}" for origin, number in self.origins.most_common())
         return (
-            f"estimated time: {least}{minutes(self.seconds)} minutes, {self.workers} at a time (of {parts} trainings "
-            f"and evaluations: {origins})"
+            f"estimated time: {least}{minutes(self.seconds)} minutes, {self.workers} at a time (speeds of {parts} "
+            f"trainings and evaluations: {origins})"
         )
 
 
 def minutes(seconds: float) -> str:
-    """Return seconds as minutes, to two digits."""
+    """Return seconds as minutes, with about two digits."""
     digits = 2 if seconds < 60 else 1 if seconds < 600 else 0
     return f"{seconds / 60:.{digits}f}"
 
@@ -155,8 +155,8 @@ def estimate(
 ) -> Estimate:
     """Return how long it takes to run groups of jobs, each sharing a training, ``workers`` at a time.
 
-    ``known`` are the store's speeds, ``now`` those just measured. Where neither has the same configuration, one that
-    differs in its head alone is taken.
+    ``known`` are the store's speeds, and ``now`` those just measured. Where neither has the configuration, one that
+    differs only in its head is used.
     """
     origins: Counter[str] = Counter()
     trainings: dict[str, float | None] = {}
@@ -190,7 +190,7 @@ def estimate(
 
 
 def _speed(kind: Kind, config: Config, known: Speeds, now: Speeds | None) -> tuple[float | None, str]:
-    """Return the seconds of an iteration or image, and where they are from."""
+    """Return the seconds per iteration or image, and where they come from."""
     tree = config.to_dict()
     found = known.exactly(kind, tree)
     if found is not None:
@@ -201,12 +201,12 @@ def _speed(kind: Kind, config: Config, known: Speeds, now: Speeds | None) -> tup
     for speeds in (known, now):
         found = None if speeds is None else speeds.nearly(kind, tree)
         if found is not None:
-            return found, "from the like with another head"
+            return found, "from runs with another head"
     return None, "not measured"
 
 
 def _side_by_side(spans: Sequence[float], workers: int) -> float:
-    """Return when the last is done where each goes, in order, to whoever is free first."""
+    """Return when the last job is done, where each in order goes to the worker that is free first."""
     free = [0.0] * workers
     for span in spans:
         heapq.heapreplace(free, free[0] + span)
@@ -214,7 +214,7 @@ def _side_by_side(spans: Sequence[float], workers: int) -> float:
 
 
 class _Enough(Exception):
-    """Thrown out of a training that was timed."""
+    """Ends a training that was timed."""
 
 
 def calibrate(
@@ -224,9 +224,9 @@ def calibrate(
     val_set: ValSet,
     seconds: float = CALIBRATION_SECONDS,
 ) -> Speeds:
-    """Take a few training steps and test a few images of each configuration whose speed is not ``known``; one thread.
+    """Measure a few training steps and test images of each configuration whose speed is not ``known``, on one thread.
 
-    Stops after about so many ``seconds``, whatever is not measured by then. Nothing is written to the store.
+    Stops after about ``seconds``, even where something is not measured yet. Writes nothing to the store.
     """
     now = Speeds()
     todo: list[tuple[Kind, Config]] = []
@@ -253,7 +253,7 @@ def calibrate(
 
 
 def _seconds_an_iteration(config: Config, share: float) -> float:
-    """Train for ``share`` seconds, two iterations or more, and return the time of one without the first."""
+    """Train for ``share`` seconds, at least two iterations, and return the mean time of one, without the first."""
     began = time.perf_counter()
     times: list[float] = []
 
@@ -272,7 +272,7 @@ def _seconds_an_iteration(config: Config, share: float) -> float:
 
 
 def _seconds_an_image(config: Config, val_set: DetectionDataset, share: float) -> float:
-    """Test images for ``share`` seconds with weights as they are drawn; return the time of one without the first."""
+    """Test images for ``share`` seconds with random weights; return the mean time of one, without the first."""
     began = time.perf_counter()
     times: list[float] = []
     detector = build_detector(config).to(resolve_device(config.training.device))
@@ -285,7 +285,7 @@ def _seconds_an_image(config: Config, val_set: DetectionDataset, share: float) -
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute with one thread, as a worker does, and leave torch and OpenCV as they were."""
+    """Compute with one thread, as a worker does; restore the threads of torch and OpenCV afterwards."""
     before, before_cv2 = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

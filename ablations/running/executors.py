@@ -1,4 +1,4 @@
-"""Where runs are started: on this machine, or (``ablations.running.ray_executor``) on a Ray cluster."""
+"""What starts runs: on this machine, or on a Ray cluster (``ablations.running.ray_executor``)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ __all__ = ["Executor", "LocalExecutor", "Run", "start_worker"]
 
 
 class Run(Protocol):
-    """A group of jobs at work, as ``subprocess.Popen`` has it."""
+    """A running group of jobs, with the interface of ``subprocess.Popen``."""
 
     @property
     def returncode(self) -> int | None:
-        """The status it ended with, negative for a signal; None while it runs, as far as was seen."""
+        """The status it ended with, negative for a signal; None if it was still running at the last check."""
         ...
 
     def poll(self) -> int | None:
-        """Look whether it has ended, and return :attr:`returncode`."""
+        """Check whether it has ended, and return :attr:`returncode`."""
         ...
 
     def terminate(self) -> None:
-        """Ask it to stop; it writes a checkpoint first."""
+        """Ask it to stop; it first writes a checkpoint."""
         ...
 
     def wait(self, timeout: float | None = None) -> int:
@@ -44,17 +44,17 @@ class Executor(Protocol):
     """Starts runs."""
 
     def slots(self) -> int:
-        """Return how many may run at a time, as things are now."""
+        """Return how many may run at a time at the moment."""
         ...
 
     def start(self, store: Store, group: Sequence[Job], lock: IO[str]) -> Run:
-        """Start a group of jobs that share a training, whose lock the caller holds and closes afterwards."""
+        """Start a group of jobs that share a training. The caller holds its lock, and closes it afterwards."""
         ...
 
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """Runs on this machine: ``workers`` at a time, each of ``processes`` processes under torchrun if more than one."""
+    """Runs on this machine, ``workers`` at a time, each with ``processes`` processes (under torchrun if several)."""
 
     workers: int
     processes: int = 1
@@ -79,8 +79,8 @@ def start_worker(
 ) -> subprocess.Popen[bytes]:
     """Start the process of a group of jobs on this machine; it takes over their lock, and its output goes to their log.
 
-    ``side_by_side`` is how many share the machine. With ``stops_without_parent`` it is asked to stop when the process
-    that started it dies, however that comes about (on Linux).
+    ``side_by_side`` is how many runs share the machine. With ``stops_without_parent`` it is asked to stop when the
+    process that started it dies for any reason (on Linux).
     """
     path = store.log_path(group[0])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,17 +97,17 @@ def start_worker(
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "CORNERNET_WORKERS": str(side_by_side)},
             pass_fds=(lock.fileno(),),
-            # Ctrl-C in a terminal would reach it beside our own request to stop, and asked twice it stops at once
+            # otherwise Ctrl-C in a terminal reaches it in addition to our request, and at the second it stops at once
             start_new_session=True,
             preexec_fn=_stop_without_parent() if stops_without_parent else None,
         )
 
 
 def _stop_without_parent() -> Callable[[], None] | None:
-    """Return what a new process does to be asked to stop when its parent dies; None where there is no such thing."""
+    """Return what a new process calls to be asked to stop when its parent dies; None where that is impossible."""
     if sys.platform != "linux":
         return None
-    # loaded here: little may be done between fork and exec
+    # loaded here, because little may be done between fork and exec
     prctl = ctypes.CDLL(None).prctl
     set_parent_death_signal = 1
 

@@ -1,8 +1,8 @@
 """From studies to the distinct jobs they need: trainings and evaluations, each with a key.
 
-A training's key covers the model, data and training configuration with its seed, and the fingerprint of the data; an
-evaluation's the training, the testing configuration and the fingerprint of what is evaluated on. Two tables that need
-the same training share it.
+The key of a training covers the configuration of model, data and training with the seed, and the fingerprint of the
+data. The key of an evaluation covers the training, the configuration of testing, and the fingerprint of the data that
+is evaluated on. Tables that need the same training share it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ..studies.study import Study
 
 __all__ = ["EVALUATION_REVISION", "TRAINING_REVISION", "Fingerprints", "Job", "grouped", "in_order", "plan"]
 
-# Raised by hand when the same configuration would give other results: old runs are then not taken for new ones.
+# Raised by hand when the same configuration would give other results, so that old runs are not taken for new ones.
 TRAINING_REVISION = 1
 EVALUATION_REVISION = 1
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Of the data a job is run on."""
+    """Fingerprints of the data that a job is run on."""
 
     train: str
     val: str
@@ -35,7 +35,7 @@ class Fingerprints:
 
 @dataclass(frozen=True)
 class Job:
-    """One training and its evaluation: an arm of a study under one seed, or of several studies."""
+    """One training and its evaluation: an arm of one or more studies under one seed."""
 
     config: Config
     training_key: str
@@ -48,16 +48,16 @@ class Job:
 
     @property
     def training_config(self) -> Config:
-        """What the training is run with, whichever of the evaluations that share it asks for it."""
+        """The configuration of the training; the same for all evaluations that share it."""
         return dataclasses.replace(self.config, testing=TestingConfig())
 
 
 def plan(
     studies: Iterable[Study], base: Config, seeds: Sequence[int], data: Callable[[SourceConfig], Fingerprints]
 ) -> dict[tuple[str, str, int], Job]:
-    """Return the job of each (study, variant, seed). Equal jobs have equal keys: a set of keys is the work to do.
+    """Return the job of each (study, variant, seed). Equal jobs have equal keys, so the set of keys is the work to do.
 
-    ``data`` gives the fingerprints of a source: a study may generate data of its own.
+    ``data`` gives the fingerprints of a source, because a study may generate its own data.
     """
     jobs = {}
     for study in studies:
@@ -69,16 +69,16 @@ def plan(
 
 
 def in_order(jobs: Mapping[tuple[str, str, int], Job], seeds: Sequence[int]) -> list[Job]:
-    """Return the distinct jobs in the order to run them: all that a seed needs, over all studies, then the next seed.
+    """Return the distinct jobs in the order to run them: all jobs of a seed, over all studies, then the next seed.
 
-    However early a run is stopped, what it leaves is whole pairs and one arm that is not.
+    Whenever a run is stopped, it leaves complete pairs of arms and at most a few that are not.
     """
     ordered = sorted(jobs, key=lambda name: seeds.index(name[2]))
     return list({jobs[name].evaluation_key: jobs[name] for name in ordered}.values())
 
 
 def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
-    """Return the distinct jobs as groups that share a training, in the order in which each training is met first."""
+    """Return the distinct jobs as groups that share a training, in the order in which each training first occurs."""
     groups: dict[str, dict[str, Job]] = {}
     for job in jobs:
         groups.setdefault(job.training_key, {})[job.evaluation_key] = job
@@ -86,9 +86,9 @@ def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
 
 
 def make_job(config: Config, data: Fingerprints) -> Job:
-    """Return the job of a configuration on data of these fingerprints."""
+    """Return the job of a configuration on data with these fingerprints."""
     tree = config.results_dict()
-    # the fingerprint stands for the data
+    # the fingerprint identifies the data
     tree["data"]["source"] = None
     training = _hash(
         {

@@ -1,8 +1,8 @@
-"""Runs on a Ray cluster: one task a run, tried again when its worker is lost (extra ``cornernet-lab[ray]``).
+"""Runs on a Ray cluster: one task per run, retried when its worker is lost (extra ``cornernet-lab[ray]``).
 
-Every machine of the cluster needs this package, the store and the data under the same paths: a file system that all
-share. A task starts the process that a local run would be, so the numbers are the same; the training's lock and its
-checkpoints in the store tell a task that is tried again, on whatever machine, where to go on.
+Every machine of the cluster needs this package, and the store and the data under the same paths: a shared file system.
+A task starts the same process as a local run, so the numbers are the same. A task that is retried, on any machine,
+resumes from the checkpoints in the store, under the training's lock.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cornernet.config import CocoSource, ConfigError
+from cornernet.progress import count
 
 from .executors import Run, start_worker
 from .planner import Job
@@ -26,18 +27,18 @@ from .store import Store
 __all__ = ["RETRIES", "RayExecutor", "on_ray"]
 
 RETRIES = 3
-"""How often a run is started again whose worker was lost. A run that fails by itself is not."""
+"""How often a run is restarted after its worker was lost. A run that fails by itself is not restarted."""
 
-SECONDS_BETWEEN_LOOKS = 0.2
+POLL_SECONDS = 0.2
 
 
 @contextlib.contextmanager
 def on_ray(address: str | None, workers: int | None, gpus: int) -> Iterator[RayExecutor]:
-    """Connect to a cluster in this context, or start one on this machine for ``address`` None, and yield its executor.
+    """Connect to a cluster, or start one on this machine for ``address`` None, and yield its executor.
 
-    ``workers`` is the most runs at a time, None as many as the cluster has CPUs for (GPUs, where a run takes ``gpus``
-    of them); one that is started here has so many CPUs. Raises ``ConfigError`` without Ray, for a cluster that cannot
-    be reached, and for one without room for a single run.
+    ``workers`` is the maximum of runs at a time. None means as many as the cluster has CPUs for, or GPUs where a run
+    takes ``gpus`` of them. A cluster that is started here has ``workers`` CPUs. Raises ``ConfigError`` without Ray, for
+    a cluster that cannot be reached, and for one without room for a single run.
     """
     ray = _ray()
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -51,8 +52,8 @@ def on_ray(address: str | None, workers: int | None, gpus: int) -> Iterator[RayE
     try:
         executor = RayExecutor(ray, workers, gpus)
         if executor.slots() < 1:
-            what = f"{gpus} GPUs on one machine" if gpus else "one CPU"
-            raise ConfigError(f"a run takes {what}, and the Ray cluster has {_words(ray.cluster_resources())}")
+            what = f"{count(gpus, 'GPU')} on one machine" if gpus else "one CPU"
+            raise ConfigError(f"a run takes {what}, and the Ray cluster has {_described(ray.cluster_resources())}")
         yield executor
     finally:
         ray.shutdown()
@@ -66,19 +67,19 @@ class RayExecutor:
         self._task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(run_here)
 
     def slots(self) -> int:
-        """Return how many may run at a time on the machines that the cluster has now."""
+        """Return how many may run at a time on the cluster's present machines."""
         room = sum(self._room())
         return room if self.workers is None else min(self.workers, room)
 
     def start(self, store: Store, group: Sequence[Job], lock: IO[str]) -> Run:  # noqa: ARG002 - as every executor's
-        """Start a task, which takes the lock itself, wherever it runs, once the caller has closed it."""
+        """Start a task. It takes the lock itself, once the caller has closed it."""
         side_by_side = min(max(self._room()), self.slots())
         root = store.root.resolve()
         task = self._task.remote(root, [_with_absolute_places(job) for job in group], max(1, self.gpus), side_by_side)
         return RayRun(self.ray, task, store.log_path(group[0]))
 
     def _room(self) -> list[int]:
-        """Return how many runs fit onto each machine."""
+        """Return how many runs each machine has room for."""
         room = [0]
         for node in self.ray.nodes():
             if node["Alive"]:
@@ -89,20 +90,20 @@ class RayExecutor:
 
 
 class RayRun:
-    """A Ray task as a process (``ablations.running.executors.Run``)."""
+    """A Ray task with the interface of a process (``ablations.running.executors.Run``)."""
 
     def __init__(self, ray: Any, task: Any, log: Path) -> None:
         self.ray, self.task, self.log = ray, task, log
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Look whether the task has ended, and return its process's status."""
+        """Check whether the task has ended, and return the status of its process."""
         if self.returncode is None and self.ray.wait([self.task], timeout=0)[0]:
             self.returncode = self._status()
         return self.returncode
 
     def terminate(self) -> None:
-        """Cancel the task: it asks its process to stop, and waits for it."""
+        """Cancel the task, which asks its process to stop and waits for it."""
         self.ray.cancel(self.task)
 
     def wait(self, timeout: float | None = None) -> int:
@@ -111,12 +112,12 @@ class RayRun:
         while self.poll() is None:
             if end is not None and time.monotonic() > end:
                 raise subprocess.TimeoutExpired("a Ray task", timeout or 0.0)
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(POLL_SECONDS)
         assert self.returncode is not None
         return self.returncode
 
     def _status(self) -> int:
-        """Return what the task returned; what Ray has to say of one that is lost goes to the log."""
+        """Return what the task returned. Ray's reason for losing a task goes to the log."""
         try:
             return int(self.ray.get(self.task))
         except self.ray.exceptions.TaskCancelledError:
@@ -130,28 +131,28 @@ class RayRun:
 def run_here(root: Path, group: Sequence[Job], processes: int, side_by_side: int) -> int:
     """Run a group of jobs in a process on the machine that this is called on, and return its status.
 
-    While another process holds the training, of a task that was lost for example, it is waited for. Jobs whose records
-    it left are not run again.
+    While another process holds the training, for example that of a lost task, wait for it. Jobs for which it left
+    records are not run again.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # what a script runs in the background ignores interrupts, and so does the Ray that it starts; but Ray cancels a
-        # task by one
+        # a background job of a script ignores interrupts, and so does the Ray that it starts; but Ray cancels a task by
+        # an interrupt
         signal.signal(signal.SIGINT, signal.default_int_handler)
     store = Store(root)
     while (lock := store.acquire(group[0])) is None:
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLL_SECONDS)
     with lock:
         if all(store.record(job) is not None for job in group):
             return 0
         process = start_worker(store, group, lock, processes, side_by_side, stops_without_parent=True)
         try:
-            # a cancelled task is interrupted between Python's own steps, not in a wait
+            # a cancelled task is interrupted between Python instructions, not inside a wait
             while process.poll() is None:
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+                time.sleep(POLL_SECONDS)
         finally:
             if process.poll() is None:
                 process.terminate()
-            # whoever cancels again must not leave it behind with the training's lock
+            # a second cancellation must not leave it behind with the training's lock
             while process.poll() is None:
                 with contextlib.suppress(KeyboardInterrupt):
                     process.wait()
@@ -159,15 +160,15 @@ def run_here(root: Path, group: Sequence[Job], processes: int, side_by_side: int
 
 
 def _with_absolute_places(job: Job) -> Job:
-    """Return a job whose data is found from any working directory."""
+    """Return the job with an absolute path to its data, valid in any working directory."""
     source = job.config.data.source
     if not isinstance(source, CocoSource):
         return job
     return dataclasses.replace(job, config=job.config.with_("data.source.root", str(Path(source.root).resolve())))
 
 
-def _words(resources: dict[str, float]) -> str:
-    return ", ".join(f"{resources.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
+def _described(resources: dict[str, float]) -> str:
+    return ", ".join(count(int(resources.get(name, 0)), name) for name in ("CPU", "GPU"))
 
 
 def _ray() -> Any:

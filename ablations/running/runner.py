@@ -1,7 +1,7 @@
-"""Runs jobs, several side by side: a process with one CPU thread for each training and the evaluations that share it.
+"""Runs jobs side by side: a process with one CPU thread for each training and the evaluations that share it.
 
-A job that is finished is not run again; one that was interrupted goes on from its checkpoint; one that fails leaves
-its traceback in the store, and the others go on. Jobs that another live process holds are left to it.
+A finished job is not run again, and an interrupted one resumes from its checkpoint. A job that fails leaves its
+traceback in the store, and the others continue. Jobs that another live process holds are left to it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import cv2
 import torch
+from msgspec import UNSET
 
 from cornernet.config import Config
 from cornernet.data import DetectionDataset, open_dataset
@@ -36,25 +37,26 @@ from cornernet.weights.checkpoints import load_detector
 
 from ..records.curves import curves
 from ..records.provenance import provenance
-from ..statistics.resampling import Resamples, bootstrap, corner_bootstrap
+from ..records.record import Data, Latency, Memory, Record, Seconds, StoredResamples
+from ..statistics.resampling import bootstrap, corner_bootstrap
 from .executors import Executor, LocalExecutor, Run
 from .planner import Fingerprints, Job, grouped, make_job
 from .store import Failure, Store
 
 __all__ = ["Outcome", "run_group", "run_jobs"]
 
-SECONDS_BETWEEN_LOOKS = 0.5
+POLL_SECONDS = 0.5
 
 SECONDS_TO_STOP = 60.0
-"""A process that was asked to stop is asked again after this long: it may have begun to evaluate just then."""
+"""After this time a process that was asked to stop is asked again: it may just have begun to evaluate."""
 
 
 def run_group(store: Store, configs: Sequence[Config]) -> int:
-    """Train once and evaluate with each configuration in this process, from where it stands; write a record each.
+    """Train once and evaluate with each configuration in this process, resuming what was begun; write their records.
 
-    The configurations differ in their testing part alone. An evaluation that fails prints its traceback and the others
-    go on; returns how many did. Whoever calls this holds the training's lock. Under torchrun all processes train and
-    the first evaluates.
+    The configurations differ only in their testing part. An evaluation that fails prints its traceback, and the others
+    continue. Returns how many failed. The caller holds the training's lock. Under torchrun all processes train, and the
+    first evaluates.
     """
     config = configs[0]
     train_set = open_dataset(config.data.source, "train")
@@ -77,7 +79,7 @@ def run_group(store: Store, configs: Sequence[Config]) -> int:
     for job in jobs:
         try:
             store.write_record(job, _evaluated(job, trained[0], train_set, val_set, trained[1], store.training(job)))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+        except Exception as error:  # noqa: BLE001 - the others continue after any error
             store.write_failure(job, traceback.format_exc())
             traceback.print_exc()
             print(f"evaluation {job.evaluation_key}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -86,9 +88,9 @@ def run_group(store: Store, configs: Sequence[Config]) -> int:
 
 
 def _trained(store: Store, job: Job) -> tuple[Detector, float | None] | None:
-    """Train where that is not done, and return the detector and the seconds it took; None on all but the first process.
+    """Finish the training; return the detector and the seconds it took, or None on all processes but the first.
 
-    A training that was stopped in between has no time of its own.
+    A training that was resumed has no time of its own: its seconds are None.
     """
     began = time.monotonic()
     folder = store.training(job)
@@ -112,55 +114,66 @@ def _evaluated(
     val_set: DetectionDataset,
     training: float | None,
     folder: Path,
-) -> dict[str, Any]:
-    """Evaluate a job's detector and return its record; ``training`` took so many seconds, and left ``folder``."""
+) -> Record:
+    """Evaluate a job's detector and return its record. The training took ``training`` seconds and left ``folder``."""
     began = time.monotonic()
     evaluation = evaluate(detector, val_set, job.config)
-    assert evaluation.latency is not None
     matches = evaluation.corner_matches
     measures = job.config.testing.measure_step
     step_milliseconds = step_latency(detector, val_set, job.config) if measures else None
     step_mebibytes = step_memory(detector, val_set, job.config) if measures else None
-    spent = time.monotonic() - began
-    stages = {"stages": stage_latency(detector, val_set, job.config)}
-    if measures:
-        stages["step_stages"] = step_stages(detector, val_set, job.config)
-    return {
-        "training_key": job.training_key,
-        "evaluation_key": job.evaluation_key,
-        "config": job.config.to_public_dict(),
-        "data": {"train": train_set.fingerprint, "val": val_set.fingerprint, "images": evaluation.images},
-        "area_bands": list(evaluation.area_bands),
-        "metrics": finite(evaluation.metrics),
-        "per_class": {name: finite(values) for name, values in evaluation.per_class.items()},
-        "true_corners": None if matches is None else corner_counts(matches),
-        # apart from metrics: it differs from run to run
-        "latency": {
-            "milliseconds": evaluation.latency,
-            "step_milliseconds": step_milliseconds,
-            "workers": int(os.environ.get("CORNERNET_WORKERS", "1")),
-            # in pairs: JSON's objects have no order
-            **{name: [[stage, round(ms, 3)] for stage, ms in found.items()] for name, found in stages.items()},
-        },
-        "memory": {"step_mebibytes": step_mebibytes},
-        "resamples": _resamples(val_set, evaluation).to_record(),
-        "objects": list(val_set.area_counts()),
-        "curves": curves(evaluation, folder / "metrics.jsonl"),
-        "seconds": {"training": training, "evaluation": spent},
-        "provenance": provenance(next(detector.parameters()).device),
-    }
+    seconds = Seconds(training=training, evaluation=time.monotonic() - began)
+    small, medium, large = val_set.area_counts()
+    return Record(
+        training_key=job.training_key,
+        evaluation_key=job.evaluation_key,
+        config=job.config.to_public_dict(),
+        data=Data(train=train_set.fingerprint, val=val_set.fingerprint, images=evaluation.images),
+        area_bands=list(evaluation.area_bands),
+        metrics=finite(evaluation.metrics),
+        per_class={name: finite(values) for name, values in evaluation.per_class.items()},
+        true_corners=None if matches is None else corner_counts(matches),
+        latency=_latency(job, detector, val_set, evaluation, step_milliseconds),
+        memory=Memory(step_mebibytes=step_mebibytes),
+        resamples=_resamples(val_set, evaluation),
+        objects=(small, medium, large),
+        curves=curves(evaluation, folder / "metrics.jsonl"),
+        seconds=seconds,
+        provenance=provenance(next(detector.parameters()).device),
+    )
 
 
-def _resamples(val_set: DetectionDataset, evaluation: Evaluation) -> Resamples:
+def _latency(
+    job: Job, detector: Detector, val_set: DetectionDataset, evaluation: Evaluation, step_milliseconds: float | None
+) -> Latency:
+    """Return the times of the evaluation, and measure those of its stages."""
+    assert evaluation.latency is not None
+    measures = job.config.testing.measure_step
+    return Latency(
+        milliseconds=evaluation.latency,
+        step_milliseconds=step_milliseconds,
+        workers=int(os.environ.get("CORNERNET_WORKERS", "1")),
+        stages=_rounded(stage_latency(detector, val_set, job.config)),
+        step_stages=_rounded(step_stages(detector, val_set, job.config)) if measures else UNSET,
+    )
+
+
+def _rounded(stages: Mapping[str, float]) -> list[tuple[str, float]]:
+    return [(name, round(milliseconds, 3)) for name, milliseconds in stages.items()]
+
+
+def _resamples(val_set: DetectionDataset, evaluation: Evaluation) -> StoredResamples:
     """Return the metrics that tables compare, under resamples of the images.
 
-    Where corners are evaluated by themselves, theirs and AP alone: more would not fit into a published record.
+    Where corners are evaluated too, only the corner metrics and AP: more would not fit into a published record.
     """
     assert evaluation.box_matching is not None
     if evaluation.corner_matches is None:
-        return bootstrap(val_set, evaluation.box_matching)
-    boxes = bootstrap(val_set, evaluation.box_matching, ("AP",))
-    return boxes.joined(corner_bootstrap(val_set, evaluation.corner_matches))
+        resamples = bootstrap(val_set, evaluation.box_matching)
+    else:
+        boxes = bootstrap(val_set, evaluation.box_matching, ("AP",))
+        resamples = boxes.joined(corner_bootstrap(val_set, evaluation.corner_matches))
+    return StoredResamples(**resamples.to_record())
 
 
 @dataclass(frozen=True)
@@ -168,11 +181,11 @@ class Outcome:
     """What became of the jobs of a call."""
 
     failed: tuple[Failure, ...]
-    """Those that were tried and failed."""
+    """Jobs that were tried and failed."""
     left: tuple[Job, ...]
-    """Those that the time did not suffice for."""
+    """Jobs that are left because time was up."""
     tried: int
-    """How many there were to do."""
+    """How many jobs there were to do."""
 
 
 def run_jobs(
@@ -187,11 +200,11 @@ def run_jobs(
 ) -> Outcome:
     """Run the jobs that are not finished, ``workers`` trainings at a time, and return what became of them.
 
-    Jobs that share a training share its process; those that failed before come last. A training that another process
-    holds is left to it, and waited for once nothing else is to do. ``processes`` is how many GPUs share one training,
-    under torchrun. With an ``executor`` it says how many run at a time and where, and ``workers`` and ``processes`` do
-    not. At ``deadline``, in the seconds of ``time.monotonic``, or when this process is interrupted or
-    terminated, what runs is asked to stop, and writes a checkpoint first.
+    Jobs that share a training share its process; jobs that failed before come last. A training that another process
+    holds is left to it, and waited for once there is nothing else to do. ``processes`` is how many GPUs share one
+    training, under torchrun. An ``executor`` decides how many run at a time and where, instead of ``workers`` and
+    ``processes``. At ``deadline`` (seconds of ``time.monotonic``), or when this process is interrupted or terminated,
+    the running trainings are asked to stop, and first write a checkpoint.
     """
     queue = grouped(job for job in jobs if store.record(job) is None)
     queue.sort(key=lambda group: any(store.failure(job) is not None for job in group))
@@ -207,7 +220,7 @@ def run_jobs(
                 break
             if calls.start_next():
                 continue
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(POLL_SECONDS)
             calls.collect()
             progress.update(sum(map(store.iterations_done, trainings)), calls.note())
     calls.collect(stopped=True)
@@ -217,7 +230,7 @@ def run_jobs(
 
 @dataclass
 class _Call:
-    """A process at work on a group of jobs that share a training."""
+    """A process that works on a group of jobs that share a training."""
 
     group: list[Job]
     process: Run
@@ -225,11 +238,11 @@ class _Call:
     log_start: int
     """Where in the log this call begins."""
     before: dict[str, Failure | None]
-    """Why each job failed the time before."""
+    """Why each job had failed before."""
 
 
 class _Calls:
-    """The groups of jobs that wait, the processes that run, and the failures so far."""
+    """The waiting groups of jobs, the running processes, and the failures so far."""
 
     def __init__(self, store: Store, executor: Executor, queue: list[list[Job]]) -> None:
         self.store, self.executor = store, executor
@@ -237,7 +250,7 @@ class _Calls:
         self.running: list[_Call] = []
         self.failed: list[Failure] = []
         self.elsewhere: dict[str, dict[str, Failure | None]] = {}
-        """The groups that another process was seen to hold, and how their jobs had failed before."""
+        """Groups that another process held, and how their jobs had failed before that."""
 
     def note(self) -> str:
         """Return the note of the progress line."""
@@ -246,7 +259,7 @@ class _Calls:
         return ", ".join([*parts, *([f"{held} run by another process"] if held else [])])
 
     def start_next(self) -> bool:
-        """Start the first group that is free, or drop one that has become finished; return whether there was one."""
+        """Start the first free group, or drop one that has been finished meanwhile; return whether there was one."""
         if len(self.running) >= self.executor.slots():
             return False
         for index, group in enumerate(self.queue):
@@ -259,7 +272,7 @@ class _Calls:
                 del self.queue[index]
                 group = [job for job in group if self.store.record(job) is None]
                 tried = self._new_failures(group, self.elsewhere[key]) if key in self.elsewhere else {}
-                # what has just failed elsewhere is not tried again by this call
+                # this call does not retry what has just failed elsewhere
                 self.failed += tried.values()
                 group = [job for job in group if job.evaluation_key not in tried]
                 if group:
@@ -268,7 +281,7 @@ class _Calls:
         return False
 
     def collect(self, stopped: bool = False) -> None:
-        """Take note of the processes that have ended; those that were ``stopped`` go back to the queue."""
+        """Collect the processes that have ended; with ``stopped``, unfinished jobs go back to the queue."""
         for call in [call for call in self.running if call.process.poll() is not None]:
             self.running.remove(call)
             missing = [job for job in call.group if self.store.record(job) is None]
@@ -279,16 +292,16 @@ class _Calls:
                 self.queue.insert(0, silent)
                 continue
             for job in silent:
-                self.store.write_failure(job, _last_words(call))
+                self.store.write_failure(job, _log_tail(call))
                 failure = self.store.failure(job)
                 assert failure is not None
                 self.failed.append(failure)
 
     @contextlib.contextmanager
     def stopped_at_the_end(self) -> Iterator[None]:
-        """Ask the processes that still run to stop when this one leaves; they write a checkpoint first."""
+        """Ask the running processes to stop on leaving this context; they first write a checkpoint."""
         previous = None
-        with contextlib.suppress(ValueError):  # signals can be handled in the main thread alone
+        with contextlib.suppress(ValueError):  # only the main thread can handle signals
             previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             yield
@@ -308,27 +321,27 @@ class _Calls:
         return {job.evaluation_key: self.store.failure(job) for job in group}
 
     def _new_failures(self, jobs: Sequence[Job], before: dict[str, Failure | None]) -> dict[str, Failure]:
-        """Return the failures by evaluation key that were not there before."""
+        """Return the failures by evaluation key that are new."""
         now = self._failures(jobs)
         return {key: failure for key, failure in now.items() if failure is not None and failure != before.get(key)}
 
     def _start(self, group: list[Job], lock: IO[str]) -> _Call:
-        """Start a group whose lock is held; what it says goes to its log."""
+        """Start a group whose lock is held; its output goes to its log."""
         log, before = self.store.log_path(group[0]), self._failures(group)
         log_start = log.stat().st_size if log.exists() else 0
         return _Call(group, self.executor.start(self.store, group, lock), log, log_start, before)
 
 
-def _last_words(call: _Call) -> str:
-    """Return the end of what a process said that left neither a record nor a failure, and how it ended."""
-    said: list[str] = []
-    if call.log.exists():  # a task that never found a machine has none
+def _log_tail(call: _Call) -> str:
+    """Return the last lines of a process that left neither a record nor a failure, and how it ended."""
+    lines: list[str] = []
+    if call.log.exists():  # a task that never got a machine has no log
         with call.log.open("rb") as file:
             file.seek(call.log_start)
-            said = file.read().decode(errors="replace").strip().splitlines()
+            lines = file.read().decode(errors="replace").strip().splitlines()
     status = call.process.returncode
     assert status is not None
     how = (
         f"was ended by signal {-status} ({signal.strsignal(-status)})" if status < 0 else f"ended with status {status}"
     )
-    return "\n".join([*said[-40:], f"the process {how}"])
+    return "\n".join([*lines[-40:], f"the process {how}"])

@@ -1,13 +1,15 @@
-"""Where runs are kept: a folder a training, a record an evaluation. A record is written last, whole or not at all.
+"""Where runs are kept: a folder for each training and a record for each evaluation.
+
+A record is written last, whole or not at all.
 
 ::
 
     STORE/trainings/KEY/        as cornernet.training.loop writes it, and .lock, held while a process works on it
-    STORE/evaluations/KEY.json  the record: config, provenance, metrics
-    STORE/failures/KEY.json     why an evaluation, or its training, failed; gone once it succeeds
-    STORE/logs/KEY.log          what the processes said that made a training and its evaluations
+    STORE/evaluations/KEY.json  the record (ablations.records.record)
+    STORE/failures/KEY.json     why an evaluation, or its training, failed; removed once it succeeds
+    STORE/logs/KEY.log          the output of the processes that made a training and its evaluations
 
-Several processes may share a store: who holds a training's lock works on it, the others do something else meanwhile.
+Several processes may share a store: the one that holds a training's lock works on it, and the others do something else.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import IO, Any
 
 from cornernet.files import atomic_write
 
+from ..records.record import Record, RecordError, decode, tree
 from .planner import Job
 
 __all__ = ["Failure", "Store", "StoreError"]
@@ -34,7 +37,7 @@ class StoreError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a job failed the last time that it was tried."""
+    """Why a job failed when it was last tried."""
 
     evaluation_key: str
     training_key: str
@@ -54,10 +57,10 @@ class Failure:
 class Store:
     """A folder of runs. Keys come from ``ablations.running.planner``.
 
-    ``published`` are records from elsewhere by evaluation key, that count as finished where the folder has none.
+    ``published`` holds records from elsewhere by evaluation key. They count as finished where the folder has none.
     """
 
-    def __init__(self, root: Path, published: Mapping[str, dict[str, Any]] | None = None) -> None:
+    def __init__(self, root: Path, published: Mapping[str, Record] | None = None) -> None:
         self.root = root
         self.published = {} if published is None else published
 
@@ -74,43 +77,51 @@ class Store:
         return self.root / "failures" / f"{job.evaluation_key}.json"
 
     def log_path(self, job: Job) -> Path:
-        """Return the file of what the process of a job's training and its evaluations says."""
+        """Return the file with the output of the process that makes a job's training and its evaluations."""
         return self.root / "logs" / f"{job.training_key}.log"
 
-    def record(self, job: Job) -> dict[str, Any] | None:
+    def record(self, job: Job) -> Record | None:
         """Return a job's record, or None while it is not finished."""
         record = self.own_record(job)
         return self.published.get(job.evaluation_key) if record is None else record
 
-    def own_record(self, job: Job) -> dict[str, Any] | None:
-        """Return a job's record of this folder alone, whatever was published.
+    def own_record(self, job: Job) -> Record | None:
+        """Return a job's record in this folder, ignoring what was published.
 
-        Raises :class:`StoreError` for a file that cannot be read, and for one that is the record of another job.
+        Raises :class:`StoreError` for a file that cannot be read, and for the record of another job.
         """
         path = self.record_path(job)
-        record = _read_json(path, "evaluate again")
-        if record is not None and record.get("evaluation_key", job.evaluation_key) != job.evaluation_key:
-            raise StoreError(f"{path} is the record of {record['evaluation_key']}; remove it to evaluate again")
+        found = _read_json(path, "evaluate again")
+        if found is None:
+            return None
+        try:
+            record = decode(found, "remove it to evaluate again")
+        except RecordError as error:
+            raise StoreError(f"{path} cannot be used: {error}") from error
+        if record.evaluation_key != job.evaluation_key:
+            raise StoreError(f"{path} is the record of {record.evaluation_key}; remove it to evaluate again")
         return record
 
-    def write_record(self, job: Job, record: dict[str, Any]) -> None:
-        """Write a job's record: from here on the job is finished, however often it failed before."""
-        _write_json(self.record_path(job), record)
+    def write_record(self, job: Job, record: Record) -> None:
+        """Write a job's record. From then on the job is finished, however often it failed before."""
+        _write_json(self.record_path(job), tree(record, by_name=False))
         self.failure_path(job).unlink(missing_ok=True)
 
     def failure(self, job: Job) -> Failure | None:
-        """Return why a job failed the last time, or None where it did not."""
+        """Return why a job last failed, or None where it did not."""
         path = self.failure_path(job)
-        tree = _read_json(path, "forget the failure")
-        if tree is None:
+        found = _read_json(path, "forget the failure")
+        if found is None:
             return None
         try:
-            return Failure(**tree)
+            return Failure(**found)
         except TypeError as error:
-            raise StoreError(f"{path} is no record of a failure: {error}; remove it to forget the failure") from error
+            raise StoreError(
+                f"{path} is not the record of a failure: {error}; remove it to forget the failure"
+            ) from error
 
     def write_failure(self, job: Job, traceback: str) -> None:
-        """Write why a job failed. It is tried again by the next call."""
+        """Write why a job failed. The next call tries it again."""
         failure = Failure(
             evaluation_key=job.evaluation_key,
             training_key=job.training_key,
@@ -125,23 +136,24 @@ class Store:
         return (self.training(job) / "model.safetensors").exists()
 
     def iterations_done(self, job: Job) -> int:
-        """Return how far a job's training has come, as its metrics tell."""
+        """Return the last iteration in the metrics of a job's training."""
         path = self.training(job) / "metrics.jsonl"
         with contextlib.suppress(FileNotFoundError, IndexError, ValueError, KeyError):
             return int(json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["iteration"])
         return 0
 
     def resumes_at(self, job: Job) -> int:
-        """Return the iteration that a job's training goes on from: its checkpoint's, the last one when finished."""
+        """Return the iteration at which a job's training resumes: its checkpoint's, or the last when finished."""
         if self.trained(job):
             return job.config.training.iterations
         steps = (path.name.removeprefix("step-") for path in (self.training(job) / "checkpoints").glob("step-*"))
         return max((int(step) for step in steps if step.isdecimal()), default=0)
 
     def acquire(self, job: Job) -> IO[str] | None:
-        """Return a job's training's lock, held until the file and all copies of it are closed; None while it is held.
+        """Return the lock of a job's training, or None while another process holds it.
 
-        A process that inherits the file holds the lock too, and goes on holding it after this one ends.
+        It is held until the file and all copies of it are closed: a process that inherits the file holds the lock too,
+        also after this process ends.
         """
         folder = self.training(job)
         folder.mkdir(parents=True, exist_ok=True)
@@ -154,10 +166,10 @@ class Store:
         return file
 
     def held(self, job: Job) -> bool:
-        """Return whether a live process holds a job's training."""
+        """Return whether a live process holds the lock of a job's training."""
         try:
             with (self.training(job) / ".lock").open() as file:
-                # shared: two that look at once do not see each other
+                # shared: two processes that check at once do not see each other
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
@@ -165,15 +177,15 @@ class Store:
             return True
         return False
 
-    def finished_records(self) -> Iterator[dict[str, Any]]:
-        """Yield the records of this folder, whatever job they are of; those that cannot be read are left out."""
+    def finished_records(self) -> Iterator[Record]:
+        """Yield the records of this folder, of any job; those that cannot be read are left out."""
         for path in sorted((self.root / "evaluations").glob("*.json")):
             with contextlib.suppress(OSError, ValueError, RecursionError):
-                yield json.loads(path.read_text(encoding="utf-8"))
+                yield decode(json.loads(path.read_text(encoding="utf-8")), "remove it")
 
 
 def _read_json(path: Path, purpose: str) -> dict[str, Any] | None:
-    """Return what a file of the store holds, or None where there is none; it is removed for ``purpose``."""
+    """Return what a file of the store holds, or None without a file. Errors say to remove it to ``purpose``."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """The process of one training and its evaluations: ``python -m ablations.running.worker STORE``.
 
-The configurations of the evaluations come as a JSON list in a file on standard input. Under torchrun every process
-reads them, so that the file is read from its beginning whoever read it before.
+The configurations of the evaluations are a JSON list in a file on standard input. Under torchrun every process reads
+that file, so each reads it from the beginning.
 """
 
 from __future__ import annotations

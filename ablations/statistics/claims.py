@@ -1,34 +1,34 @@
-"""What a study says beforehand it expects, and what its runs say to that.
+"""What a study expects beforehand, and whether its runs bear it out.
 
-A claim is one sentence of the paper (or of ours), declared with the study before its arms are compared, in one of four
-kinds. Each has one p-value, so that a table's claims can be corrected together:
+A claim is one sentence of the paper (or of ours), declared with the study before its arms are compared. There are four
+kinds, each with one p-value, so that a table's claims can be corrected together:
 
 ``Sign``
-    a difference has the stated sign. p is two-sided: the opposite outcome is an outcome too.
+    a difference has the stated sign. p is two-sided, because the opposite outcome is also an outcome.
 ``Chain``
-    every part holds ("none < fixed < object-dependent"). p is the largest of the parts'. Nothing is corrected between
-    parts: a false "all hold" needs each of the parts that do not hold to come out wrong, which is at most as likely as
-    one of them (an intersection-union test).
+    every part holds ("none < fixed < object-dependent"). p is the largest p-value of the parts. The parts need no
+    correction: for a false "all hold", every part that does not hold must come out wrong, which is at most as likely as
+    that one of them does (an intersection-union test).
 ``Interaction``
-    one difference exceeds another ("the gain grows with the object's size"): the difference of differences, by seed,
-    tested like a sign. Two significant and one insignificant difference do not show it.
+    one difference exceeds another ("the gain grows with the object's size"): the difference of differences by seed,
+    tested like a sign. One significant and one insignificant difference do not show it.
 ``Equivalence``
-    a difference is smaller than a margin declared beforehand ("similar"). Two one-sided tests (TOST), against -margin
-    or less and against +margin or more; p is the larger. It is at most 5% exactly where the 90% interval lies within
-    the margins, so that is the interval shown. An insignificant difference is no equivalence: it may be a small study.
-    With a second difference named, it is the difference of both that is tested ("helps as much here as there").
+    a difference is smaller than a margin declared beforehand ("similar"). There are two one-sided tests (TOST), against
+    -margin or less and against +margin or more; p is the larger. It is at most 5% exactly where the 90% interval lies
+    within the margins, so that interval is shown. An insignificant difference does not show equivalence: the study may
+    be too small. Where a second difference is named, the difference of both is tested ("helps as much here as there").
 
 Verdicts, on Holm-adjusted p-values (family: all claims declared for the table) at 5%:
 
 ``holds here``       significant, and as stated;
 ``opposite here``    significant, and against: the other sign; for a chain every part significant and at least one
                      against; for an equivalence a difference beyond the margin;
-``inconclusive``     neither. The difference detectable at 80% power says how much that means;
+``inconclusive``     neither. The difference detectable at 80% power tells how much that means;
 ``too few seeds``    fewer than three seeds in some part: no verdict, and no p-value;
 ``not measured``     enough seeds ran, but the data has nothing to measure the metric on (no small objects, say). Such a
                      claim still counts in the Holm family: the family is what was declared.
 
-"Here" is meant: on this data, at this budget. Intervals shown are not adjusted for the number of claims.
+"Here" means on this data, at this budget. The intervals shown are unadjusted.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 LEVEL = 0.05
-"""Of the Holm-adjusted tests: the probability of any false verdict among a table's claims."""
+"""Level of the Holm-adjusted tests: the probability of any false verdict among a table's claims."""
 
 Direction: TypeAlias = Literal["positive", "negative"]
 Verdict: TypeAlias = Literal["holds here", "opposite here", "inconclusive", "too few seeds", "not measured"]
@@ -66,21 +66,21 @@ Verdict: TypeAlias = Literal["holds here", "opposite here", "inconclusive", "too
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """``variant`` less ``base`` in ``metric``: names of a study's variants, and of one of its metrics."""
+    """``variant`` minus ``base`` in ``metric``: names of a study's variants, and of one of its metrics."""
 
     variant: str
     base: str
     metric: str = "AP"
 
     def __str__(self) -> str:
-        return f"{self.metric}, {self.variant} less {self.base}"
+        return f"{self.metric}, {self.variant} minus {self.base}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Claim:
     """What all kinds have: a ``name`` unique in the study, the ``statement`` a reader sees, and whether it is primary.
 
-    The primary claim of a table is the one that the overview of all tables tests.
+    The overview of all tables tests the primary claim of each.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Sign(_Claim):
 
 @dataclass(frozen=True, kw_only=True)
 class Interaction(_Claim):
-    """``effect`` less ``other`` is positive, or negative, as ``expected``; over the seeds that both have."""
+    """``effect`` minus ``other`` is positive, or negative, as ``expected``; over the seeds that both have."""
 
     effect: Effect
     other: Effect
@@ -109,21 +109,23 @@ class Interaction(_Claim):
 
 @dataclass(frozen=True, kw_only=True)
 class Chain(_Claim):
-    """Every one of ``parts`` holds; the parts' own names and statements label them."""
+    """Every one of ``parts`` holds. Each part has a name and a statement of its own."""
 
     parts: tuple[Sign | Interaction, ...]
     kind: Literal["chain"] = "chain"
 
     def __post_init__(self) -> None:
         if len(self.parts) < 2:
-            raise ValueError(f"claim {self.name!r}: a chain has two parts or more; declare a single one as it is")
+            raise ValueError(
+                f"claim {self.name!r}: a chain has two or more parts; declare a single part as a claim of its own"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Equivalence(_Claim):
     """``effect`` lies between ``-margin`` and ``+margin``, in points; the margin is declared before the runs.
 
-    With an ``other``, ``effect`` less ``other`` does, over the seeds that both have: two effects are similar.
+    With an ``other``, ``effect`` minus ``other`` does, over the seeds that both have: two effects are similar.
     """
 
     effect: Effect
@@ -133,7 +135,7 @@ class Equivalence(_Claim):
 
     def __post_init__(self) -> None:
         if not (self.margin > 0 and math.isfinite(self.margin)):
-            raise ValueError(f"claim {self.name!r}: a margin of {self.margin} is none: it is positive, in points")
+            raise ValueError(f"claim {self.name!r}: the margin is {self.margin}; use a positive number of points")
 
 
 Claim: TypeAlias = Sign | Chain | Interaction | Equivalence
@@ -141,11 +143,11 @@ Claim: TypeAlias = Sign | Chain | Interaction | Equivalence
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """One tested difference, in points: everything a table and a figure need of it.
+    """One tested difference, in points, with everything that tables and figures need.
 
     ``expected`` is what the claim states: a sign, or "within" the ``margin``. ``low`` to ``high`` is the unadjusted
-    interval at ``confidence``; ``p`` the unadjusted p-value; ``against`` whether the mean lies on the other side of
-    what is stated. NaN where there are too few seeds, or no spread over images, to tell.
+    interval at ``confidence``, and ``p`` the unadjusted p-value. ``against`` tells whether the mean contradicts what is
+    stated. Numbers are NaN where there are too few seeds, or no spread over images.
     """
 
     label: str
@@ -162,17 +164,17 @@ class Estimate:
     detectable: float
     against: bool
     unmeasured: tuple[int, ...] = ()
-    """Seeds that both arms were evaluated under without anything to measure the metric on."""
+    """Seeds under which both arms were evaluated with nothing to measure the metric on."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds that both arms (of both differences) were measured under."""
+        """Seeds under which both arms (of both differences) were measured."""
         return tuple(sorted(self.per_seed))
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedClaim:
-    """A claim, its estimates (one; of a chain, one a part), its p-value before and after Holm, and the verdict."""
+    """A claim with its estimates (one for each part of a chain), its p-value before and after Holm, and the verdict."""
 
     claim: Claim
     estimates: tuple[Estimate, ...]
@@ -182,11 +184,11 @@ class JudgedClaim:
 
     @property
     def estimate(self) -> Estimate:
-        """The estimate that decides: the only one; of a chain, a part that has no p-value, else that of the largest."""
+        """The estimate that decides. Of a chain: a part without a p-value, else the part with the largest."""
         return max(self.estimates, key=lambda estimate: math.inf if math.isnan(estimate.p) else estimate.p)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON, None for NaN and seeds as text."""
+        """Return the judged claim as JSON, with None for NaN and seeds as text."""
         return {
             "name": self.claim.name,
             "kind": self.claim.kind,
@@ -217,7 +219,7 @@ def _json(value: float) -> float | None:
 
 
 def effects_of(claim: Claim) -> tuple[Effect, ...]:
-    """Return the effects that a claim speaks of: what must be measured to judge it."""
+    """Return the effects that a claim is about: what must be measured to judge it."""
     if isinstance(claim, Chain):
         return tuple(dict.fromkeys(effect for part in claim.parts for effect in effects_of(part)))
     other = None if isinstance(claim, Sign) else claim.other
@@ -227,10 +229,10 @@ def effects_of(claim: Claim) -> tuple[Effect, ...]:
 def judge(claims: Sequence[Claim], differences: Mapping[Effect, PairedDifference]) -> list[JudgedClaim]:
     """Judge a table's claims together, in the order given.
 
-    ``differences`` holds each effect the claims speak of, in points
-    (:func:`ablations.statistics.intervals.paired_difference`); one that was declared the other way round is turned. The
-    Holm family is all of ``claims``, those with too few seeds included. Raises ``ValueError`` for claims of one name
-    and for an effect that is not there.
+    ``differences`` holds each effect that the claims are about, in points
+    (:func:`ablations.statistics.intervals.paired_difference`). An effect that is there with its arms exchanged is
+    negated. The Holm family is all of ``claims``, including those with too few seeds. Raises ``ValueError`` for two
+    claims of the same name, and for a missing effect.
     """
     names = [claim.name for claim in claims]
     if len(set(names)) != len(names):
@@ -241,7 +243,7 @@ def judge(claims: Sequence[Claim], differences: Mapping[Effect, PairedDifference
 def judge_primary(
     tables: Mapping[str, tuple[Sequence[Claim], Mapping[Effect, PairedDifference]]],
 ) -> dict[str, JudgedClaim]:
-    """Judge one primary claim a table, Holm over all tables: the overview. Tables that declare none are left out.
+    """Judge the primary claim of each table, with Holm over all tables. Tables that declare none are left out.
 
     ``tables``: name to the claims and differences that :func:`judge` takes. Raises ``ValueError`` where a table
     declares more than one primary claim.
@@ -250,7 +252,7 @@ def judge_primary(
     for table, (claims, differences) in tables.items():
         found = [claim for claim in claims if claim.primary]
         if len(found) > 1:
-            raise ValueError(f"table {table}: {len(found)} claims are primary; the overview tests one a table")
+            raise ValueError(f"table {table}: {len(found)} claims are primary; the overview tests one per table")
         if found:
             primary[table] = found[0], _estimates(found[0], differences)
     judged = _verdicts([claim for claim, _ in primary.values()], [estimates for _, estimates in primary.values()])
@@ -258,7 +260,7 @@ def judge_primary(
 
 
 def _verdicts(claims: Sequence[Claim], estimates: Sequence[tuple[Estimate, ...]]) -> list[JudgedClaim]:
-    # NaN in one part is NaN in the whole: max() alone would depend on the order
+    # NaN in one part makes the whole NaN: max() would depend on the order
     p_values = [math.nan if any(math.isnan(e.p) for e in parts) else max(e.p for e in parts) for parts in estimates]
     return [
         JudgedClaim(claim=claim, estimates=parts, p=p, adjusted_p=adjusted, verdict=_verdict(parts, adjusted))
@@ -271,7 +273,7 @@ def _verdict(parts: Sequence[Estimate], adjusted_p: float) -> Verdict:
     if few:
         ran = all(len(part.per_seed) + len(part.unmeasured) >= MIN_SEEDS_FOR_VERDICT for part in few)
         return "not measured" if ran else "too few seeds"
-    if not adjusted_p <= LEVEL:  # NaN too: no spread over images, no verdict
+    if not adjusted_p <= LEVEL:  # also NaN: without a spread over images there is no verdict
         return "inconclusive"
     return "opposite here" if any(part.against for part in parts) else "holds here"
 
@@ -283,7 +285,7 @@ def _estimates(claim: Claim, differences: Mapping[Effect, PairedDifference]) -> 
     other = None if isinstance(claim, Sign) else claim.other
     if other is not None:
         difference = difference.less(_difference(other, claim, differences))
-        label = f"({claim.effect}) less ({other})"
+        label = f"({claim.effect}) minus ({other})"
     if isinstance(claim, Equivalence):
         return (_equivalence(claim.margin, difference, label),)
     against = difference.mean < 0 if claim.expected == "positive" else difference.mean > 0
@@ -298,19 +300,19 @@ def _difference(effect: Effect, claim: Claim, differences: Mapping[Effect, Paire
     if turned in differences:
         return differences[turned].negated()
     known = "; ".join(map(str, differences)) or "none"
-    raise ValueError(f"claim {claim.name!r} speaks of {effect}, which was not measured; measured are: {known}")
+    raise ValueError(f"claim {claim.name!r} is about {effect}, which was not measured; measured were: {known}")
 
 
 def _equivalence(margin: float, difference: PairedDifference, label: str) -> Estimate:
-    """Test a difference against its margins: from within for "similar", else from without for "not similar"."""
+    """Test a difference against its margins: from inside for "similar", else from outside for "not similar"."""
     outside = abs(difference.mean) > margin
     p = math.nan
     if difference.enough_seeds and outside:
-        # two-sided, as of a sign: the difference may be beyond either margin
+        # two-sided, like a sign: the difference may lie beyond either margin
         p = difference.p_value(math.copysign(margin, difference.mean))
     elif difference.enough_seeds:
         p = max(difference.one_sided(-margin), difference.negated().one_sided(-margin))
-    # two one-sided tests at 5% are the interval at 90%
+    # two one-sided tests at 5% correspond to the interval at 90%
     return _estimate(label, "within", margin, difference, 1 - 2 * LEVEL, p, outside)
 
 

@@ -1,18 +1,18 @@
 """Numbers with their spread: over seeds, over seeds in pairs, and over seeds and images together.
 
-What is estimated is the mean ``d`` over ``S`` seeds of the paired difference between two arms. Two things make it
-uncertain, and they do not shrink together:
+The estimate is the mean ``d`` over ``S`` seeds of the paired difference between two arms. It is uncertain for two
+reasons, which do not shrink together:
 
 * *seeds*: another ``S`` seeds would have given other differences. ``s_d``, the standard deviation of the per-seed
-  differences, measures it; with few seeds it is itself poorly known, hence Student's t;
-* *images*: another draw of images would have moved the difference of every seed at once, since all seeds are
-  evaluated on the same ones. No number of seeds shows that. ``s_img``, the standard deviation of the seed-mean
+  differences, measures this. With few seeds it is itself poorly known, hence Student's t;
+* *images*: another sample of images would have moved the differences of all seeds together, since all are evaluated
+  on the same images. No number of seeds shows this. ``s_img``, the standard deviation of the seed-mean
   difference over resamples of the images with the seeds fixed (:mod:`ablations.statistics.resampling`), measures it.
 
-The level of a single arm is uncertain in the same two ways, and has the same interval with its own two spreads; what
-all arms share does not cancel in it, so it is wider than that of a difference.
+The level of a single arm is uncertain in the same two ways, and has the same kind of interval with its own two spreads.
+It is wider than that of a difference, because what all arms share does not cancel.
 
-Both add in squares, each with its own quantile::
+The squares add, each with its own quantile::
 
     half-width = sqrt( t(1 - a/2, S - 1)^2 s_d^2 / S  +  z(1 - a/2)^2 s_img^2 ),    a = 0.05 for 95%
 
@@ -25,9 +25,9 @@ sign is found where there is no difference, in percent::
     5 seeds                     94.9   5.4   95.8   3.8   95.8   3.9
     10 seeds                    94.9   5.2   95.0   5.1   95.5   4.6
 
-It is wider than need be where both kinds of noise are alike and seeds are few: the t of one then serves the sum. Where
-images are all of the noise it is a little narrow, for s_img is itself an estimate (here from 100 images). Noise that is
-of one seed on one image enters both spreads, which errs on the wide side.
+The interval is wider than necessary where both kinds of noise are alike and seeds are few, because t is used for seeds
+as if they were all of the noise. It is slightly narrow where images are all of the noise, because s_img is itself an
+estimate (here from 100 images). Noise of one seed on one image enters both spreads, which errs on the wide side.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,14 +61,14 @@ __all__ = [
     "summarise",
 ]
 
-# With fewer seeds a spread says next to nothing, and no verdict is given.
+# With fewer seeds a spread says almost nothing, and there is no verdict.
 MIN_SEEDS_FOR_VERDICT = 3
 
 CONFIDENCE = 0.95
-"""Of the intervals shown, two-sided."""
+"""Confidence of the intervals shown, two-sided."""
 
 POWER = 0.8
-"""Of the difference called detectable."""
+"""Power at which a difference is called detectable."""
 
 # below this a p-value is reported as 0: quantiles of t lose their digits in the far tail
 _SMALLEST_P = 1e-100
@@ -85,7 +84,7 @@ class Summary:
 
 
 def summarise(values: Sequence[float | None]) -> Summary:
-    """Return the summary of the values that were measured; None and NaN were not."""
+    """Return the summary of the measured values; None and NaN stand for values that were not measured."""
     measured = [value for value in values if value is not None and not math.isnan(value)]
     if not measured:
         return Summary(math.nan, math.nan, 0)
@@ -94,7 +93,7 @@ def summarise(values: Sequence[float | None]) -> Summary:
 
 
 def paired_differences(variant: Mapping[int, float | None], base: Mapping[int, float | None]) -> dict[int, float]:
-    """Return ``variant`` less ``base`` for the seeds that both were measured under."""
+    """Return ``variant`` minus ``base`` for the seeds under which both were measured."""
     differences = {}
     for seed in sorted(variant.keys() & base.keys()):
         ours, theirs = variant[seed], base[seed]
@@ -112,13 +111,13 @@ def half_width(seed_sd: float, seeds: int, image_sd: float, confidence: float = 
     """
     _check_spreads(seed_sd, image_sd)
     if not 0 < confidence < 1:
-        raise ValueError(f"a confidence of {confidence} is none: it lies between 0 and 1")
+        raise ValueError(f"the confidence is {confidence}; use a value between 0 and 1")
     return _half_width(seed_sd, seeds, image_sd, 1 - confidence)
 
 
 def _check_spreads(seed_sd: float, image_sd: float) -> None:
     if seed_sd < 0 or image_sd < 0:
-        raise ValueError(f"standard deviations are {seed_sd} and {image_sd}, and cannot be negative")
+        raise ValueError(f"standard deviations are {seed_sd} and {image_sd}; they cannot be negative")
 
 
 def _half_width(seed_sd: float, seeds: int, image_sd: float, error: float) -> float:
@@ -133,9 +132,9 @@ def p_value(difference: float, seed_sd: float, seeds: int, image_sd: float) -> f
     """Return the two-sided p-value of a mean paired difference against no difference.
 
     It inverts the interval: the p-value is the error level ``a`` at which the interval with confidence ``1 - a`` just
-    reaches zero, so that p < 0.05 exactly where the 95% interval leaves zero out. Without spread over images it is that
-    of the paired t-test; without spread over seeds, of the z-test. Found by bisection in log a (the half-width falls
-    as a grows). 0.0 stands for less than 1e-100; NaN with fewer than two seeds, or where a number is NaN.
+    reaches zero, so p < 0.05 exactly where the 95% interval excludes zero. Without spread over images it is the p-value
+    of the paired t-test; without spread over seeds, that of the z-test. Found by bisection in log a (the half-width
+    falls as a grows). 0.0 stands for less than 1e-100; NaN with fewer than two seeds, or where a number is NaN.
     """
     _check_spreads(seed_sd, image_sd)
     size = abs(difference)
@@ -156,15 +155,15 @@ def p_value(difference: float, seed_sd: float, seeds: int, image_sd: float) -> f
 
 
 def detectable_difference(seed_sd: float, seeds: int, image_sd: float, power: float = POWER) -> float:
-    """Return the true difference that a study of this spread finds with probability ``power``, at 5% two-sided.
+    """Return the true difference that a study of this spread finds with probability ``power``, at 5%, two-sided.
 
     ``sqrt((t.975 + t.power)^2 seed_sd^2 / seeds + (z.975 + z.power)^2 image_sd^2)``: (1.96 + 0.84)^2 = 2.80^2 for the
-    images. It belongs beside every inconclusive difference: smaller effects were not looked for. NaN as in
-    :func:`half_width`.
+    images. It belongs beside every inconclusive difference, because smaller effects were unlikely to be found. NaN as
+    in :func:`half_width`.
     """
     _check_spreads(seed_sd, image_sd)
     if not 0.5 <= power < 1:
-        raise ValueError(f"a power of {power} is not planned for: it lies between 0.5 and 1")
+        raise ValueError(f"the power is {power}; use a value from 0.5 to below 1")
     if seeds < 2:
         return math.nan
     tail = (1 + CONFIDENCE) / 2
@@ -176,13 +175,14 @@ def detectable_difference(seed_sd: float, seeds: int, image_sd: float, power: fl
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return Holm's adjusted p-values, in the order given.
 
-    The k-th smallest of m is multiplied by m - k + 1, made no smaller than the one before it, and cut at 1. Rejecting
-    what is at most 5% keeps the probability of any false rejection at 5%, however the tests depend on each other. NaN,
-    a test that could not be made, stays NaN and still counts among the m: the family is what was declared.
+    The k-th smallest of m is multiplied by m - k + 1, made no smaller than the one before it, and capped at 1.
+    Rejecting what is at most 5% keeps the probability of any false rejection at 5%, however the tests depend on each
+    other. NaN stands for a test that could not be made; it stays NaN and still counts among the m, because the family
+    is what was declared.
     """
     outside = [p for p in p_values if p < 0 or p > 1]
     if outside:
-        raise ValueError(f"{outside[0]} is no p-value")
+        raise ValueError(f"{outside[0]} is not a p-value; use values from 0 to 1")
     ranked = sorted((p, at) for at, p in enumerate(p_values) if not math.isnan(p))
     adjusted = [math.nan] * len(p_values)
     so_far = 0.0
@@ -195,10 +195,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 # ------------------------------------------------------------------------------------------------------- differences
 @dataclass(frozen=True, kw_only=True)
 class SeedsAndImages:
-    """A quantity seed by seed and, for each seed, under the same resamples of the images.
+    """A quantity under each seed and, for each seed, under the same resamples of the images.
 
     ``per_seed``: seed to value; ``resamples``: seed to float64 [B] values, NaN where a resample has nothing to
-    measure. Both in the same unit, which is that of everything derived: AP points in this project's tables.
+    measure. Both have the same unit, and so does everything derived: AP points in this project's tables.
     """
 
     per_seed: Mapping[int, float]
@@ -207,8 +207,8 @@ class SeedsAndImages:
     def __post_init__(self) -> None:
         if self.per_seed.keys() != self.resamples.keys():
             raise ValueError(
-                f"seeds {sorted(self.per_seed)} have a value and seeds {sorted(self.resamples)} have resamples: "
-                "both are needed of each"
+                f"seeds {sorted(self.per_seed)} have a value and seeds {sorted(self.resamples)} have resamples; "
+                "each seed needs both"
             )
         if any(math.isnan(value) for value in self.per_seed.values()):
             raise ValueError(f"the value of a seed is NaN: {dict(self.per_seed)}; leave that seed out")
@@ -217,12 +217,12 @@ class SeedsAndImages:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds it was measured under, ascending."""
+        """Seeds under which it was measured, ascending."""
         return tuple(sorted(self.per_seed))
 
     @property
     def mean(self) -> float:
-        """Mean over seeds, NaN without any."""
+        """Mean over seeds; NaN without seeds."""
         return summarise(list(self.per_seed.values())).mean
 
     @property
@@ -243,7 +243,7 @@ class SeedsAndImages:
         return float(measured.std(ddof=1)) if len(measured) > 1 else math.nan
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """Return the interval at ``confidence``, two-sided and adjusted for nothing; see :func:`half_width`."""
+        """Return the interval at ``confidence``, two-sided and unadjusted; see :func:`half_width`."""
         half = half_width(self.seed_sd, len(self.per_seed), self.image_sd, confidence)
         return self.mean - half, self.mean + half
 
@@ -252,8 +252,8 @@ class SeedsAndImages:
 class PairedDifference(SeedsAndImages):
     """A difference between two arms, paired by seed and by resample of the images.
 
-    ``unmeasured`` are the seeds under which both arms were evaluated and the metric has no value: no object to measure
-    it on.
+    ``unmeasured`` are the seeds under which both arms were evaluated and the metric has no value, because there was no
+    object to measure it on.
     """
 
     unmeasured: tuple[int, ...] = ()
@@ -280,7 +280,7 @@ class PairedDifference(SeedsAndImages):
         """Return the difference of differences, over the seeds that both have. Raises ``ValueError`` if not paired."""
         seeds = sorted(self.per_seed.keys() & other.per_seed.keys())
         spreads = [values[seed] for values in (self.resamples, other.resamples) for seed in seeds]
-        # no spread at all is NaN of any length, and stays NaN
+        # without any spread the resamples are NaN, of any length, and stay NaN
         if len({len(values) for values in spreads if not np.isnan(values).all()}) > 1:
             raise ValueError("two differences have different numbers of resamples, so they are not paired")
         both = {*self.per_seed, *self.unmeasured} & {*other.per_seed, *other.unmeasured}
@@ -301,27 +301,13 @@ class PairedDifference(SeedsAndImages):
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One evaluation: metrics as fractions (None or NaN: not measured), and the same under resamples of its images.
+    """One evaluation: metrics as fractions (None or NaN where not measured), and the same under resamples.
 
     ``resamples`` is None for an evaluation that was not resampled.
     """
 
     metrics: Mapping[str, float | None]
     resamples: Resamples | None
-
-    @classmethod
-    def from_record(
-        cls, record: Mapping[str, Any], where: str = "the record", *, resamples_required: bool = True
-    ) -> Measurement:
-        """Read a record's fields ``metrics`` and ``resamples``. Raises ``ValueError`` naming ``where``.
-
-        With ``resamples_required=False`` a record may lack resamples, or have None for them.
-        """
-        for name in ("metrics", *(["resamples"] if resamples_required else [])):
-            if record.get(name) is None:
-                raise ValueError(f"{where} lacks the field {name!r}; evaluate again")
-        tree = record.get("resamples")
-        return cls(metrics=record["metrics"], resamples=None if tree is None else Resamples.from_record(tree, where))
 
     def resampled(self, metric: str) -> bool:
         """Whether there are resamples of the metric."""
@@ -335,11 +321,12 @@ def paired_difference(
     *,
     resamples_required: bool = True,
 ) -> PairedDifference:
-    """Return ``variant`` less ``base`` in ``metric``, in points (100 times the fraction), for the seeds of both.
+    """Return ``variant`` minus ``base`` in ``metric``, in points (100 times the fraction), for the seeds of both.
 
-    A seed under which an arm has not the metric is left out, and listed as unmeasured. Raises ``ValueError`` where arms
-    were not evaluated on the same images and weights (their differences would not be paired) or where resamples of the
-    metric are missing; with ``resamples_required=False`` those make the spread over images NaN, for all seeds.
+    A seed under which an arm lacks the metric is left out and listed as unmeasured. Raises ``ValueError`` where the
+    arms were not evaluated on the same images and weights, because their differences would not be paired, and where
+    resamples of the metric are missing. With ``resamples_required=False``, missing resamples instead make the spread
+    over images NaN for all seeds.
     """
     shared = sorted(variant.keys() & base.keys())
     per_seed = {}
@@ -357,7 +344,7 @@ def paired_difference(
 
 
 def arm_mean(metric: str, arm: Mapping[int, Measurement], *, resamples_required: bool = True) -> SeedsAndImages:
-    """Return ``metric`` of one arm in points, for the seeds that have it; errors as of :func:`paired_difference`."""
+    """Return ``metric`` of one arm in points, for the seeds that have it; raises as :func:`paired_difference` does."""
     points = {seed: _measured(measurement, metric) for seed, measurement in arm.items()}
     per_seed = {seed: 100 * value for seed, value in points.items() if value is not None}
     found = {"arm": {seed: arm[seed] for seed in per_seed}}
@@ -369,7 +356,7 @@ def _resampled(
 ) -> dict[str, dict[int, NDArray[np.float64]]]:
     """Return the metric under resamples in points, by arm and seed, all under the same weights.
 
-    One NaN each where some lack them and they are not required.
+    A single NaN each, where some lack them and they are not required.
     """
     first: Resamples | None = None
     values: dict[str, dict[int, NDArray[np.float64]]] = {side: {} for side in arms}

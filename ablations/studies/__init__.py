@@ -1,4 +1,4 @@
-"""The studies: one file each, one row here."""
+"""The studies: each has a file, and a row here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How deep and how wide the hourglass has to be, with what each size costs.
+"""How deep and how wide the hourglass must be, and what each size costs.
 
-The base is the profile's hourglass with one stack; where that has a single reduction it gets another one, so that there
-is something to take away.
+The base is the profile's hourglass with one stack. Where it has a single reduction it gets a second one, so that one
+can be removed.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ def _narrower(config: Config) -> HourglassConfig:
 
 def _half_pooling(config: Config) -> int:
     if not isinstance(config.model.head, CornerHeadConfig):
-        raise ValueError("the study backbone_size is of corners; run it under a profile whose head finds them")
+        raise ValueError("the study backbone_size is for corner heads; run it under a profile with one")
     return config.model.head.pool_channels // 2
 
 
 def _hourglass(config: Config) -> HourglassConfig:
     if not isinstance(config.model.backbone, HourglassConfig):
-        raise ValueError("the study backbone_size is of hourglasses; run it under a profile whose backbone is one")
+        raise ValueError("the study backbone_size is for hourglasses; run it under a profile with one")
     return config.model.backbone
 
 
 STUDY = Study(
     name="backbone_size",
     title="Depth and width of the hourglass",
-    question="What does a larger backbone bring, and what does it cost? One stack against two, less deep, less wide.",
+    question="What does a larger backbone gain, and what does it cost? One stack against two, and smaller ones.",
     table=None,
     exploratory=True,
     base_edits=(

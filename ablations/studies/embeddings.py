@@ -1,4 +1,4 @@
-"""How many numbers an embedding needs, and how near two corners' embeddings must be to form a box."""
+"""How many numbers an embedding needs, and how close two corners' embeddings must be to form a box."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .study import Contrast, Study, Variant
 __all__ = ["STUDY"]
 
 ANY = 1e9
-"""A distance that no two embeddings have."""
+"""A distance that no two embeddings reach."""
 
 
 def _variant(name: str, dimension: int, threshold: float) -> Variant:
@@ -27,11 +27,11 @@ OTHERS = (
 
 STUDY = Study(
     name="embeddings",
-    title="Dimension of embeddings and the threshold of pairing",
+    title="Dimension of embeddings and pairing threshold",
     question=(
-        "Is one number enough to tell objects apart, and how much hangs on the distance below which two corners form a "
-        "box? At any distance, corners are paired by class and position alone. Thresholds are of the same weights; "
-        "the push loss wants means at least 1 apart, in any dimension."
+        "Is one number enough to tell objects apart, and how much depends on the distance below which two corners form "
+        "a box? At any distance, corners are paired only by class and position. Thresholds are tried on the same "
+        "weights; the push loss pushes means at least 1 apart, in any dimension."
     ),
     table=None,
     exploratory=True,

@@ -1,4 +1,4 @@
-"""Whether what one stack predicts should be part of what the next one sees."""
+"""Whether the predictions of one stack should be fed into the next."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ STUDY = Study(
     name="feedback",
     title="Predictions fed back into the next stack",
     question=(
-        "Stacked hourglasses for human pose add what a stack predicts to the next one's input. The paper leaves that "
-        "out because it hurt, without figures. Two stacks."
+        "Stacked hourglasses for human pose add a stack's predictions to the input of the next. The paper leaves this "
+        "out because it hurt, and gives no numbers. Two stacks."
     ),
     table=None,
     exploratory=True,

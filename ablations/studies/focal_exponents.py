@@ -24,8 +24,8 @@ STUDY = Study(
     name="focal_exponents",
     title="Exponents of the focal loss",
     question=(
-        "How much hangs on the exponents of equation 1? A larger alpha weighs cells less that are right already; a "
-        "larger beta reduces the penalty further from the corner."
+        "How much depends on the exponents of equation 1? A larger alpha gives less weight to cells that are already "
+        "right; a larger beta reduces the penalty further around the corner."
     ),
     table=None,
     exploratory=True,

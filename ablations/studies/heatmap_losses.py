@@ -1,4 +1,4 @@
-"""The paper's loss of heatmaps against others: a variant for each row of ``HEATMAP_LOSSES``."""
+"""The paper's heatmap loss against others: a variant for each row of ``HEATMAP_LOSSES``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ NAMES = (BASE, *(name for name in HEATMAP_LOSSES if name != BASE))
 
 STUDY = Study(
     name="heatmap_losses",
-    title="Losses of heatmaps",
+    title="Heatmap losses",
     question=(
-        "Does it have to be the paper's focal loss? The others with the constants of their papers, under the learning "
-        "rate that was set with the focal loss: one that does worse here may need another."
+        "Does it have to be the paper's focal loss? The others have the constants of their papers, and the learning "
+        "rate that was tuned with the focal loss: a loss that does worse here may need another one."
     ),
     table=None,
     exploratory=True,

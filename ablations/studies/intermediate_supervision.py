@@ -1,4 +1,4 @@
-"""Whether the stacks before the last need a loss of their own."""
+"""Whether the stacks before the last need their own loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OFF = "the last stack alone"
 STUDY = Study(
     name="intermediate_supervision",
     title="Intermediate supervision",
-    question="Does it help that every stack predicts corners and has its loss, and not the last alone? Two stacks.",
+    question="Does it help that every stack predicts corners and has its own loss, not only the last? Two stacks.",
     table=None,
     exploratory=True,
     base_edits=(("model.backbone.stacks", 2),),

@@ -1,4 +1,4 @@
-"""What offsets within a cell bring: trained and read, trained and not read, not trained."""
+"""What offsets within a cell gain: trained and read, trained and not read, not trained."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ STUDY = Study(
     name="offset_loss",
     title="The offset loss",
     question=(
-        "What do predicted offsets bring? Without the loss they mean nothing and are not read: a corner then lies at "
-        "the centre of its cell, where the truth lies on average, or at the cell's own corner, as in the authors' code "
-        "without offsets. Read from the same weights, centres tell precision from what the loss does to training."
+        "What do predicted offsets gain? Without the loss they mean nothing and are not read: a corner is then placed "
+        "at the centre of its cell, where the truth lies on average, or at the cell's own corner, as in the authors' "
+        "code without offsets. Centres read from the same weights separate precision from the loss's effect on "
+        "training."
     ),
     table=None,
     exploratory=True,

@@ -1,4 +1,4 @@
-"""The paper's figures, as data: tables 1 to 7 of arXiv 1808.01244v2."""
+"""The values that the paper prints: tables 1 to 7 of arXiv 1808.01244v2."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PaperTable:
     note: str
 
     def row(self, name: str) -> dict[str, float]:
-        """Return a printed row, metric to percent. Raises ``KeyError`` that names the rows there are."""
+        """Return a printed row, metric to percent. Raises ``KeyError`` that names the existing rows."""
         if name not in self.rows:
             raise KeyError(f"table {self.number} has no row {name!r}; it has {', '.join(self.rows)}")
         return self.rows[name]

@@ -1,4 +1,4 @@
-"""How much the losses on embeddings should weigh beside that of the heatmaps."""
+"""How much weight the losses on embeddings should have beside the heatmap loss."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ STUDY = Study(
     name="pull_push_weights",
     title="Weights of the pull and push losses",
     question=(
-        "The paper weighs pull and push by 0.1 and says that 1 or more performs poorly, without figures. And without "
-        "either loss, where embeddings mean nothing: with the threshold of pairing as it is, and with none, so that "
-        "corners are paired by class and position alone?"
+        "The paper weights pull and push by 0.1 and says, without numbers, that 1 or more performs poorly. And what "
+        "happens without either loss, where embeddings mean nothing: with the usual pairing threshold, and with none, "
+        "so that corners are paired only by class and position?"
     ),
     table=None,
     exploratory=True,

@@ -1,4 +1,4 @@
-"""What a study declares: the variants to compare, the contrasts between them, and the paper's rows beside them."""
+"""What a study declares: variants to compare, contrasts between them, and the corresponding rows of the paper."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["Contrast", "Edit", "Study", "Variant", "edited"]
 
 
 Edit: TypeAlias = tuple[str, Any]
-"""A path and its value, or a function of the configuration so far that returns it: half of the width, say."""
+"""A path and its value, or a function from the configuration so far to the value, for example half of a width."""
 
 
 def edited(config: Config, edits: Iterable[Edit]) -> Config:
-    """Return a configuration with edits made, one after another. Raises ``ConfigError`` for one that fails."""
+    """Return a configuration with edits applied in order. Raises ``ConfigError`` for an edit that fails."""
     for path, value in edits:
         config = config.with_(path, value(config) if callable(value) else value)
     return config
@@ -31,7 +31,7 @@ def edited(config: Config, edits: Iterable[Edit]) -> Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One arm of a study: edits of the base configuration by path, and the paper's row that it stands for."""
+    """One arm of a study: edits of the base configuration by path, and the corresponding row of the paper."""
 
     name: str
     edits: tuple[Edit, ...] = ()
@@ -44,32 +44,42 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """A paired difference: ``variant`` less ``base``, seed by seed."""
+    """A paired difference: ``variant`` minus ``base``, seed by seed."""
 
     variant: str
     base: str
 
+    @property
+    def label(self) -> str:
+        """What the difference is called."""
+        return f"{self.variant} minus {self.base}"
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """The names of both variants."""
+        return self.variant, self.base
+
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """One table: its variants, contrasts and columns. Everything else follows from the machinery.
+    """One table: its variants, contrasts and columns. Everything else is derived from them.
 
-    ``table`` is the paper's number of it; ``question`` what it asks, in a sentence that stands above the table.
+    ``table`` is its number in the paper; ``question`` is the sentence that stands above the table.
 
     A study that the profile's data cannot answer edits the base configuration for all its variants: ``base_edits``
-    (path, value) on any data, and after them ``shapes_edits`` on the generated data alone. Only these may touch
-    ``data.source``: photographs are what they are. Such a study shares no training with others. With
-    ``shapes_edits_below``, ``shapes_edits`` are for profiles whose heatmaps have fewer cells on the shorter side.
+    (path, value) on any data, and then ``shapes_edits`` only on the generated data. Only ``shapes_edits`` may touch
+    ``data.source``, because photographs are what they are. Such a study shares no training with others. With
+    ``shapes_edits_below``, ``shapes_edits`` apply to profiles whose heatmaps have fewer cells on the shorter side.
 
-    ``paper_names`` are pairs of a metric and what the paper's table calls it, where that is another name;
-    ``paper_transposed`` says that the paper prints our metrics as rows and our variants as columns. ``latency`` shows
-    the time of an image beside the metrics, ``step_latency`` that of a training step; ``costs`` shows multiply-adds,
-    parameters, and the memory of a training step where ``testing.measure_step`` measured it. ``identical`` says that
-    all variants must measure the same to the last digit, seed by seed; :meth:`disagreements` finds where they do not.
-    ``lower_is_better`` is of all its metrics. ``published`` are rows of the paper's table that no variant stands for:
-    detectors of others, shown as a block of their own below ours.
+    ``paper_names`` are pairs of a metric and its name in the paper's table, where that differs; ``paper_transposed``
+    means that the paper prints our metrics as rows and our variants as columns. ``latency`` shows the time of an image
+    beside the metrics, and ``step_latency`` that of a training step; ``costs`` shows multiply-adds, parameters, and the
+    memory of a training step where ``testing.measure_step`` measured it. ``identical`` means that all variants must
+    measure the same to the last digit, seed by seed; :meth:`disagreements` finds where they do not.
+    ``lower_is_better`` applies to all its metrics. ``published`` are rows of the paper's table without a variant of
+    ours: other detectors, shown in a separate block below.
 
-    An ``exploratory`` study asks what nobody claimed beforehand: it declares no claims, and its table says so.
+    An ``exploratory`` study is not pre-registered: it declares no claims, and its table says so.
     """
 
     name: str
@@ -97,20 +107,22 @@ class Study:
         names = [variant.name for variant in self.variants]
         for path, _ in self.base_edits:
             if path == "data" or path.startswith("data.source"):
-                raise ValueError(f"study {self.name}: {path} is for shapes_edits, base_edits apply to photographs too")
+                raise ValueError(f"study {self.name}: {path} is for shapes_edits; base_edits apply to photographs too")
         if self.exploratory and self.claims:
             raise ValueError(f"study {self.name}: an exploratory study declares no claims")
         if len(set(names)) != len(names):
             raise ValueError(f"study {self.name}: two variants share a name among {names}")
         if self.published and self.table is None:
-            raise ValueError(f"study {self.name}: published rows are those of a table of the paper, and it has none")
+            raise ValueError(
+                f"study {self.name}: published rows are those of a table of the paper, and this study has none"
+            )
         for contrast in self.contrasts:
             for side in (contrast.variant, contrast.base):
                 if side not in names:
-                    raise ValueError(f"study {self.name}: a contrast names {side!r}, which is none of {names}")
+                    raise ValueError(f"study {self.name}: a contrast names {side!r}; the variants are {names}")
 
     def configure(self, base: Config, variant: Variant) -> Config:
-        """Return the configuration of a variant: the profile's base, edited for this study, then for the variant.
+        """Return the configuration of a variant: the profile's base, edited for the study and then for the variant.
 
         Raises ``ConfigError`` for an edit that does not fit.
         """
@@ -123,24 +135,25 @@ class Study:
         return variant.apply(edited(base, edits))
 
     def why_not(self, base: Config, variant: Variant) -> str | None:
-        """Return why this machine cannot run a variant, or None when it can.
+        """Return why this machine cannot run a variant, or None where it can.
 
-        It cannot where its ``testing.pooling_impl`` does not run here, or only in an interpreter that serves tests.
+        It cannot where the variant's ``testing.pooling_impl`` does not run here, or runs only in an interpreter for
+        tests.
         """
         config = self.configure(base, variant)
         if config.testing.pooling_impl in (None, "auto"):
             return None
-        # a plan is also made where the GPU is not: which device, not whether it is here
+        # a plan can be made on a machine without the GPU: only the kind of device matters
         wanted = config.training.device
         device = resolve_device(wanted).type if wanted == "auto" else torch.device(wanted).type
         return registry.row(config.testing.pooling_impl).why_not(device, torch.float32, auto=True)
 
     def disagreements(self, measured: Mapping[tuple[str, int], Mapping[str, float | None]]) -> list[str]:
-        """Return a sentence for each variant and seed whose metrics are not those of the first variant measured.
+        """Return a sentence for each variant and seed whose metrics differ from those of the first variant measured.
 
-        ``measured`` are metrics by (variant, seed), None where the data cannot measure one. Equal is to the last digit:
-        the differences are those of :attr:`metrics`, and no tolerance is allowed. Nothing is said of a seed for which
-        only one variant was measured.
+        ``measured`` holds metrics by (variant, seed), None where the data cannot measure one. The :attr:`metrics` must
+        be equal to the last digit, without tolerance. A seed under which only one variant was measured gives no
+        sentence.
         """
         found = []
         for seed in sorted({seed for _, seed in measured}):
@@ -152,15 +165,15 @@ class Study:
                     found.append(f"{name} differs from {names[0]} in {', '.join(unequal)} under seed {seed}")
         return found
 
-    def paper_figures(self, variant: Variant) -> dict[str, float] | None:
-        """Return the paper's figures of the variant's row in percent, by our metrics; None where it has no such row.
+    def paper_values(self, variant: Variant) -> dict[str, float] | None:
+        """Return the paper's values of the variant's row in percent, by our metrics; None where it has no such row.
 
         Metrics that the paper does not print are left out.
         """
         return None if variant.paper_row is None else self._printed(variant.paper_row)
 
-    def published_figures(self) -> dict[str, dict[str, float]]:
-        """Return the paper's figures of :attr:`published` in percent, by row and by our metrics."""
+    def published_values(self) -> dict[str, dict[str, float]]:
+        """Return the paper's values of :attr:`published` in percent, by row and by our metrics."""
         return {name: self._printed(name) or {} for name in self.published}
 
     def _printed(self, name: str) -> dict[str, float] | None:

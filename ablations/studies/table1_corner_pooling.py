@@ -1,4 +1,4 @@
-"""Table 1: what corner pooling brings, against the same network with the same parameters and no pooling."""
+"""Table 1: what corner pooling gains over the same network with the same parameters and no pooling."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def _gain(metric: str) -> Effect:
 
 
 # The paper's text on its table 1 reports a significant gain in AP and calls corner pooling especially helpful for
-# medium and large objects, whose outermost edges lie further from their corners. That is a statement on differences
-# of gains, and is declared as such.
+# medium and large objects, whose outermost edges lie further from their corners. The latter is a statement about
+# differences of gains, and is declared as such.
 STUDY = Study(
     name="table1",
     title="Ablation on corner pooling",

@@ -1,8 +1,8 @@
-"""Table 2: what it brings to punish locations near a corner less, and how near.
+"""Table 2: whether a lower penalty near a corner helps, and how near.
 
-On small heatmaps the radius is a cell or two whatever the rule, and the arms hardly differ. On the generated data a
-profile with heatmaps below 48x48 cells therefore gets large objects on pictures of their own for this study, with
-heatmaps of that size; on photographs the sizes are the profile's.
+On small heatmaps the radius is one or two cells under any rule, and the arms hardly differ. On the generated data, a
+profile with heatmaps below 48x48 cells therefore gets other pictures for this study: larger, with large objects and
+heatmaps of 48x48 cells. On photographs the sizes are the profile's.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def _gain(metric: str) -> Effect:
 
 
 # The paper's text on its table 2 gives both steps for AP, APm and APl (2.7, 1.5, 5.3 points for the fixed radius, then
-# 2.8, 2.0, 5.8) and says that medium and large objects benefit above all.
+# 2.8, 2.0, 5.8) and says that medium and large objects benefit most.
 STUDY = Study(
     name="table2",
     title="Reducing the penalty to negative locations",
     question=(
-        "Does a lower penalty around a corner help, and should its radius follow the object? Beyond the paper: a "
-        "radius that keeps an IoU of 0.7 in place of 0.3, and the authors' first formula, at the 0.7 they had then."
+        "Does a lower penalty around a corner help, and should its radius depend on the object? Beyond the paper: a "
+        "radius that keeps an IoU of 0.7 instead of 0.3, and the authors' first formula, with the 0.7 it had then."
     ),
     table=2,
     variants=(

@@ -1,7 +1,7 @@
 """Table 3: whether corner pooling stays reliable where it pools over large areas.
 
-Top-left pooling looks right and down: a corner in the top-left quadrant is pooled over most of the picture, one in the
-bottom-right quadrant over little of it. The trainings are those of table 1.
+Top-left pooling looks right and down: a corner in the top-left quadrant is pooled over most of the picture, and a
+corner in the bottom-right quadrant over little of it. The trainings are those of table 1.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from .study import Contrast, Study, Variant
 __all__ = ["STUDY"]
 
 MARGIN = 2.0
-"""Gains within so many points of each other are similar. The paper's gains are 2.6 to 3.1 points: of such a gain, a
-difference of 2 would leave a third."""
+"""Gains within this many points of each other are called similar. The paper's gains are 2.6 to 3.1 points, so a
+difference of 2 would leave a third of a gain."""
 
 
 def _gain(corner: str, quadrant: str) -> Effect:
@@ -27,8 +27,8 @@ STUDY = Study(
     name="table3",
     title="Stability of corner pooling over larger areas",
     question=(
-        "Does corner pooling help as much where it pools over a large area? Corners are evaluated by themselves: mAP "
-        "of top-left and of bottom-right corners, in the top-left and in the bottom-right quadrant."
+        "Does corner pooling help as much where it pools over a large area? Corners are evaluated on their own: mAP of "
+        "top-left and of bottom-right corners, in the top-left and in the bottom-right quadrant."
     ),
     table=3,
     variants=(

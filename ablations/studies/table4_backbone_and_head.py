@@ -1,16 +1,16 @@
-"""Table 4: whether the backbone or the way of finding boxes makes the detector: two backbones, two heads.
+"""Table 4: whether the backbone or the head makes the detector: two backbones, two heads.
 
-The arms differ in what their names say alone; data, augmentation, training and testing are the same. Anchors too are
-tested with the mirror image and suppressed by gaussian soft-NMS, which suits them a little better than RetinaNet's hard
+The arms differ only in what their names say; data, augmentation, training and testing are the same. Anchors too are
+tested with the mirror image and suppressed by gaussian soft-NMS, which suits them slightly better than RetinaNet's hard
 suppression (``cornernet.config.recipes`` says what was tried).
 
-* Anchors are read from every map of the hourglass's way up, from stride 4 on, where RetinaNet's begin at stride 8: on
+* Anchors are placed on every map of the hourglass's way up, starting at stride 4. RetinaNet's start at stride 8: on
   small pictures its smallest anchor would be larger than many objects. The subnets are as wide as the backbone's finest
-  map, which makes the network about as large as that with corners: 0.96 to 1.10 times its multiply-adds, and 0.94 to
+  map, which makes the network about as large as the one with corners: 0.96 to 1.10 times its multiply-adds, and 0.94 to
   1.00 of its parameters, over the recipes.
 * The residual network with a feature pyramid has the hourglass's widths at every stride, and twice its blocks: 0.96 to
-  0.97 of its multiply-adds with corners, and 0.83 to 0.92 of its parameters. In the place of Hourglass-104 it is the
-  paper's ResNet-101, less than half of it.
+  0.97 of its multiply-adds with corners, and 0.83 to 0.92 of its parameters. Instead of Hourglass-104 it is the paper's
+  ResNet-101, which is less than half as large.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PYRAMID = "FPN + Corners"
 ANCHORS = "Hourglass + Anchors"
 CORNERS = "Hourglass + Corners"
 
-# the memory of a step is a column: what is published for table 1 did not measure it, the trainings are the same
+# the memory of a step is a column, and the published evaluations of table 1 did not measure it; trainings are shared
 BASE_EDITS = (("testing.measure_step", True),)
 
 anchor_edits = (("model.head", AnchorHeadConfig(finest_stride=4)),)
@@ -36,7 +36,7 @@ anchor_edits = (("model.head", AnchorHeadConfig(finest_stride=4)),)
 def _pyramid(config: Config) -> ResNetFPNConfig:
     hourglass = config.model.backbone
     if not isinstance(hourglass, HourglassConfig):
-        raise ValueError("the study table4 is of hourglasses; run it under a profile whose backbone is one")
+        raise ValueError("the study table4 is for hourglasses; run it under a profile with one")
     if hourglass == HourglassConfig():
         backbone = fpn_101().model.backbone
         assert isinstance(backbone, ResNetFPNConfig)
@@ -55,9 +55,9 @@ STUDY = Study(
     title="Backbone and head",
     question=(
         "Is it the hourglass, or is it the corners? Corners on a residual network with a feature pyramid, anchors on "
-        "the hourglass (RetinaNet's, at several resolutions, each stack supervised), corners on the hourglass. Anchors "
-        "have the learning rate of corners, the best of three that were tried (half of it, it, twice it), and "
-        "RetinaNet's prior, 0.01; no other was tried."
+        "the hourglass (RetinaNet's, at several resolutions, with every stack supervised), corners on the hourglass. "
+        "Anchors have the learning rate of corners, which was the best of three (half, the same and double), and "
+        "RetinaNet's prior of 0.01; no other prior was tried."
     ),
     table=4,
     exploratory=True,

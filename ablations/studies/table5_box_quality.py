@@ -1,7 +1,7 @@
-"""Table 5: how well boxes fit: AP at higher and higher IoU, of corners and of anchors on the same backbone.
+"""Table 5: how well boxes fit: AP at increasing IoU, of corners and of anchors on the same backbone.
 
-The paper compares CornerNet with published detectors, whose rows
-stand in a block of their own; what is compared here are the two heads of table 4, with its trainings.
+The paper compares CornerNet with published detectors, whose rows are shown in a separate block. Compared here are the
+two heads of table 4, with its trainings.
 """
 
 from __future__ import annotations

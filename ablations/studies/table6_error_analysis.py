@@ -1,4 +1,4 @@
-"""Table 6: what each output of the network costs, by putting the ground truth in its place when testing.
+"""Table 6: how much each output of the network costs, by substituting the ground truth for it when testing.
 
 The trainings are those of table 1 with corner pooling.
 """
@@ -17,14 +17,14 @@ ALL = "w/ gt heatmaps + offsets + embeddings"
 EMBEDDINGS = "w/ gt embeddings"
 OFFSETS = "w/ gt offsets"
 
-# The paper's text on its table 6: true heatmaps alone bring AP from 38.4 to 73.1, true offsets beside them 13.0 points
-# more, so detecting corners is the main bottleneck.
+# The paper's text on its table 6: true heatmaps raise AP from 38.4 to 73.1, and true offsets in addition give 13.0
+# points more, so detecting corners is the main bottleneck.
 STUDY = Study(
     name="table6",
     title="Error analysis with ground truth substituted",
     question=(
-        "Which output holds the detector back? Beyond the paper: true embeddings alone, true offsets alone, and all "
-        "three, where what is missing to 100 is the test path's own."
+        "Which output limits the detector? Beyond the paper: only true embeddings, only true offsets, and all three, "
+        "where the distance to 100 is due to the test path itself."
     ),
     table=6,
     variants=(

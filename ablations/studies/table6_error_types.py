@@ -1,7 +1,7 @@
-"""Beside table 6: what kinds of errors the detector makes, with corner pooling and without.
+"""In addition to table 6: what kinds of errors the detector makes, with corner pooling and without.
 
 TIDE (Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", 2020) asks by how much AP50 would
-rise if one type of error were mended. The trainings are those of table 1.
+rise if one type of error were fixed. The trainings are those of table 1.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ STUDY = Study(
     name="table6_error_types",
     title="Types of errors, with corner pooling and without",
     question=(
-        "Which errors does corner pooling spare the detector? For each type of TIDE, what AP50 would gain if its "
-        "errors were mended: wrong class, shifted box, both, duplicate, background, missed object; then all false "
-        "positives and all false negatives. Less is better; the types do not add up. The paper has no such table."
+        "Which errors does corner pooling avoid? For each of TIDE's types, what AP50 would gain if its errors were "
+        "fixed: wrong class, shifted box, both, duplicate, background, missed object; then all false positives and "
+        "all false negatives. Lower is better; the types do not add up. The paper has no such table."
     ),
     table=None,
     variants=(

@@ -1,7 +1,7 @@
-"""Table 7: what testing at several scales, mirroring and the kind of suppression bring, and the time each costs.
+"""Table 7: what several scales, mirroring and the kind of suppression gain at test time, and what each costs.
 
-The scales are the authors', fixed here before any result was seen. The trainings are those of table 1 with corner
-pooling.
+The scales are the authors', and were fixed here before any result was seen. The trainings are those of table 1 with
+corner pooling.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STUDY = Study(
     name="table7",
     title="Single scale and multi scale",
     question=(
-        "What do several scales bring, and what do they cost? Beyond the paper: the mirror image, kinds of suppression "
+        "What do several scales gain, and what do they cost? Beyond the paper: the mirror image, kinds of suppression "
         "and the two defects of the authors' test path. Single scale is with flip and gaussian soft-NMS; multi scale "
         f"({', '.join(f'{scale:g}' for scale in SCALES)}) also merges boxes, as the authors do."
     ),

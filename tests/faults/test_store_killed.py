@@ -14,10 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
+from cornernet.ablations.records.record import Record
 from cornernet.ablations.reporting.folder import stale, write_files
 from cornernet.ablations.running.store import Store, StoreError
 from tests.faults.conftest import Zygote, rounds
 from tests.faults.test_training_killed import wait_for
+from tests.unit.made_records import made_record
 from tests.unit.test_plans import smoke_job
 
 pytestmark = pytest.mark.xdist_group("faults")
@@ -98,6 +100,10 @@ def test_a_study_that_is_killed_resumes_to_the_same_tables_and_repeats_nothing(
     tally("studies that ended", story)
 
 
+def of_size(key: str, size: int) -> Record:
+    return made_record(evaluation_key=key, config={"size": size, "text": "x" * size})
+
+
 def test_a_reader_sees_whole_records_while_they_are_being_rewritten(tmp_path, tally) -> None:
     store, job = Store(tmp_path), smoke_job()
     stop = threading.Event()
@@ -106,7 +112,7 @@ def test_a_reader_sees_whole_records_while_they_are_being_rewritten(tmp_path, ta
         size = 0
         while not stop.is_set():
             size = (size + 7_919) % 60_000
-            store.write_record(job, {"evaluation_key": job.evaluation_key, "size": size, "text": "x" * size})
+            store.write_record(job, of_size(job.evaluation_key, size))
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -116,8 +122,8 @@ def test_a_reader_sees_whole_records_while_they_are_being_rewritten(tmp_path, ta
         while time.monotonic() < end:
             record = store.record(job)
             if record is not None:
-                assert len(record["text"]) == record["size"]
-                sizes.add(record["size"])
+                assert len(record.config["text"]) == record.config["size"]
+                sizes.add(record.config["size"])
                 tally("records read")
     finally:
         stop.set()
@@ -127,7 +133,7 @@ def test_a_reader_sees_whole_records_while_they_are_being_rewritten(tmp_path, ta
 
 def test_a_record_of_another_job_and_a_file_that_is_no_record_are_refused(tmp_path) -> None:
     store, job = Store(tmp_path), smoke_job()
-    store.write_record(job, {"evaluation_key": "another", "metrics": {"AP": 1.0}})
+    store.write_record(job, made_record(evaluation_key="another"))
     with pytest.raises(StoreError, match=rf"{job.evaluation_key}\.json is the record of another; remove it"):
         store.record(job)
     store.record_path(job).write_text("[1]")
@@ -185,7 +191,7 @@ def test_ctrl_c_stops_a_study_within_seconds_and_says_how_to_continue(zygote, st
         assert status in (0, 130), (root / "log").read_text()
         if status == 130:
             stopped += 1
-            assert "ablations: stopped; the same command goes on from here" in (root / "log").read_text()
+            assert "ablations: stopped; the same command resumes" in (root / "log").read_text()
             tally("stopped")
             tally("seconds to stop, in all", round(time.monotonic() - began))
         status, _ = zygote.run("ablate", root / "log", argv=argv(root))

@@ -26,9 +26,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cornernet import recipe
-from cornernet.ablations.records.published import published_report
-from cornernet.ablations.records.records import load
+from cornernet.ablations.records.published import load
 from cornernet.ablations.reporting.provenance import provenance, runs_rows
+from cornernet.ablations.reporting.report import published_report
 from cornernet.ablations.running.store import Store, StoreError
 from cornernet.config import CocoSource, Config, ConfigError
 from cornernet.data import DataError, DetectionDataset, open_dataset

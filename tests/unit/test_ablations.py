@@ -18,8 +18,9 @@ import pytest
 from cornernet import Config, ConfigError, recipe
 from cornernet.ablations.__main__ import main
 from cornernet.ablations.profiles import PROFILES
-from cornernet.ablations.reporting import study_table
-from cornernet.ablations.reporting.tables import Context
+from cornernet.ablations.records.record import Record
+from cornernet.ablations.reporting.context import Context
+from cornernet.ablations.reporting.tables import study_table
 from cornernet.ablations.running.planner import Fingerprints, make_job, plan
 from cornernet.ablations.statistics.intervals import paired_differences, summarise
 from cornernet.ablations.studies import STUDIES
@@ -30,6 +31,7 @@ from cornernet.evaluation.corners import CORNER_METRICS
 from cornernet.evaluation.evaluate import ERROR_TYPES, METRICS
 from cornernet.model.heads.corner.targets import TargetBuilder
 from cornernet.training.loop import train
+from tests.unit.made_records import made_record
 
 DATA = Fingerprints("train", "val")
 STUDY = STUDIES["table1"]
@@ -65,7 +67,7 @@ def test_every_study_names_rows_of_its_table_and_edits_that_fit(study: Study) ->
     for variant in study.variants:
         for base in (recipe("tiny"), photographs()):
             study.configure(base, variant)
-        figures = study.paper_figures(variant)
+        figures = study.paper_values(variant)
         if variant.paper_row is not None:
             assert figures is not None
             assert list(figures) == list(study.metrics)
@@ -74,7 +76,7 @@ def test_every_study_names_rows_of_its_table_and_edits_that_fit(study: Study) ->
         assert printed == 0
         return
     table = paper_table(study.table)
-    published = study.published_figures()
+    published = study.published_values()
     assert all(list(figures) == list(study.metrics) for figures in published.values())
     assert printed + len(published) == len(table.transposed().rows if study.paper_transposed else table.rows), (
         "a row is left out"
@@ -82,7 +84,7 @@ def test_every_study_names_rows_of_its_table_and_edits_that_fit(study: Study) ->
 
 
 def test_the_paper_s_figures_stand_beside_the_metric_that_they_are_of() -> None:
-    without, with_pooling = map(STUDIES["table3"].paper_figures, STUDIES["table3"].variants)
+    without, with_pooling = map(STUDIES["table3"].paper_values, STUDIES["table3"].variants)
     assert without is not None
     assert with_pooling is not None
     assert without["corner_AP/bottom_right/top_left_quadrant"] == 53.4
@@ -192,7 +194,7 @@ def test_the_study_of_backbones_takes_from_any_hourglass_what_it_has() -> None:
     assert found["shallower: one reduction fewer"].backbone.channels == (32, 32, 48)
     assert found["narrower: half the width"].backbone.channels == (16, 16, 24, 32)
     assert found["narrower: half the width"].head.pool_channels == 16
-    with pytest.raises(ValueError, match="is of hourglasses"):
+    with pytest.raises(ValueError, match="is for hourglasses"):
         study.configure(recipe("fpn_small"), study.variants[2])
 
 
@@ -275,8 +277,9 @@ def test_statistics() -> None:
     assert paired_differences({0: 3.0, 1: 5.0, 2: None}, {0: 1.0, 2: 2.0, 3: 9.0}) == {0: 2.0}
 
 
-def record(value: float) -> dict:
-    return {"metrics": dict.fromkeys(STUDY.metrics, value) | {"APs": None}, "latency": {"milliseconds": 100 * value}}
+def record(value: float) -> Record:
+    metrics = dict.fromkeys(STUDY.metrics, value) | {"APs": None}
+    return made_record(metrics=metrics, latency={"milliseconds": 100 * value})
 
 
 def table(seeds=(0, 1), missing=()):
@@ -294,7 +297,7 @@ def test_a_table_shows_means_spread_differences_and_the_paper() -> None:
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     rows = {line[0]: line[1:] for line in lines}
     assert rows["w/ corner pooling"][0] == "31.5 ± 0.7"
-    difference = rows["*difference: w/ corner pooling less w/o corner pooling*"]
+    difference = rows["*difference: w/ corner pooling minus w/o corner pooling*"]
     assert difference[0] == "+6.0 ± 0.0"
     header = rows[""]
     assert difference[header.index("APs")] == "not measured"
@@ -311,15 +314,15 @@ def test_a_missing_run_is_shown_as_not_run_and_leaves_no_pair() -> None:
     row = next(line for line in text.splitlines() if line.startswith("| w/ corner pooling"))
     assert row.count("not run") == len(STUDY.metrics)
     half = table(missing={(without, 1)})
-    assert half.rows[-1]["seeds"] == [0]
-    assert list(half.rows[-1]["values"]["AP"]) == [0]
+    assert half.rows[-1].seeds == (0,)
+    assert list(half.rows[-1].values["AP"]) == [0]
 
 
 def test_a_table_of_times_shows_milliseconds_and_has_no_others_than_its_own_metrics() -> None:
     study = Study(**{**STUDY.__dict__, "latency": True, "metrics": ("APl", "AR1")})
     names = [variant.name for variant in study.variants]
     records = {
-        ("table1", name, seed): {"metrics": {"APl": 0.5, "AR1": 0.25}, "latency": {"milliseconds": 40.0 + 8 * i}}
+        ("table1", name, seed): made_record(metrics={"APl": 0.5, "AR1": 0.25}, latency={"milliseconds": 40.0 + 8 * i})
         for i, name in enumerate(names)
         for seed in (0, 1)
     }
@@ -330,7 +333,7 @@ def test_a_table_of_times_shows_milliseconds_and_has_no_others_than_its_own_metr
     # table 1 prints no AR1
     assert rows[""] == ["APl", "APl, paper", "AR1", "ms an image", "seeds"]
     assert rows[names[1]] == ["50.0 ± 0.0", "51.8", "25.0 ± 0.0", "48.0 ± 0.0", "2"]
-    assert rows[f"*difference: {names[1]} less {names[0]}*"][3] == "+8.0 ± 0.0"
+    assert rows[f"*difference: {names[1]} minus {names[0]}*"][3] == "+8.0 ± 0.0"
     assert set(made.to_frame().query("source == 'paper'").metric) == {"APl"}
 
 
@@ -385,7 +388,7 @@ def test_the_smoke_profile_runs_every_study_and_shares_their_trainings(tmp_path,
             assert row["seeds"] == [0]
             assert all(seed == "0" for values in row["values"].values() for seed in values)
             assert row["latency"].keys() == {"0"}
-    areas = results["context"]["areas"]
+    areas = next(table["areas"] for table in results["tables"] if table["study"] == "table3")
     runs = {(run["study"], run["variant"]): run for run in results["runs"]}
     asked = sum(len(STUDIES[name].variants) for name in PROFILES["smoke"].studies)
     assert len(runs) == asked - sum(pooling.why_not(base, variant) is not None for variant in pooling.variants)
@@ -502,7 +505,7 @@ def test_a_stopped_call_leaves_no_process_and_goes_on_to_the_same_table(number, 
     if process.returncode == 0:
         pytest.skip("it had finished before the signal came")
     assert process.returncode == 130
-    assert "goes on from here" in said
+    assert "the same command resumes" in said
     workers = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
     assert not workers
     for metrics in (tmp_path / "store").glob("trainings/*/metrics.jsonl"):

@@ -85,7 +85,7 @@ def test_a_judged_sign_has_what_a_table_needs() -> None:
     assert (estimate.confidence, estimate.seeds) == (0.95, (0, 1, 2, 3))
     assert estimate.detectable > half
     assert found.p == estimate.p == found.adjusted_p
-    assert estimate.label == "AP, a less none"
+    assert estimate.label == "AP, a minus none"
 
 
 def test_an_effect_declared_the_other_way_round_is_turned() -> None:
@@ -129,8 +129,8 @@ def test_a_chain_is_as_sure_as_its_weakest_part() -> None:
     found = only(chain(sign("1", A), sign("2", B), sign("3", C)), differences)
     assert found.verdict == "holds here"
     assert found.p == max(e.p for e in found.estimates) == differences[B].p_value()
-    assert found.estimate.label == "AP, b less none"
-    assert [e.label for e in found.estimates] == ["AP, a less none", "AP, b less none", "AP, c less none"]
+    assert found.estimate.label == "AP, b minus none"
+    assert [e.label for e in found.estimates] == ["AP, a minus none", "AP, b minus none", "AP, c minus none"]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_an_interaction_is_of_the_differences_seed_by_seed() -> None:
     found = only(grows, differences)
     assert found.verdict == "holds here"
     assert found.estimate.mean == pytest.approx(2, abs=0.1)
-    assert found.estimate.label == "(APl, a less none) less (AP, a less none)"
+    assert found.estimate.label == "(APl, a minus none) minus (AP, a minus none)"
     assert only(dataclasses.replace(grows, expected="negative"), differences).verdict == "opposite here"
 
 
@@ -223,7 +223,7 @@ def test_two_effects_are_similar_where_their_difference_is(large, everything, ve
     differences = {LARGE: difference(large, 0.5, 3.0), A: difference(everything, 0.0, 3.0)}
     found = only(similar, differences)
     assert found.verdict == verdict
-    assert found.estimate.label == "(APl, a less none) less (AP, a less none)"
+    assert found.estimate.label == "(APl, a minus none) minus (AP, a minus none)"
     assert found.estimate.confidence == pytest.approx(0.9)
     assert effects_of(similar) == (LARGE, A)
 
@@ -315,14 +315,14 @@ def test_what_a_claim_speaks_of() -> None:
 
 
 def test_claims_that_say_nothing_are_errors() -> None:
-    with pytest.raises(ValueError, match="two parts or more"):
+    with pytest.raises(ValueError, match="two or more parts"):
         chain(sign("1"))
     for margin in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(ValueError, match="a margin of"):
+        with pytest.raises(ValueError, match="the margin is"):
             same(margin)
     with pytest.raises(ValueError, match="share a name"):
         judge([sign("x"), sign("x", B)], {A: difference(1), B: difference(1)})
-    with pytest.raises(ValueError, match="'x' speaks of AP, a less none, which was not measured; measured are: AP, b"):
+    with pytest.raises(ValueError, match="'x' is about AP, a minus none, which was not measured; measured were: AP, b"):
         judge([sign("x")], {B: difference(1)})
     with pytest.raises(dataclasses.FrozenInstanceError):
         sign("x").name = "y"

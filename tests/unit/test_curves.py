@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 
+import msgspec
 import pytest
 import torch
 
 from cornernet import build_detector, recipe
 from cornernet.ablations.records.curves import MAX_POINTS, curves, loss_curve
+from cornernet.ablations.records.record import LossCurve
 from cornernet.data import open_dataset
 from cornernet.evaluation.evaluate import coco_evaluation
 from cornernet.training.timing import STAGES, stage_latency, step_stages
@@ -31,12 +33,12 @@ def test_a_loss_curve_is_thinned_to_means_at_the_last_iteration_of_each(tmp_path
     lines = [{"iteration": n, "loss/total": float(n), "loss/pull": 1.0, "time": 0.0} for n in range(1, 131)]
     path.write_text("\n".join(map(json.dumps, lines)) + '\n{"iteration": 5, "val/AP": 0.1}\n{"iter')
     found = loss_curve(path)
-    assert found["iteration"][:2] == [3, 6]
-    assert found["loss"]["total"][:2] == [2.0, 5.0]
-    assert len(found["iteration"]) <= MAX_POINTS
-    assert found["iteration"][-1] == 130
-    assert set(found["loss"]) == {"total", "pull"}
-    assert loss_curve(tmp_path / "none") == {"iteration": [], "loss": {}}
+    assert found.iteration[:2] == [3, 6]
+    assert found.loss["total"][:2] == [2.0, 5.0]
+    assert len(found.iteration) <= MAX_POINTS
+    assert found.iteration[-1] == 130
+    assert set(found.loss) == {"total", "pull"}
+    assert loss_curve(tmp_path / "none") == LossCurve(iteration=[], loss={})
 
 
 def test_an_evaluations_curves_have_the_thresholds_recalls_and_means_of_its_metrics(dataset, tmp_path) -> None:
@@ -44,11 +46,11 @@ def test_an_evaluations_curves_have_the_thresholds_recalls_and_means_of_its_metr
     results = [{**{k: each[k] for k in ("image_id", "category_id", "bbox")}, "score": 0.9} for each in truth[1:]]
     evaluation = coco_evaluation(dataset, results)
     found = curves(evaluation, tmp_path / "none")
-    assert len(found["ap_by_iou"]) == 10
-    assert sum(found["ap_by_iou"]) / 10 == pytest.approx(evaluation.metrics["AP"], abs=1e-3)
-    assert {iou: len(values) for iou, values in found["precision"].items()} == {"50": 101, "75": 101}
-    assert sum(found["precision"]["75"]) / 101 == pytest.approx(evaluation.metrics["AP75"], abs=1e-3)
-    assert len(json.dumps(found)) < 4096
+    assert len(found.ap_by_iou) == 10
+    assert sum(found.ap_by_iou) / 10 == pytest.approx(evaluation.metrics["AP"], abs=1e-3)
+    assert {iou: len(values) for iou, values in found.precision.items()} == {"50": 101, "75": 101}
+    assert sum(found.precision["75"]) / 101 == pytest.approx(evaluation.metrics["AP75"], abs=1e-3)
+    assert len(msgspec.json.encode(found)) < 4096
 
 
 def test_stages_are_those_of_the_test_path_and_leave_the_detector_as_it_was(config, dataset) -> None:

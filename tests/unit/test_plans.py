@@ -29,6 +29,7 @@ from cornernet.ablations.studies import STUDIES
 from cornernet.config import SourceConfig
 from cornernet.data import open_dataset
 from tests.unit.data.folders import coco_folder
+from tests.unit.made_records import made_record
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ["--profile", "smoke", "--studies", "table1", "--seeds", "0"]
@@ -91,25 +92,25 @@ def test_a_plan_names_trainings_and_evaluations_and_the_time_and_does_nothing(tm
     trainings, evaluations = printed.split("Trainings, ")[1].split("Evaluations, ")
     assert len(re.findall(r"^\w{16} .* to do ", trainings, re.MULTILINE)) == 2
     assert len(re.findall(r"^\w{16} .* to do ", evaluations, re.MULTILINE)) == 2 + 5
-    assert re.search(r"estimated time: [\d.]+ minutes, 2 at a time \(of 9 .*measured now", printed)
+    assert re.search(r"estimated time: [\d.]+ minutes, 2 at a time \(speeds of 9 .*measured now", printed)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
 def test_a_plan_goes_by_finished_runs_of_the_same_kind_and_knows_what_is_finished(tmp_path, capsys) -> None:
     assert main([*SMOKE, *places(tmp_path)]) == 0
-    assert "estimated time: not known" in capsys.readouterr().out
+    assert "estimated time: unknown" in capsys.readouterr().out
     assert main([*SMOKE, *places(tmp_path), "--plan"]) == 0
     printed = capsys.readouterr().out
-    assert "estimated time: 0 minutes, all is finished" in printed
+    assert "estimated time: 0 minutes, everything is finished" in printed
     assert len(rows_of(printed)) == 4
     assert all(" finished" in row for row in rows_of(printed))
     more = ["--profile", "smoke", "--studies", "table1", "--seeds", "0", "1", *places(tmp_path)]
     assert main([*more, "--plan"]) == 0
-    assert "(of 4 trainings and evaluations: 4 from runs in this store)" in capsys.readouterr().out
+    assert "(speeds of 4 trainings and evaluations: 4 from runs in this store)" in capsys.readouterr().out
     assert main([*more, "--only-report"]) == 0
     # a call that runs says it at once as well
-    assert "(of 4 trainings and evaluations: 4 from runs in this store)" in capsys.readouterr().out
+    assert "(speeds of 4 trainings and evaluations: 4 from runs in this store)" in capsys.readouterr().out
 
 
 def test_speeds_are_of_the_same_model_data_and_batch_whatever_the_seed_and_length() -> None:
@@ -130,8 +131,13 @@ def test_speeds_of_a_store_are_seconds_by_iteration_and_image_and_skip_what_was_
     store, config = Store(tmp_path), smoke_config()
     for seed, seconds in ((0, 4.0), (1, None)):
         job = make_job(config.with_("training.seed", seed), Fingerprints("train", "val"))
-        record = {"config": job.config.to_dict(), "data": {"images": 8}, "seconds": {"training": seconds}}
-        store.write_record(job, record | {"seconds": {"training": seconds, "evaluation": 2.0 + 2 * seed}})
+        record = made_record(
+            evaluation_key=job.evaluation_key,
+            config=job.config.to_dict(),
+            data={"images": 8},
+            seconds={"training": seconds, "evaluation": 2.0 + 2 * seed},
+        )
+        store.write_record(job, record)
     speeds = speeds_of_store(store)
     assert speeds.exactly("training", config.to_dict()) == 4.0 / 8
     assert speeds.exactly("testing", config.to_dict()) == 3.0 / 8
@@ -147,7 +153,7 @@ def test_a_call_stops_at_its_limit_and_the_next_goes_on_from_the_checkpoint(tmp_
             assert main(argv) == 3
             captured = capsys.readouterr()
             assert "2 trainings and 2 evaluations are left" in captured.err
-            assert f"go on with: python -m ablations {' '.join(argv)}" in captured.err
+            assert f"resume with: python -m ablations {' '.join(argv)}" in captured.err
             assert captured.out.count("not run") > 0
             assert "failed" not in captured.err
             done = [int(path.name[5:]) for path in tmp_path.glob("store/trainings/*/checkpoints/step-*")]
@@ -291,7 +297,7 @@ def test_a_training_can_be_shared_by_several_processes_under_torchrun(tmp_path) 
     assert run_jobs(store, [job], workers=1, processes=2, quiet=True).failed == ()
     record = store.record(job)
     assert record is not None
-    assert record["evaluation_key"] == job.evaluation_key
+    assert record.evaluation_key == job.evaluation_key
     assert store.log_path(job).read_text().count("train 8/8") == 1
 
 

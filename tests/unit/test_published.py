@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from cornernet import Config
-from cornernet.ablations.records.records import load
+from cornernet.ablations.records.published import load
+from cornernet.ablations.records.record import compact, decode, tree
 from cornernet.ablations.running.planner import Fingerprints, make_job
 
 RECORDS = sorted(path for path in (Path(__file__).parents[2] / "reports/records").glob("*") if path.is_dir())
@@ -19,5 +21,12 @@ def test_published_records_are_whole_and_still_found_under_the_keys_of_their_con
     assert found.records
     assert not found.broken
     for key, record in found.records.items():
-        job = make_job(Config.from_dict(record["config"]), Fingerprints(record["data"]["train"], record["data"]["val"]))
-        assert (job.training_key, job.evaluation_key) == (record["training_key"], key)
+        job = make_job(Config.from_dict(record.config), Fingerprints(record.data.train, record.data.val))
+        assert (job.training_key, job.evaluation_key) == (record.training_key, key)
+
+
+@pytest.mark.parametrize("folder", RECORDS, ids=lambda path: path.name)
+def test_a_published_record_is_written_back_to_the_same_bytes(folder: Path) -> None:
+    for path in folder.glob("*.json"):
+        content = path.read_text()
+        assert compact(tree(decode(json.loads(content), "")), path.name) + "\n" == content, path.name

@@ -17,13 +17,13 @@ import pytest
 
 from cornernet.ablations import reporting
 from cornernet.ablations.profiles import find_profile
-from cornernet.ablations.records.published import published_report
 from cornernet.ablations.reporting.__main__ import main
 from cornernet.ablations.reporting.figures import FIGURES
 from cornernet.ablations.reporting.figures.latency import pareto
 from cornernet.ablations.reporting.figures.style import look
 from cornernet.ablations.reporting.folder import stale, write_files
 from cornernet.ablations.reporting.grid import Cell, Grid, Row, latex_escape, markdown_escape
+from cornernet.ablations.reporting.report import published_report
 from cornernet.ablations.studies import STUDIES
 from tests.browser import browser
 from tests.unit.published_runs import EVIL, publish_runs
@@ -121,7 +121,7 @@ def test_the_overview_links_each_verdict_to_its_table(reports) -> None:
 def test_the_same_records_give_the_same_bytes_and_the_check_passes(reports, capsys) -> None:
     before = {path: path.read_bytes() for path in reports.rglob("*.*") if path.is_file()}
     assert main(["--reports", str(reports), "--check"]) == 0
-    assert "files are what the records give" in capsys.readouterr().out
+    assert "all up to date with the records" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in reports.rglob("*.*") if path.is_file()} == before
     svg = (reports / NAME / "figures" / "table1-seeds.svg").read_text()
     assert ">w/ corner pooling<" in svg, "text stays text"
@@ -136,9 +136,9 @@ def test_the_check_names_stale_files_and_writes_nothing(reports, tmp_path, capsy
     capsys.readouterr()
     assert main(["--reports", str(tmp_path), "--check"]) == 1
     told = capsys.readouterr().err
-    assert "README.md is not what the records give" in told
-    assert "chip.md is not" in told
-    assert "2 files are stale; write them again by: nox -s report" in told
+    assert "README.md is stale: the records give other content" in told
+    assert "chip.md is stale" in told
+    assert "2 stale files; rebuild with: nox -s report" in told
     assert (tmp_path / "README.md").read_text() == "by hand"
 
 
@@ -165,7 +165,7 @@ def test_a_broken_record_is_named_and_skipped(reports, tmp_path, capsys) -> None
     odd.write_text(json.dumps(tree))
     report = published_report(root / "records" / NAME)
     assert [line.partition(":")[0] for line in report.broken] == [damaged.name, odd.name]
-    keys = {record["evaluation_key"] for record in report.records.values() if record is not None}
+    keys = {record.evaluation_key for record in report.records.values() if record is not None}
     assert len(keys) == 4
     assert str(tmp_path) not in "".join(report.broken), "the same on every machine"
 
@@ -315,7 +315,7 @@ def test_pages_work_in_a_browser_on_a_phone(reports) -> None:
 
 def test_a_record_of_different_data_or_resamples_does_not_hide_the_rest(tmp_path) -> None:
     paths = publish_runs(tmp_path, "shapes")
-    whole = {name: r["evaluation_key"] for name, r in published_report(paths[0].parent).records.items() if r}
+    whole = {name: r.evaluation_key for name, r in published_report(paths[0].parent).records.items() if r}
     others = {name for name, key in whole.items() if key != paths[-1].stem}
     assert others
     for part, name in (("data", "val"), ("resamples", "fingerprint")):

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from cornernet import Detections, build_detector, recipe
-from cornernet.ablations.records.published import published_report
 from cornernet.ablations.reporting.folder import render
+from cornernet.ablations.reporting.report import published_report
 from cornernet.cli import main
 from cornernet.config import CocoSource
 from cornernet.training.report import run_page

@@ -12,18 +12,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from cornernet import recipe
-from cornernet.ablations.records.published import Report
-from cornernet.ablations.records.records import load, publish
-from cornernet.ablations.reporting import Context, StudyTable, overview, study_table
+from cornernet.ablations.records.published import load, publish
+from cornernet.ablations.records.record import Memory, Record, StoredResamples
+from cornernet.ablations.reporting.context import Context, Records
 from cornernet.ablations.reporting.folder import render, write_files
+from cornernet.ablations.reporting.overview import overview
+from cornernet.ablations.reporting.report import Report
+from cornernet.ablations.reporting.tables import StudyTable, study_table
 from cornernet.ablations.statistics.claims import Chain, Claim, Effect, Equivalence, Interaction, Sign, effects_of
 from cornernet.ablations.statistics.intervals import detectable_difference, half_width
 from cornernet.ablations.statistics.resampling import Resamples
 from cornernet.ablations.studies import STUDIES
 from cornernet.ablations.studies.study import Contrast, Study, Variant
 from cornernet.model.costs import costs
+from tests.unit.made_records import made_record
 
 RESAMPLES = 40
 METRICS = ("AP", "APs", "APl")
@@ -58,25 +63,15 @@ def standard(count: int, ddof: int) -> np.ndarray:
 
 def record(
     metrics: Mapping[str, float | None], image_sd: float = 0.0, resampled: Iterable[str] | None = None, key: str = "k"
-) -> dict[str, Any]:
+) -> Record:
     """Return a record of these fractions whose spread over images is exactly ``image_sd``."""
     noise = image_sd * standard(RESAMPLES, 1)
     values = {
         name: np.full(RESAMPLES, np.nan) if metrics[name] is None else metrics[name] + noise
         for name in (metrics if resampled is None else resampled)
     }
-    made: dict[str, Any] = {
-        "training_key": key,
-        "evaluation_key": f"e{key}",
-        "metrics": dict(metrics),
-        "latency": {"milliseconds": 40.0},
-        "config": {"training": {"iterations": 7}},
-        "seconds": {"training": 3.0, "evaluation": 1.0},
-        "provenance": {"processor": "a processor", "versions": {"torch": "2"}, "revision": "abc"},
-    }
-    if values:
-        made["resamples"] = Resamples(fingerprint="data", version=1, values=values).to_record()
-    return made
+    resamples = Resamples(fingerprint="data", version=1, values=values).to_record() if values else None
+    return made_record(training_key=key, evaluation_key=f"e{key}", metrics=dict(metrics), resamples=resamples)
 
 
 def records(
@@ -87,9 +82,9 @@ def records(
     image_sd: float = 0.01,
     name: str = "pooling",
     resampled: Iterable[str] | None = None,
-) -> dict[tuple[str, str, int], dict[str, Any] | None]:
+) -> dict[tuple[str, str, int], Record | None]:
     """Return records of both arms: the base at 0.4, and each metric's gain, fractions; spreads are the gains'."""
-    made: dict[tuple[str, str, int], dict[str, Any] | None] = {}
+    made: dict[tuple[str, str, int], Record | None] = {}
     for seed, offset in enumerate(seed_sd * standard(seeds, 1)):
         base = {metric: None if gain is None else 0.4 for metric, gain in gains.items()}
         other = {metric: None if gain is None else 0.4 + gain + offset for metric, gain in gains.items()}
@@ -102,7 +97,7 @@ def context(seeds: int = 5) -> Context:
     return Context(profile="p", data="d", command="c", seeds=tuple(range(seeds)), areas=(1, 2, 3))
 
 
-def write_reports(folder: Path, tables: Sequence[StudyTable], made: Any, about: Context) -> None:
+def write_reports(folder: Path, tables: Sequence[StudyTable], made: Records, about: Context) -> None:
     write_files(folder, render(Report(context=about, tables=tables, records=made)))
 
 
@@ -129,7 +124,7 @@ def cells(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
-DIFFERENCE = "*difference: with less without*"
+DIFFERENCE = "*difference: with minus without*"
 
 
 # ---------------------------------------------------------------------------------------------------------- intervals
@@ -207,9 +202,9 @@ def test_a_claim_is_judged_below_its_table(gain, verdict) -> None:
     assert row["difference"] == f"{100 * gain:+.1f} [{100 * gain - half:+.1f}, {100 * gain + half:+.1f}]"
     inconclusive = verdict == "inconclusive"
     assert row["detectable at 80% power"] == (f"{detectable_difference(1.0, 5, 1.0):.1f}" if inconclusive else "")
-    assert f"Of 1 claims declared: {verdict.strip('*')}: 1." in text
-    assert "this data at this budget alone" in text
-    assert "adjusted for nothing" in text
+    assert f"Of 1 declared claim: {verdict.strip('*')}: 1." in text
+    assert "only about this data at this budget" in text
+    assert "unadjusted" in text
     assert "Too few seeds" not in text
 
 
@@ -272,11 +267,12 @@ def test_a_metric_without_objects_is_not_measured_in_cells_and_claims() -> None:
 def test_few_objects_are_judged_over_the_resamples_that_have_any_and_none_is_inconclusive() -> None:
     for kept, verdict in ((RESAMPLES // 2, "holds here"), (1, "inconclusive"), (0, "inconclusive")):
         made = records(ALIKE)
-        for each in made.values():
+        for name, each in made.items():
             assert each is not None
-            tree = Resamples.from_record(each["resamples"])
-            tree.values["APs"][kept:] = np.nan
-            each["resamples"] = tree.to_record()
+            resamples = each.measurement().resamples
+            assert resamples is not None
+            resamples.values["APs"][kept:] = np.nan
+            made[name] = replace(each, resamples=StoredResamples(**resamples.to_record()))
         built = study_table(study(SMALL), made, context())
         assert built.judged[0].verdict == verdict
         text = built.to_markdown()
@@ -310,7 +306,7 @@ def test_records_without_resamples_have_their_spread_over_seeds_and_say_so() -> 
     text = made.to_markdown()
     rows = cells(text)
     assert (rows["with"]["AP"], rows[DIFFERENCE]["AP"]) == ("45.0 ± 1.0", "+5.0 ± 1.0")
-    assert "standard deviation over seeds alone" in text
+    assert "standard deviation over seeds only" in text
     assert "interval over seeds and images" not in text
     assert rows["It improves AP (primary)"]["verdict"] == "inconclusive"
     assert rows["It improves AP (primary)"]["p"] == "–"
@@ -319,7 +315,7 @@ def test_records_without_resamples_have_their_spread_over_seeds_and_say_so() -> 
 
 def test_a_metric_that_is_not_resampled_leaves_the_others_their_intervals() -> None:
     text = table(resampled=("AP", "APs")).to_markdown()
-    assert "In APl: mean ± standard deviation over seeds alone" in text
+    assert "In APl: mean ± standard deviation over seeds only" in text
     rows = cells(text)
     assert rows["with"]["APl"] == "50.0 ± 1.0"
     assert rows["with"]["AP"].startswith("**50.0** ±")
@@ -329,7 +325,7 @@ def test_one_record_without_resamples_takes_the_column_its_intervals() -> None:
     made = records(ALIKE)
     old = made["pooling", "with", 2]
     assert old is not None
-    del old["resamples"]
+    made["pooling", "with", 2] = replace(old, resamples=None)
     built = study_table(study(SIGN), made, context())
     assert cells(built.to_markdown())["without"]["AP"] == "40.0 ± 0.0"
     assert built.judged[0].verdict == "inconclusive"
@@ -338,8 +334,10 @@ def test_one_record_without_resamples_takes_the_column_its_intervals() -> None:
 def test_columns_have_the_paper_s_names_where_it_has_others() -> None:
     declared = STUDIES["table3"]
     made = {
-        ("table3", variant.name, 0): record(dict.fromkeys(declared.metrics, 0.5))
-        | {"true_corners": {metric: n for n, metric in enumerate(declared.metrics)}}
+        ("table3", variant.name, 0): replace(
+            record(dict.fromkeys(declared.metrics, 0.5)),
+            true_corners={metric: n for n, metric in enumerate(declared.metrics)},
+        )
         for variant in declared.variants
     }
     text = study_table(declared, made, context(1)).to_markdown()
@@ -362,7 +360,7 @@ def test_with_few_seeds_cells_have_spreads_and_no_intervals() -> None:
     assert rows["with"]["AP"] == "50.0 ± 1.0"
     assert rows[DIFFERENCE]["AP"] == "+10.0 ± 1.0"
     assert "[" not in rows[DIFFERENCE]["AP"]
-    assert "none is shown" in text
+    assert "No interval is shown" in text
 
 
 def test_where_less_is_better_the_least_is_bold() -> None:
@@ -398,10 +396,10 @@ def test_variants_that_must_be_identical_are_said_to_be_or_named(gain: float) ->
 
 def test_the_time_of_a_step_has_a_column_and_runs_side_by_side_are_owned_up_to() -> None:
     made = records(ALIKE)
-    for (_, variant, seed), each in made.items():
+    for name, each in made.items():
         assert each is not None
-        step = 50.0 + seed + (9 if variant == "with" else 0)
-        each["latency"] = {"milliseconds": 40.0, "step_milliseconds": step, "workers": 2}
+        step = 50.0 + name[2] + (9 if name[1] == "with" else 0)
+        made[name] = replace(each, latency=replace(each.latency, step_milliseconds=step, workers=2))
     declared = Study(**{**study(latency=True).__dict__, "step_latency": True})
     text = study_table(declared, made, context()).to_markdown()
     rows = cells(text)
@@ -412,11 +410,11 @@ def test_the_time_of_a_step_has_a_column_and_runs_side_by_side_are_owned_up_to()
 
 def test_costs_have_columns_counted_from_the_configuration_and_measured_in_the_record() -> None:
     made = records(ALIKE)
-    for (_, variant, _), each in made.items():
+    for name, each in made.items():
         assert each is not None
-        config = recipe("tiny").with_("model.backbone.stacks", 2 if variant == "with" else 1)
-        each["config"] = config.to_dict()
-        each["memory"] = {"step_mebibytes": 17.5 if variant == "with" else 9.5}
+        larger = name[1] == "with"
+        config = recipe("tiny").with_("model.backbone.stacks", 2 if larger else 1)
+        made[name] = replace(each, config=config.to_dict(), memory=Memory(step_mebibytes=17.5 if larger else 9.5))
     declared = Study(**{**study(latency=True).__dict__, "costs": True})
     text = study_table(declared, made, context()).to_markdown()
     one = costs(recipe("tiny"))
@@ -433,25 +431,27 @@ def test_costs_have_columns_counted_from_the_configuration_and_measured_in_the_r
 def test_an_exploratory_table_says_that_it_is(tmp_path) -> None:
     declared = Study(**{**study().__dict__, "exploratory": True})
     built = study_table(declared, records(ALIKE), context())
-    assert "**Exploratory**: nothing was claimed beforehand" in built.to_markdown()
+    assert "**Exploratory** (not pre-registered): no claim was declared before the runs" in built.to_markdown()
     assert "tested here" not in built.to_markdown()
     write_reports(tmp_path, [built], records(ALIKE), context())
     assert json.loads((tmp_path / "results.json").read_text())["tables"][0]["exploratory"] is True
     assert "Exploratory" not in table().to_markdown()
 
 
+def on_other_images(each: Record | None) -> Record:
+    assert each is not None
+    assert each.resamples is not None
+    return replace(each, resamples=replace(each.resamples, fingerprint="other data"))
+
+
 def test_arms_on_other_images_are_an_error_that_names_them() -> None:
     made = records(ALIKE)
-    moved = made["pooling", "with", 1]
-    assert moved is not None
-    moved["resamples"]["fingerprint"] = "other data"
+    made["pooling", "with", 1] = on_other_images(made["pooling", "with", 1])
     with pytest.raises(ValueError, match="study pooling, with: seed 1: the arm was evaluated on other images"):
         study_table(study(), made, context())
     for seed in range(5):
-        each = made["pooling", "with", seed]
-        assert each is not None
-        each["resamples"]["fingerprint"] = "other data"
-    with pytest.raises(ValueError, match="study pooling, with less without: seed 0: the base was evaluated on other"):
+        made["pooling", "with", seed] = on_other_images(made["pooling", "with", seed])
+    with pytest.raises(ValueError, match="study pooling, with minus without: seed 0: the base was evaluated on other"):
         study_table(study(), made, context())
 
 
@@ -459,11 +459,13 @@ def test_a_record_that_cannot_be_read_is_an_error_that_names_the_run() -> None:
     made = records(ALIKE)
     broken = made["pooling", "with", 1]
     assert broken is not None
-    broken["resamples"]["values"]["AP"] = "?"
+    assert broken.resamples is not None
+    damaged = replace(broken.resamples, values={**broken.resamples.values, "AP": "?"})
+    made["pooling", "with", 1] = replace(broken, resamples=damaged)
     with pytest.raises(ValueError, match="the record of pooling, with, seed 1: the resamples of AP are not base64"):
         study_table(study(), made, context())
-    del broken["metrics"]["AP"]
-    broken["resamples"] = None
+    metrics = {name: value for name, value in broken.metrics.items() if name != "AP"}
+    made["pooling", "with", 1] = replace(broken, metrics=metrics, resamples=None)
     with pytest.raises(ValueError, match="the record of pooling, with, seed 1 lacks the metric 'AP'"):
         study_table(study(), made, context())
 
@@ -496,11 +498,10 @@ def test_files_carry_every_number_and_no_resamples(tmp_path) -> None:
     assert results["overview"]["claims"]["pooling"]["verdict"] == "holds here"
     assert len(results["runs"]) == 10
     assert all(run["resamples"] == {"fingerprint": "data", "version": 1, "resamples": 40} for run in results["runs"])
-    assert "values" in made["pooling", "with", 0]["resamples"], "the records themselves are left alone"
 
     lines = list(csv.DictReader(io.StringIO((tmp_path / "tables" / "pooling.csv").read_text())))
     (mean,) = [
-        line for line in lines if (line["row"], line["metric"], line["seed"]) == ("with less without", "AP", "mean")
+        line for line in lines if (line["row"], line["metric"], line["seed"]) == ("with minus without", "AP", "mean")
     ]
     numbers = {"mean": mean["percent"], **{name: mean[name] for name in statistics if name != "mean"}}
     assert {name: float(value) for name, value in numbers.items()} == statistics
@@ -530,14 +531,8 @@ def test_a_table_of_published_records_is_the_same(tmp_path) -> None:
     keys = {}
     for n, (place, each) in enumerate(made.items()):
         assert each is not None
-        rest = {
-            "data": {},
-            "area_bands": [1, 2],
-            "per_class": {"class": {"AP": 0.5, "AP50": 0.6}},
-            "true_corners": None,
-        }
-        each |= {**rest, "evaluation_key": f"key{n}"}
-        publish(tmp_path, each)
+        classes = {"class": {"AP": 0.5, "AP50": 0.6}}
+        publish(tmp_path, replace(each, per_class=classes, evaluation_key=f"key{n}"))
         keys[place] = f"key{n}"
     found = load(tmp_path).records
     read = study_table(study(SIGN, SMALL), {place: found[key] for place, key in keys.items()}, context())
@@ -547,9 +542,9 @@ def test_a_table_of_published_records_is_the_same(tmp_path) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- overview
-def three_tables(seeds: int = 5) -> tuple[list[StudyTable], dict[tuple[str, str, int], dict[str, Any] | None]]:
+def three_tables(seeds: int = 5) -> tuple[list[StudyTable], dict[tuple[str, str, int], Record | None]]:
     """Return three tables with the same base runs; the third declares nothing."""
-    made: dict[tuple[str, str, int], dict[str, Any] | None] = {}
+    made: dict[tuple[str, str, int], Record | None] = {}
     tables = []
     for name, gain, claims in (("one", 0.05, (SIGN, GROWS)), ("two", 0.025, (SIGN,)), ("three", 0.05, ())):
         made |= records({**ALIKE, "AP": gain}, name=name, seeds=seeds)
@@ -566,7 +561,7 @@ def test_the_overview_has_a_row_a_primary_claim_corrected_over_the_tables() -> N
     text = found.to_markdown()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert [row[:3] for row in rows[2:]] == [["Table 1", "It improves AP", "**holds here**"]] * 2
-    assert "over the 2 tables" in text
+    assert "over 2 tables" in text
     json.dumps(found.to_dict(), allow_nan=False)
 
 
@@ -576,7 +571,7 @@ def test_the_overview_names_the_base_runs_that_tables_share() -> None:
     assert shared.variants == {"one": ("without",), "two": ("without",)}
     assert (shared.seeds, shared.keys) == ((0, 1, 2), ("base0", "base1", "base2"))
     assert (
-        "Table 1 (without) and Table 1 (without) rest on the same trainings (seeds 0, 1, 2)"
+        "Table 1 (without) and Table 1 (without) share the same trainings (seeds 0, 1, 2)"
         in overview(tables).to_markdown()
     )
     assert overview(tables[:1]).shared == ()
@@ -597,7 +592,7 @@ def test_the_readme_begins_with_the_overview_where_there_are_seeds_enough(tmp_pa
 
 # ------------------------------------------------------------------------------------------------------- the studies'
 def _paper(declared: Study, effect: Effect) -> float:
-    rows = {variant.name: declared.paper_figures(variant) for variant in declared.variants}
+    rows = {variant.name: declared.paper_values(variant) for variant in declared.variants}
     ours, base = rows[effect.variant], rows[effect.base]
     assert ours is not None
     assert base is not None
@@ -641,7 +636,7 @@ def test_the_tables_of_the_paper_that_are_studied_declare_claims() -> None:
 @pytest.mark.parametrize("declared", STUDIES.values(), ids=lambda declared: declared.name)
 @pytest.mark.parametrize("measured", [True, False])
 def test_every_study_renders_whatever_its_runs_gave(declared, measured, tmp_path) -> None:
-    made: dict[tuple[str, str, int], dict[str, Any] | None] = {
+    made: dict[tuple[str, str, int], Record | None] = {
         (declared.name, variant.name, seed): record(
             dict.fromkeys(declared.metrics, 0.3 + 0.05 * n + 0.003 * seed * n if measured else None), 0.01
         )

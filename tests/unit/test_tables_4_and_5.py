@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from cornernet import Config, recipe
-from cornernet.ablations.records.published import Report
-from cornernet.ablations.reporting import study_table
+from cornernet.ablations.records.record import Record
+from cornernet.ablations.reporting.context import Context
 from cornernet.ablations.reporting.folder import render, write_files
-from cornernet.ablations.reporting.tables import Context
+from cornernet.ablations.reporting.report import Report
+from cornernet.ablations.reporting.tables import study_table
 from cornernet.ablations.running.planner import Fingerprints, make_job, plan
 from cornernet.ablations.statistics.resampling import RESAMPLED_METRICS, Resamples
 from cornernet.ablations.studies import STUDIES
@@ -22,6 +22,7 @@ from cornernet.ablations.studies.study import Study
 from cornernet.config import AnchorHeadConfig, CocoSource
 from cornernet.model.costs import costs
 from cornernet.training.run_folder import differences
+from tests.unit.made_records import made_record
 
 BASES = [recipe("tiny"), recipe("small").with_("data.source", CocoSource(root="photographs"))]
 BOTH = [STUDIES["table4"], STUDIES["table5"]]
@@ -32,19 +33,13 @@ def arms(study: Study, base: Config) -> dict[str, Config]:
     return {variant.name: study.configure(base, variant) for variant in study.variants}
 
 
-def record(study: Study, level: float, resampled: tuple[str, ...]) -> dict[str, Any]:
+def record(study: Study, level: float, resampled: tuple[str, ...]) -> Record:
     rng = np.random.default_rng(7)
     values = {name: level + 0.01 * rng.standard_normal(50) for name in study.metrics if name in resampled}
-    return {
-        "training_key": "t",
-        "evaluation_key": "e",
-        "metrics": dict.fromkeys(study.metrics, level),
-        "latency": {"milliseconds": 40.0},
-        "config": {"training": {"iterations": 7}},
-        "seconds": {"training": 3.0, "evaluation": 1.0},
-        "provenance": {"processor": "a processor", "versions": {"torch": "2"}, "revision": "abc"},
-        "resamples": Resamples(fingerprint="f" * 64, version=1, values=values).to_record(),
-    }
+    return made_record(
+        metrics=dict.fromkeys(study.metrics, level),
+        resamples=Resamples(fingerprint="f" * 64, version=1, values=values).to_record(),
+    )
 
 
 def published(study: Study, folder: Path, resampled: tuple[str, ...] = RESAMPLED_METRICS):
@@ -88,7 +83,7 @@ def test_the_pyramid_of_table_4_costs_about_what_the_hourglass_does_and_is_the_p
         assert {path for path in paths if not path.startswith("model.backbone.")} == {"testing.measure_step"}
     paper = arms(study, recipe("hourglass_104"))["FPN + Corners"]
     assert paper.model.backbone == recipe("fpn_101").model.backbone
-    with pytest.raises(ValueError, match="is of hourglasses"):
+    with pytest.raises(ValueError, match="is for hourglasses"):
         study.configure(recipe("fpn_small"), study.variants[0])
 
 
@@ -115,10 +110,10 @@ def test_corners_have_the_keys_that_they_had_before_there_were_anchors(name, key
 def test_published_detectors_stand_in_a_block_of_their_own(tmp_path) -> None:
     study = QUALITY
     table = published(study, tmp_path)
-    assert not {row["label"] for row in table.rows} & set(study.published)
+    assert not {row.label for row in table.rows} & set(study.published)
     page = (tmp_path / "README.md").read_text()
     ours, theirs = page.split(f"As the paper prints them in its table {study.table}, on COCO")
-    for name, figures in study.published_figures().items():
+    for name, figures in study.published_values().items():
         assert name not in ours
         rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in theirs.splitlines())
         (row,) = (row for row in rows if row[:1] == [name])
@@ -128,11 +123,11 @@ def test_published_detectors_stand_in_a_block_of_their_own(tmp_path) -> None:
     assert len(lines) == len(study.published) * len(study.metrics)
     assert {line["source"] for line in lines} == {"paper"}
     (tree,) = json.loads((tmp_path / "results.json").read_text())["tables"]
-    assert tree["published"] == study.published_figures()
+    assert tree["published"] == study.published_values()
 
 
 def test_the_published_detectors_of_table_5_are_the_paper_s() -> None:
-    figures = STUDIES["table5"].published_figures()
+    figures = STUDIES["table5"].published_values()
     assert list(figures) == ["RetinaNet", "Cascade R-CNN", "Cascade R-CNN + IoU Net"]
     assert figures["RetinaNet"] == {"AP": 39.8, "AP50": 59.5, "AP60": 55.6, "AP70": 48.2, "AP80": 36.4, "AP90": 15.1}
 
@@ -146,7 +141,7 @@ def test_records_from_before_these_ious_were_resampled_give_spreads_over_seeds_i
     study = STUDIES["table5"]
     before = published(study, tmp_path / "before", ("AP", "AP50", "AP75"))
     assert before.seeds_alone == ("AP60", "AP70", "AP80", "AP90")
-    assert "In AP60, AP70, AP80, AP90: mean ± standard deviation over seeds alone" in before.to_markdown()
+    assert "In AP60, AP70, AP80, AP90: mean ± standard deviation over seeds only" in before.to_markdown()
     now = published(study, tmp_path / "now")
     assert now.seeds_alone == ()
-    assert all(row["statistics"]["AP90"]["low"] is not None for row in now.rows)
+    assert all(row.statistics["AP90"].low is not None for row in now.rows)

@@ -1,10 +1,11 @@
-"""Figures: one file each, and a row here. Each draws what the records hold, and nothing where they hold nothing."""
+"""Figures: each has a file and a row here. Figures draw what the records hold, and nothing where they hold nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..tables import Records, StudyTable
+from ..context import Records
+from ..tables import StudyTable
 from . import (
     iou,
     latency,
@@ -31,7 +32,7 @@ FIGURES: dict[str, Callable[[StudyTable, Records], Drawing | None]] = {
     "stages": stages.draw,
     "steps": steps.draw,
 }
-"""What each figure is called; its function returns None for a table that it is not for."""
+"""The figures by name. A figure's function returns None for tables that it does not apply to."""
 
 
 def draw_all(tables: Sequence[StudyTable], records: Records) -> list[Drawing]:

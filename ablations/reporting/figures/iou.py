@@ -1,14 +1,13 @@
-"""AP over the IoU that a detection must reach: how exact the boxes are."""
+"""AP over the IoU that a detection must reach: how well the boxes fit."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..tables import Records, StudyTable
+from ...records.record import Record, known
+from ..context import Records
+from ..tables import StudyTable
 from .style import (
     Drawing,
     drawing,
@@ -56,10 +55,10 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:
     )
 
 
-def _by_threshold(record: Mapping[str, Any]) -> dict[float, float]:
-    """Return AP by IoU: at all ten thresholds where the record has them, else at those among its metrics."""
-    recorded = record.get("curves", {}).get("ap_by_iou")
-    if recorded is not None:
-        return {iou: value for iou, value in zip(THRESHOLDS, recorded, strict=True) if value is not None}
-    found = {percent / 100: record["metrics"].get(f"AP{percent}") for percent in (50, 60, 70, 75, 80, 90)}
+def _by_threshold(record: Record) -> dict[float, float]:
+    """Return AP by IoU: at all ten thresholds where the record has them, otherwise at those among its metrics."""
+    curves = known(record.curves)
+    if curves is not None:
+        return {iou: value for iou, value in zip(THRESHOLDS, curves.ap_by_iou, strict=True) if value is not None}
+    found = {percent / 100: record.metrics.get(f"AP{percent}") for percent in (50, 60, 70, 75, 80, 90)}
     return {iou: value for iou, value in found.items() if value is not None}

@@ -1,27 +1,29 @@
-"""AP against the time of an image, with the Pareto front: rows that no other beats in both."""
+"""AP against the time per image, with the Pareto front: the rows that no other row beats in both."""
 
 from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..tables import Records, StudyTable
+from ..context import Records
+from ..rows import VariantRow
+from ..tables import StudyTable
 from .style import Drawing, drawing, legend, look, numbered, plain, subplots
 
 __all__ = ["draw", "pareto"]
 
 
 def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001 - all figures are called alike
-    """Return the figure; None for a table without times, or whose rows find the same."""
+    """Return the figure; None for a table without times, or whose rows all detect the same."""
     if not table.study.latency or table.study.identical:
         return None
     lines = []
     for row in table.rows:
-        times, statistics = list(row["latency"].values()), row["statistics"]["AP"]
-        if row["kind"] == "variant" and times and statistics["mean"] is not None:
-            low, high = (None, None) if table.few_seeds else (statistics["low"], statistics["high"])
+        times, ap = list(row.costs["latency"].values()), row.statistics["AP"]
+        if isinstance(row, VariantRow) and times and ap.mean is not None:
+            low, high = (None, None) if table.few_seeds else (ap.low, ap.high)
             mean = sum(times) / len(times)
-            lines.append({"variant": row["label"], "ms": mean, "AP": statistics["mean"], "low": low, "high": high})
+            lines.append({"variant": row.label, "ms": mean, "AP": ap.mean, "low": low, "high": high})
     data = pd.DataFrame(lines, columns=["variant", "ms", "AP", "low", "high"])
     data["front"] = pareto(list(data["ms"]), list(data["AP"]))
     names = [variant.name for variant in table.study.variants]
@@ -49,9 +51,9 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
     return drawing(
         f"{table.study.name}-latency",
         table.study.name,
-        f"{numbered(table)}, AP against the time of an image, from pixels to boxes, with the Pareto front; bars are "
+        f"{numbered(table)}, AP against the time per image, from pixels to boxes, with the Pareto front; bars are "
         "intervals of AP.",
-        f"AP against milliseconds an image: {words}",
+        f"AP against milliseconds per image: {words}",
         data,
         make,
         "not run",
@@ -59,6 +61,6 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
 
 
 def pareto(costs: list[float], gains: list[float]) -> list[bool]:
-    """Tell of each point whether no other costs as little and gains as much, one of the two strictly better."""
+    """Tell for each point whether no other costs at most as much and gains at least as much, and differs."""
     points = list(zip(costs, gains, strict=True))
     return [not any(c <= cost and g >= gain and (c < cost or g > gain) for c, g in points) for cost, gain in points]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..tables import NOT_RECORDED, Records, StudyTable
+from ...records.record import known
+from ..cells import NOT_RECORDED
+from ..context import Records
+from ..tables import StudyTable
 from .style import Drawing, drawing, legend, numbered, plot_groups, runs_of, subplots
 
 __all__ = ["draw"]
@@ -18,7 +21,8 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:
     lines = [
         {"variant": variant, "seed": seed, "IoU": int(iou) / 100, "recall": at / 100, "precision": value}
         for variant, seed, record in runs_of(table, records)
-        for iou, values in record.get("curves", {}).get("precision", {}).items()
+        if (curves := known(record.curves)) is not None
+        for iou, values in curves.precision.items()
         for at, value in enumerate(values)
         if value is not None
     ]

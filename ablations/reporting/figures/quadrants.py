@@ -1,4 +1,4 @@
-"""Corner mAP drawn where it was measured: in the top-left and the bottom-right quadrant of the photograph."""
+"""Corner mAP drawn where it was measured: in the top-left and the bottom-right quadrant of a photograph."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..tables import Records, StudyTable
+from ..context import Records
+from ..tables import StudyTable
 from .style import Drawing, drawing, look, numbered, plain, subplots
 
 __all__ = ["draw"]
@@ -52,13 +53,13 @@ def _frame(table: StudyTable) -> pd.DataFrame:
     for row in table.rows:
         for metric in table.study.metrics:
             _, kind, quadrant = metric.split("/")
-            statistics = row["statistics"][metric]
-            if statistics["mean"] is None:
+            found = row.statistics[metric]
+            if found.mean is None:
                 continue
-            low, high = (None, None) if table.few_seeds else (statistics["low"], statistics["high"])
+            low, high = (None, None) if table.few_seeds else (found.low, found.high)
             lines.append(
-                {"row": row["label"], "kind": row["kind"], "corner": kind, "quadrant": quadrant.split("_quadrant")[0]}
-                | {"mean": statistics["mean"], "low": low, "high": high}
+                {"row": row.label, "kind": row.kind, "corner": kind, "quadrant": quadrant.split("_quadrant")[0]}
+                | {"mean": found.mean, "low": low, "high": high}
             )
     return pd.DataFrame(lines, columns=["row", "kind", "corner", "quadrant", "mean", "low", "high"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...statistics.intervals import CONFIDENCE
-from ..tables import Records, StudyTable
+from ..context import Records
+from ..rows import DifferenceRow, Row, VariantRow
+from ..tables import StudyTable
 from .style import Drawing, drawing, look, numbered, plain, subplots
 
 __all__ = ["draw"]
@@ -24,18 +27,19 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
     names = [variant.name for variant in table.study.variants]
 
     def make() -> Figure:
-        parts = [data[data["kind"] == kind] for kind in ("variant", "difference")]
-        counts = [max(1, part["row"].nunique()) for part in parts]
+        measured = [row for row in table.rows if row.label in set(data["row"])]
+        parts = [[row for row in measured if isinstance(row, kind)] for kind in (VariantRow, DifferenceRow)]
+        counts = [max(1, len(part)) for part in parts]
         made, (above, below) = subplots(2, 1, (8, 1.5 + 0.46 * sum(counts)), heights=counts)
-        _rows(above, parts[0], names)
+        _rows(above, parts[0], data, names)
         above.set(xlabel=f"{plain(shown)}, %")
-        _rows(below, parts[1], names)
+        _rows(below, parts[1], data, names)
         below.axvline(0, color="black", linewidth=1)
         below.set(xlabel=f"{plain(shown)}, difference in points")
         return made
 
     interval = (
-        f"the mean with its {CONFIDENCE:.0%} interval over seeds and images, where there are seeds enough for one"
+        f"the mean with its {CONFIDENCE:.0%} interval over seeds and images, where there are enough seeds for one"
     )
     return drawing(
         f"{table.study.name}-seeds",
@@ -51,24 +55,24 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
 def _frame(table: StudyTable, metric: str) -> pd.DataFrame:
     lines: list[dict[str, Any]] = []
     for row in table.rows:
-        statistics = row["statistics"][metric]
-        spread = table.few_seeds or metric in table.seeds_alone
-        low, high = (None, None) if spread else (statistics["low"], statistics["high"])
+        found = row.statistics[metric]
+        without = table.few_seeds or metric in table.seeds_alone
+        low, high = (None, None) if without else (found.low, found.high)
         lines += [
-            {"row": row["label"], "kind": row["kind"], "seed": seed, "value": value}
-            | {"mean": statistics["mean"], "low": low, "high": high}
-            for seed, value in row["values"][metric].items()
+            {"row": row.label, "kind": row.kind, "seed": seed, "value": value}
+            | {"mean": found.mean, "low": low, "high": high}
+            for seed, value in row.values[metric].items()
             if value is not None
         ]
     columns = ["row", "kind", "seed", "value", "mean", "low", "high"]
     return pd.DataFrame(lines, columns=columns)
 
 
-def _rows(axis: Axes, data: pd.DataFrame, names: list[str]) -> None:
-    labels = list(dict.fromkeys(data["row"]))
-    for at, label in enumerate(labels):
-        part = data[data["row"] == label]
-        colour, marker = look(label if label in names else label.partition(" less ")[0], names)
+def _rows(axis: Axes, rows: Sequence[Row], data: pd.DataFrame, names: list[str]) -> None:
+    for at, row in enumerate(rows):
+        part = data[data["row"] == row.label]
+        # a difference looks like its variant
+        colour, marker = look(row.sides[0], names)
         axis.scatter(part["value"], [at + 0.16] * len(part), color=colour, marker=marker, s=22, alpha=0.7, linewidths=0)
         first = part.iloc[0]
         mean = first["mean"]
@@ -76,15 +80,17 @@ def _rows(axis: Axes, data: pd.DataFrame, names: list[str]) -> None:
             axis.plot([first["low"], first["high"]], [at - 0.12] * 2, color=colour, linewidth=2)
         if pd.notna(mean):
             axis.scatter([mean], [at - 0.12], color=colour, marker="|", s=120, linewidths=2)
-    axis.set_yticks(range(len(labels)), [_wrapped(label) for label in labels], fontsize=8)
-    axis.set_ylim(max(1, len(labels)) - 0.5, -0.5)
+    axis.set_yticks(range(len(rows)), [_wrapped(row) for row in rows], fontsize=8)
+    axis.set_ylim(max(1, len(rows)) - 0.5, -0.5)
     axis.grid(visible=False, axis="y")
 
 
-def _wrapped(label: str) -> str:
-    parts = label.split(" less ")
-    lines = [line for part in parts[:1] for line in textwrap.wrap(part, 46)]
-    lines += [line for part in parts[1:] for line in textwrap.wrap(f"less {part}", 46)]
+def _wrapped(row: Row) -> str:
+    """Return a row's label in short lines; the base of a difference begins a line of its own."""
+    variant, *base = row.sides
+    lines = textwrap.wrap(variant, 46)
+    for name in base:
+        lines += textwrap.wrap(f"minus {name}", 46)
     return plain("\n".join(lines))
 
 

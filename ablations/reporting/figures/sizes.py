@@ -1,4 +1,4 @@
-"""AP by the size of the object: a point a seed, and the mean with its interval."""
+"""AP by the size of the object: a point for each seed, and the interval of the mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..tables import Records, StudyTable
+from ..context import Records
+from ..rows import VariantRow
+from ..tables import StudyTable
 from .style import Drawing, drawing, in_words, legend, look, numbered, plain, subplots
 
 __all__ = ["draw"]
@@ -59,15 +61,16 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
 def _frame(table: StudyTable) -> pd.DataFrame:
     lines: list[dict[str, Any]] = []
     for row in table.rows:
-        if row["kind"] != "variant":
+        if not isinstance(row, VariantRow):
             continue
         for metric, size in SIZES.items():
-            statistics = row["statistics"][metric]
+            found = row.statistics[metric]
             without = table.few_seeds or metric in table.seeds_alone
-            spread = {name: None if without else statistics[name] for name in ("low", "high")}
+            low, high = (None, None) if without else (found.low, found.high)
             lines += [
-                {"variant": row["label"], "size": size, "seed": seed, "AP": value, "mean": statistics["mean"], **spread}
-                for seed, value in row["values"][metric].items()
+                {"variant": row.label, "size": size, "seed": seed, "AP": value}
+                | {"mean": found.mean, "low": low, "high": high}
+                for seed, value in row.values[metric].items()
                 if value is not None
             ]
     return pd.DataFrame(lines, columns=["variant", "size", "seed", "AP", "mean", "low", "high"])

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from ..tables import NOT_RECORDED, Records, StudyTable
+from ...records.record import known
+from ..cells import NOT_RECORDED
+from ..context import Records
+from ..tables import StudyTable
 from .style import Drawing, drawing, in_words, plain, runs_of, subplots
 
 __all__ = ["stacked"]
 
 
-def stacked(table: StudyTable, records: Records, field: str, caption: str) -> Drawing:
+def stacked(table: StudyTable, records: Records, field: Literal["stages", "step_stages"], caption: str) -> Drawing:
     """Return bars of what records have under ``latency``, ``field``: milliseconds by stage, in the record's order."""
     lines = [
         {"variant": variant, "seed": seed, "stage": stage, "ms": value}
         for variant, seed, record in runs_of(table, records)
-        for stage, value in (record.get("latency") or {}).get(field, [])
+        for stage, value in known(getattr(record.latency, field)) or ()
     ]
     data = pd.DataFrame(lines, columns=["variant", "seed", "stage", "ms"])
     means = data.groupby(["variant", "stage"], sort=False)["ms"].mean()

@@ -1,8 +1,9 @@
-"""Where the time of an image goes: read, resize, backbone, pooling, heads, decode, suppression."""
+"""Where the time of an image goes: reading, resizing, backbone, pooling, heads, decoding, suppression."""
 
 from __future__ import annotations
 
-from ..tables import Records, StudyTable
+from ..context import Records
+from ..tables import StudyTable
 from .stacked import stacked
 from .style import Drawing, numbered
 
@@ -17,6 +18,6 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:
         table,
         records,
         "stages",
-        f"{numbered(table)}, where the time of an image goes, mean over seeds. Pooling is the corner pooling modules, "
-        "convolutions included.",
+        f"{numbered(table)}, where the time of an image goes, mean over seeds. Pooling means the corner pooling "
+        "modules with their convolutions.",
     )

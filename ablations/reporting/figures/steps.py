@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..tables import Records, StudyTable
+from ..context import Records
+from ..tables import StudyTable
 from .stacked import stacked
 from .style import Drawing, numbered
 

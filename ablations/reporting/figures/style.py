@@ -1,11 +1,11 @@
-"""What all figures share: the colour of each variant, and how a figure comes with its words and its data."""
+"""What all figures share: the colour of each variant, and a figure together with its caption and data."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import seaborn as sns
@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 
 from cornernet.drawing.figures import plain, rendered, styled, subplots
 
+from ...records.record import Record
 from ...studies import STUDIES
-from ..tables import Records, StudyTable
+from ..context import Records
+from ..tables import StudyTable
 
 __all__ = [
     "Drawing",
@@ -43,9 +45,9 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure: its name, the study it is of, what it shows, what it looks like in words, and the data behind it.
+    """A figure: its name, its study, a caption, a description for readers who cannot see it, and its data.
 
-    ``svg`` and ``png`` are None where the records hold nothing to draw; ``missing`` says what they lack.
+    ``svg`` and ``png`` are None where the records hold nothing to draw; ``missing`` says why.
     """
 
     name: str
@@ -60,7 +62,7 @@ class Drawing:
 
 @functools.cache
 def _palette() -> list[tuple[float, float, float]]:
-    # seven of the ten: without what is faint on white (pink, yellow), and a second blue
+    # seven of the ten: without those that are faint on white (pink, yellow), and without a second blue
     colours = sns.color_palette("colorblind", 10)
     return [tuple(colours[at]) for at in (0, 1, 2, 3, 4, 5, 7)]
 
@@ -72,9 +74,9 @@ def _numbers() -> dict[str, int]:
 
 
 def look(variant: str, among: Sequence[str] = ()) -> Look:
-    """Return a variant's colour and marker: those of its place among the variants of all studies.
+    """Return a variant's colour and marker, by its position among the variants of all studies.
 
-    A variant of none of them is drawn by its place in ``among``.
+    A variant of no study is drawn by its position in ``among``.
     """
     number = _numbers().get(variant)
     if number is None:
@@ -86,7 +88,7 @@ def look(variant: str, among: Sequence[str] = ()) -> Look:
 def drawing(
     name: str, study: str, caption: str, alternative: str, data: pd.DataFrame, draw: Callable[[], Figure], missing: str
 ) -> Drawing:
-    """Return a figure from the function that draws it, which is not called where there is no data."""
+    """Return a figure from the function that draws it, which is only called where there is data."""
     if data.empty:
         return Drawing(name, study, caption, alternative, data, missing=missing)
     with styled():
@@ -95,18 +97,18 @@ def drawing(
 
 
 def numbered(table: StudyTable) -> str:
-    """Return what a caption calls a table."""
+    """Return a table's name for captions."""
     return table.study.title if table.study.table is None else f"Table {table.study.table}"
 
 
 def in_words(data: pd.DataFrame, first: str, second: str, value: str, unit: str = "") -> str:
-    """Return the means of a column over two others, in words."""
+    """Return the means of a column over two others as text."""
     means = data.groupby([first, second], sort=False)[value].mean().reset_index()
     return "; ".join(f"{one}, {two}: {mean:.1f}{unit}" for one, two, mean in means.itertuples(index=False, name=None))
 
 
-def runs_of(table: StudyTable, records: Records) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
-    """Yield variant, seed and record of the runs behind a table, in its order."""
+def runs_of(table: StudyTable, records: Records) -> Iterator[tuple[str, int, Record]]:
+    """Yield variant, seed and record of the runs behind a table, in the table's order."""
     for variant in table.study.variants:
         for seed in table.context.seeds:
             record = records.get((table.study.name, variant.name, seed))
@@ -115,7 +117,7 @@ def runs_of(table: StudyTable, records: Records) -> Iterator[tuple[str, int, Map
 
 
 def plot_groups(axis: Axes, data: pd.DataFrame, x: str, y: str, names: Sequence[str]) -> None:
-    """Draw ``y`` over ``x`` for each variant: a thin line a seed, and a thick one for their mean."""
+    """Draw ``y`` over ``x`` for each variant: a thin line for each seed, and a thick one for their mean."""
     for variant in dict.fromkeys(data["variant"]):
         part = data[data["variant"] == variant]
         colour = look(variant, names).colour

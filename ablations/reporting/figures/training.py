@@ -1,28 +1,32 @@
-"""The losses over the iterations of training, thinned to what a record keeps."""
+"""The losses over the iterations of training, as thinned in the record."""
 
 from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..tables import NOT_RECORDED, Records, StudyTable
+from ...records.record import known
+from ..cells import NOT_RECORDED
+from ..context import Records
+from ..tables import StudyTable
 from .style import Drawing, drawing, legend, numbered, plot_groups, runs_of, subplots
 
 __all__ = ["draw"]
 
-ACROSS = 3  # panels beside each other, so that their words can be read where the figure is as wide as a page
+ACROSS = 3  # panels side by side, so that their text can be read where the figure is as wide as a page
 
 
 def draw(table: StudyTable, records: Records) -> Drawing | None:
-    """Return the figure; None for a table whose rows all rest on one training a seed."""
+    """Return the figure; None for a table whose rows all share one training for each seed."""
     keys = {name: key for (name, _), key in table.trainings.items()}
     if len(set(keys.values())) < 2:
         return None
     lines = [
         {"variant": variant, "seed": seed, "iteration": iteration, "loss": loss, "value": value}
         for variant, seed, record in runs_of(table, records)
-        for loss, values in record.get("curves", {}).get("training", {}).get("loss", {}).items()
-        for iteration, value in zip(record["curves"]["training"]["iteration"], values, strict=True)
+        if (curves := known(record.curves)) is not None
+        for loss, values in curves.training.loss.items()
+        for iteration, value in zip(curves.training.iteration, values, strict=True)
     ]
     data = pd.DataFrame(lines, columns=["variant", "seed", "iteration", "loss", "value"])
     names = [variant.name for variant in table.study.variants]

@@ -1,0 +1,126 @@
+"""What a reader needs to read a table: the sentences below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..statistics.intervals import CONFIDENCE, MIN_SEEDS_FOR_VERDICT, POWER
+from .cells import NOT_RECORDED, points
+from .rows import Cost, DifferenceRow, VariantRow
+from .verdicts import decided
+
+if TYPE_CHECKING:
+    from .tables import StudyTable
+
+__all__ = ["EXPLORATORY", "notes"]
+
+EXPLORATORY = (
+    "**Exploratory** (not pre-registered): no claim was declared before the runs, so there is no confirmatory verdict. "
+    "Intervals are unadjusted; of many differences, some look clear by chance."
+)
+
+_MEASURED: tuple[Cost, ...] = ("latency", "step_latency")
+
+
+def notes(table: StudyTable) -> list[str]:
+    """Return the notes of a table, one for each line."""
+    context = table.context
+    lines = [EXPLORATORY] if table.study.exploratory else []
+    lines.append(
+        f"Ours: {context.data}, profile `{context.profile}`, in percent. A small-budget run, not COCO: compare signs "
+        "and sizes of differences with the paper's, not levels."
+    )
+    return [
+        *lines,
+        *_spreads(table),
+        *_costs(table),
+        *_evaluated_on(table),
+        *_seed_by_seed(table),
+        *_identical(table),
+        *_not_there(table),
+        *_too_few_seeds(table),
+    ]
+
+
+def _spreads(table: StudyTable) -> Iterator[str]:
+    """Yield what the numbers in the cells are: intervals, spreads over seeds, or both, by column."""
+    if table.few_seeds:
+        yield (
+            "Mean ± standard deviation over seeds; differences are paired by seed. No interval is shown: over fewer "
+            f"than {MIN_SEEDS_FOR_VERDICT} seeds it means nothing."
+        )
+        return
+    every = len(table.seeds_alone) == len(table.study.metrics)
+    if not every:
+        yield (
+            f"Means over seeds. ± is half the {CONFIDENCE:.0%} interval over seeds and images; differences are paired "
+            "by seed and image, with their unadjusted interval [low, high]. *Detectable*: the true difference that "
+            f"would be found with {POWER:.0%} probability, where the interval contains zero. Bold: the best of its "
+            "column, where none of the intervals of its differences contains zero, over "
+            f"{MIN_SEEDS_FOR_VERDICT} seeds or more."
+        )
+    if table.seeds_alone:
+        where = "" if every else f"In {', '.join(map(table.shown, table.seeds_alone))}: "
+        start = "Mean" if every else "mean"
+        yield (
+            f"{where}{start} ± standard deviation over seeds only; differences are paired by seed. Without resamples "
+            "of the images there is no interval, and no verdict other than *inconclusive*."
+        )
+
+
+def _costs(table: StudyTable) -> Iterator[str]:
+    timed = [name for name, cost in table.times.items() if cost in _MEASURED]
+    if timed:
+        shared = f", while up to {table.side_by_side} runs shared the machine" if table.side_by_side > 1 else ""
+        yield (f"{', '.join(timed)}: mean ± standard deviation over seeds, on one CPU thread or one device{shared}.")
+    if table.study.costs:
+        yield (
+            "Multiply-adds of the convolutions for one input, by torch's flop counter. MiB: the peak of memory that "
+            "tensors take in a training step (weights, gradients, Adam's moments, a batch, activations)."
+        )
+
+
+def _evaluated_on(table: StudyTable) -> Iterator[str]:
+    if table.context.areas is not None:
+        yield "Objects evaluated on: {} small, {} medium, {} large.".format(*table.context.areas)
+    elif any(row.seeds for row in table.rows):
+        yield f"Objects evaluated on: {NOT_RECORDED}."
+    if table.true_corners is not None:
+        counted = [metric for metric in table.study.metrics if metric in table.true_corners]
+        counts = "; ".join(f"{table.shown(metric)}: {table.true_corners[metric]}" for metric in counted)
+        yield f"Corners evaluated on: {counts}."
+
+
+def _seed_by_seed(table: StudyTable) -> Iterator[str]:
+    primary = table.study.metrics[0]
+    for row in table.rows:
+        if isinstance(row, DifferenceRow) and table.runs_here(row):
+            values = row.values[primary].items()
+            each = ", ".join(f"seed {seed}: {points(value, signed=True)}" for seed, value in values)
+            yield f"{table.shown(primary)}; {row.label}: {each or table.missing(row)}."
+
+
+def _identical(table: StudyTable) -> Iterator[str]:
+    ran = sum(isinstance(row, VariantRow) and bool(row.seeds) for row in table.rows)
+    if table.study.identical and not table.disagreements and ran > 1:
+        yield f"The {ran} variants measured are identical to the last digit, seed by seed."
+    for sentence in table.disagreements:
+        yield f"NOT IDENTICAL: {sentence}."
+
+
+def _not_there(table: StudyTable) -> Iterator[str]:
+    for (study, name, seed), why in table.context.failed.items():
+        if study == table.study.name:
+            yield f"FAILED: {name}, seed {seed}: {why}"
+    for variant in table.study.variants:
+        reason = table.context.unavailable.get((table.study.name, variant.name))
+        if reason is not None:
+            yield f"{variant.name}: not measured on this machine, {reason}"
+
+
+def _too_few_seeds(table: StudyTable) -> Iterator[str]:
+    fewest = min((len(row.seeds) for row in table.rows if table.runs_here(row)), default=0)
+    if fewest < MIN_SEEDS_FOR_VERDICT and not decided(table.judged):
+        what = "an interval" if table.study.exploratory else "a verdict"
+        yield f"Too few seeds for {what} ({fewest}; {MIN_SEEDS_FOR_VERDICT} are needed)."

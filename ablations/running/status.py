@@ -1,0 +1,109 @@
+"""Where the jobs of a call stand, and what there is to do: what ``status`` and ``--plan`` print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from tabulate import tabulate
+
+from cornernet.progress import count
+
+from ..profiles import Profile
+from .estimates import CALIBRATION_SECONDS, minutes
+from .planner import Job, grouped
+from .store import Store
+from .work import Work
+
+__all__ = ["print_plan", "print_status", "state"]
+
+
+def print_status(work: Work) -> None:
+    """Print every job with its state, then each failure with its log."""
+    # read once: a job may belong to several studies, and its state may change meanwhile
+    states = {job.evaluation_key: state(work.store, job) for job in work.distinct}
+    rows = [
+        [*name, job.evaluation_key, states.get(job.evaluation_key) or f"cannot run here: {work.unavailable[name[:2]]}"]
+        for name, job in work.jobs.items()
+    ]
+    print(work.headline(work.profile.workers))
+    print(work.estimate(work.profile.workers).to_text(), end="\n\n")
+    print(tabulate(rows, ["study", "variant", "seed", "evaluation", "state"], disable_numparse=True))
+    for job in work.distinct:
+        failure = None if work.store.record(job) is not None else work.store.failure(job)
+        if failure is not None:
+            print(f"\n{failure.evaluation_key} failed at {failure.time}\n  {failure.last_line}")
+            print(f"  its log: {work.store.root / failure.log}")
+
+
+def state(store: Store, job: Job) -> str:
+    """Return the state of a job."""
+    if store.own_record(job) is not None:
+        return "finished"
+    if store.record(job) is not None:
+        return "finished, published"
+    total = job.config.training.iterations
+    if store.held(job):
+        return "running now" + ("" if store.trained(job) else f", at iteration {store.iterations_done(job)} of {total}")
+    if store.failure(job) is not None:
+        return "failed"
+    if store.trained(job):
+        return "waiting, trained"
+    done = store.resumes_at(job)
+    return f"stopped at iteration {done} of {total}" if done else "waiting"
+
+
+def print_plan(work: Work, workers: int) -> None:
+    """Print the distinct trainings and evaluations, their states and the time they take."""
+    why_not = _why_not_measured(work.profile)
+    if why_not is None:
+        print(f"measuring the speeds that no finished run tells, for at most {CALIBRATION_SECONDS:.0f} s", flush=True)
+    times = work.estimate(workers, measure=why_not is None)
+    print("\nTrainings, by the first variant that needs each\n")
+    header = ["key", "study", "variant", "seed", "iterations", "state", "minutes"]
+    print(tabulate(_trainings(work, times.trainings), header, disable_numparse=True))
+    print("\nEvaluations, by the first variant that needs each\n")
+    header = ["key", "study", "variant", "seed", "training", "state", "minutes"]
+    print(tabulate(_evaluations(work, times.evaluations), header, disable_numparse=True))
+    print(f"\nbudget of the profile, in minutes: {work.profile.minutes}")
+    print(times.to_text() if why_not is None or not times.unknown else f"{times.to_text()}: {why_not}")
+
+
+def _trainings(work: Work, seconds: Mapping[str, float | None]) -> list[list[object]]:
+    names, rows = work.names(), []
+    for group in grouped(work.distinct):
+        job, key = group[0], group[0].training_key
+        done = work.store.resumes_at(job)
+        state = "finished" if _training_finished(work.store, group) else f"resumes at {done}" if done else "to do"
+        rows.append([key, *names[key], job.config.training.iterations, state, _minutes(seconds, key)])
+    return rows
+
+
+def _evaluations(work: Work, seconds: Mapping[str, float | None]) -> list[list[object]]:
+    names, rows = work.names(), []
+    for job in work.distinct:
+        key = job.evaluation_key
+        state = "to do" if work.store.record(job) is None else "finished"
+        rows.append([key, *names[key], job.training_key, state, _minutes(seconds, key)])
+    return rows
+
+
+def _minutes(seconds: Mapping[str, float | None], key: str) -> str:
+    if key not in seconds:
+        return ""
+    found = seconds[key]
+    return "not measured" if found is None else minutes(found)
+
+
+def _why_not_measured(profile: Profile) -> str | None:
+    """Return why a speed cannot be measured beforehand; None where it can."""
+    if profile.gpus > 1:
+        return f"not measured, a training takes {count(profile.gpus, 'GPU')} together"
+    if profile.gpus > torch.cuda.device_count():
+        return "not measured, it takes a CUDA device and torch finds none here"
+    return None
+
+
+def _training_finished(store: Store, group: Sequence[Job]) -> bool:
+    """Return whether a training is finished, by its weights or by the records of all evaluations that need it."""
+    return store.trained(group[0]) or all(store.record(job) is not None for job in group)

@@ -1,0 +1,251 @@
+"""What a call is about: the jobs that its arguments select, where their runs are, and how long the rest takes."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cornernet.config import CocoSource, Config, ConfigError, SourceConfig
+from cornernet.data import (
+    DetectionDataset,
+    open_dataset,
+    require_same_classes,
+    shared_images,
+    shared_images_warning,
+)
+from cornernet.progress import count
+from cornernet.training.devices import resolve_device
+
+from ..profiles import PROFILES, Profile, find_profile
+from ..records.published import load, publish, publish_failure
+from ..records.record import Record
+from ..studies import STUDIES, find_study
+from ..studies.study import Study
+from .estimates import Estimate, calibrate, estimate, speeds_of_store
+from .planner import Fingerprints, Job, grouped, in_order, plan
+from .store import Store
+
+__all__ = ["Selection", "Sources", "Work", "program", "select"]
+
+_PROFILES = "; ".join(f"{p.name}: {p.purpose} (minutes: {p.minutes})" for p in PROFILES.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which jobs a call is about."""
+
+    profile: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PROFILES) + "}", help=f"The budget. {_PROFILES}.")] = (
+        "quick"
+    )
+    studies: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="{" + ",".join(STUDIES) + "} ...")] = None
+    """Which tables. Default: the profile's."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A COCO-format folder with a train and a val split. Default: the generated data set `shapes`."""
+    train_split: str | None = None
+    """Part of the name of the annotation file to train on. Default: train."""
+    val_split: str | None = None
+    """Part of the name of the annotation file to evaluate on. Default: val."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds to use instead of the profile's."""
+    store: Path = Path("runs/ablations")
+    """Folder of the runs. Several calls may share it: no job is run twice."""
+    records: Path = Path("reports/records")
+    """Folder of the committed records, for profiles that publish theirs. Records in its subfolder PROFILE-DATA are not
+    run again, and finished ones are written there."""
+    no_records: bool = False
+    """Neither read nor write committed records."""
+
+
+def program() -> str:
+    """Return the command that the user called, for messages that tell what to run next."""
+    called = Path(sys.argv[0])
+    if called.stem == "cornernet" or (called.name == "__main__.py" and called.parent.name == "cornernet"):
+        return "cornernet ablate"
+    # in a checkout the folder ablations lies beside cornernet, and is an alias
+    in_checkout = (Path(__file__).resolve().parents[2] / "cornernet").is_dir()
+    return "python -m ablations" if in_checkout else "python -m cornernet.ablations"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The jobs of each (study, variant, seed), and where their runs are."""
+
+    profile: Profile
+    studies: list[Study]
+    seeds: tuple[int, ...]
+    base: Config
+    data: str
+    """The name of the data set."""
+    sources: Sources
+    jobs: dict[tuple[str, str, int], Job]
+    store: Store
+    published: Path | None
+    """The folder of the committed records, for a profile that has them."""
+
+    @functools.cached_property
+    def unavailable(self) -> dict[tuple[str, str], str]:
+        """Why this machine cannot run a (study, variant), unless another machine has finished it."""
+        return {
+            (study.name, variant.name): why
+            for study in self.studies
+            for variant in study.variants
+            if (why := study.why_not(self.base, variant)) is not None
+            and any(self.store.record(self.jobs[study.name, variant.name, seed]) is None for seed in self.seeds)
+        }
+
+    @functools.cached_property
+    def distinct(self) -> list[Job]:
+        """The distinct jobs that can run here, in the order in which they are run."""
+        here = {key: job for key, job in self.jobs.items() if key[:2] not in self.unavailable}
+        return in_order(here, self.seeds)
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """The finished records by evaluation key."""
+        found = {job.evaluation_key: self.store.record(job) for job in self.jobs.values()}
+        return {key: record for key, record in found.items() if record is not None}
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why jobs without a record failed the last time, by evaluation key."""
+        finished = self.records
+        found = {job.evaluation_key: self.store.failure(job) for job in self.jobs.values()}
+        return {key: failure.last_line for key, failure in found.items() if failure is not None and key not in finished}
+
+    def names(self) -> dict[str, tuple[str, str, int]]:
+        """Return the first (study, variant, seed) that asks for each evaluation, and for each training."""
+        names: dict[str, tuple[str, str, int]] = {}
+        for name, job in self.jobs.items():
+            names.setdefault(job.evaluation_key, name)
+            names.setdefault(job.training_key, name)
+        return names
+
+    def headline(self, workers: int) -> str:
+        """Return what there is to do, in a line."""
+        trainings = {job.training_key: job.config.training.iterations for job in self.distinct}
+        iterations = " and ".join(str(each) for each in sorted(set(trainings.values())))
+        finished = sum(self.store.record(job) is not None for job in self.distinct)
+        return (
+            f"profile {self.profile.name} on {self.data}: {count(len(trainings), 'training')} of {iterations} "
+            f"iterations, {count(len(self.distinct), 'evaluation')}, {finished} of them finished, {workers} at a time"
+        )
+
+    def estimate(self, workers: int, measure: bool = False) -> Estimate:
+        """Return how long the rest takes; ``measure`` the speeds that no finished run tells."""
+        groups, known = grouped(self.distinct), speeds_of_store(self.store)
+        now = calibrate(self.store, groups, known, self.sources.val) if measure else None
+        return estimate(self.store, groups, workers, known, now, self.sources.val)
+
+    def publish(self) -> None:
+        """Write the store's finished records, and what failed, to the folder of the committed records."""
+        if self.published is None:
+            return
+        for job in self.distinct:
+            record = self.store.own_record(job)
+            if record is not None:
+                publish(self.published, record)
+            elif self.store.record(job) is None and (failure := self.store.failure(job)) is not None:
+                publish_failure(self.published, job.evaluation_key, job.seed, failure.last_line)
+
+
+class Sources:
+    """The data of each source that studies need, opened and checked once."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self._opened: dict[str, tuple[DetectionDataset, DetectionDataset]] = {}
+
+    def open(self, source: SourceConfig) -> tuple[DetectionDataset, DetectionDataset]:
+        """Return train and val. The first time, print what they hold, and warn of images that both have."""
+        key = repr(source)
+        if key not in self._opened:
+            train_set, val_set = open_dataset(source, "train"), open_dataset(source, "val")
+            require_same_classes(train_set, val_set)
+            shared = shared_images(train_set, val_set)
+            if shared and not self.quiet:
+                print(f"warning: {shared_images_warning(shared, val_set)}", file=sys.stderr)
+            if not self.quiet:
+                print(train_set.summary(), val_set.summary(), sep="\n")
+            self._opened[key] = train_set, val_set
+        return self._opened[key]
+
+    def val(self, source: SourceConfig) -> DetectionDataset:
+        """Return val."""
+        return self.open(source)[1]
+
+    def fingerprints(self, source: SourceConfig) -> Fingerprints:
+        """Return the fingerprints of train and val."""
+        train_set, val_set = self.open(source)
+        return Fingerprints(train_set.fingerprint, val_set.fingerprint)
+
+
+def select(selection: Selection, quiet: bool = False) -> Work:
+    """Open the data and the store, and plan the jobs.
+
+    Raises ``ConfigError`` for arguments that do not fit together, ``ValueError`` for unknown names, and ``DataError``
+    for data that cannot be used.
+    """
+    profile = find_profile(selection.profile)
+    planned, planned_seeds = profile.planned(photographs=selection.data is not None)
+    studies = [find_study(name) for name in (planned if selection.studies is None else selection.studies)]
+    seeds = planned_seeds if selection.seeds is None else selection.seeds
+    if len(set(seeds)) != len(seeds) or not seeds:
+        raise ConfigError(f"--seeds needs one or more different numbers, not {' '.join(map(str, seeds))}")
+    sources = Sources(quiet)
+    base = _base(selection, profile, sources)
+    data = "shapes" if selection.data is None else selection.data.resolve().name
+    published = None
+    if profile.publish and not selection.no_records:
+        published = selection.records / f"{profile.name}-{data}"
+    return Work(
+        profile=profile,
+        studies=studies,
+        seeds=tuple(seeds),
+        base=base,
+        data=data,
+        sources=sources,
+        jobs=plan(studies, base, seeds, sources.fingerprints),
+        store=Store(selection.store, None if published is None else _read_published(published)),
+        published=published,
+    )
+
+
+def _base(selection: Selection, profile: Profile, sources: Sources) -> Config:
+    """Return the profile's configuration on the selected data and this machine's device."""
+    source = _source(selection)
+    base = profile.base(source)
+    classes = len(sources.open(base.data.source)[0].classes)
+    # the device is part of the key: arms on a CPU and on a GPU are not the same runs
+    device = base.training.device if base.training.device != "auto" else resolve_device("auto").type
+    return profile.base(source, classes=classes, device=device)
+
+
+def _source(selection: Selection) -> CocoSource | None:
+    train, val = selection.train_split, selection.val_split
+    if selection.data is None:
+        for flag, value in (("--train-split", train), ("--val-split", val)):
+            if value is not None:
+                raise ConfigError(f"{flag} needs --data, the folder that it is a split of")
+        return None
+    usual = CocoSource(root=str(selection.data))
+    return CocoSource(
+        root=usual.root,
+        train_split=usual.train_split if train is None else train,
+        val_split=usual.val_split if val is None else val,
+    )
+
+
+def _read_published(folder: Path) -> dict[str, Record]:
+    """Return the committed records by evaluation key, and print which cannot be read."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = load(folder).records
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    return found
