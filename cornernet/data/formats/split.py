@@ -51,7 +51,7 @@ class Division:
         for label, name in enumerate(self.dataset.classes):
             lacking = [split for split, found in zip(self.parts, counts, strict=True) if not found[label]]
             if lacking:
-                lines.append(f"  note: no box of the class {name} in {' and '.join(lacking)}")
+                lines.append(f"  note: no box of the class {name} in {' or '.join(lacking)}")
         if self.repeated:
             lines.append(f"  note: {count(self.repeated, 'image')} with the same bytes as another: kept in its split")
         if self.dataset.dropped:
