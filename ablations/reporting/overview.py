@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cornernet.progress import count
+
 from ..statistics.claims import LEVEL, JudgedClaim, judge_primary
 from .grid import Cell, Grid, Row
 from .verdicts import HEADER, decided, verdict_cells
@@ -62,11 +64,11 @@ class Overview:
     def notes(self) -> list[str]:
         """Return sentences on how to read the table and on the trainings that its rows share."""
         return [
-            f"One claim a table. Verdicts: {LEVEL:.0%}, two-sided, p-values adjusted by Holm over the "
-            f"{len(self.judged)} tables, so that any verdict here is false with a probability of at most {LEVEL:.0%}; "
-            "a table's own verdicts are adjusted over its own claims, and may differ. Intervals are adjusted for "
-            "nothing. Of a claim in parts the difference is that of its least sure part. Not COCO: what holds, holds "
-            "of this data at this budget.",
+            f"One claim per table. Verdicts are at {LEVEL:.0%}, two-sided, with p-values Holm-adjusted over "
+            f"{count(len(self.judged), 'table')}: the probability that any verdict here is false is at most "
+            f"{LEVEL:.0%}. A table's own verdicts are adjusted over its own claims and may differ. Intervals are "
+            "unadjusted. For a claim in parts, the difference shown is that of its least certain part. Not COCO: a "
+            "verdict applies only to this data at this budget.",
             *(self._sentence(shared) for shared in self.shared),
         ]
 
@@ -82,8 +84,8 @@ class Overview:
             sides.append(f"{_name(table)} ({'every row' if whole else ', '.join(variants)})")
         seeds = ("seed " if len(shared.seeds) == 1 else "seeds ") + ", ".join(map(str, shared.seeds))
         return (
-            f"{', '.join(sides[:-1])} and {sides[-1]} rest on the same trainings ({seeds}): luck in those is luck in "
-            "all of them, which Holm's adjustment allows for."
+            f"{', '.join(sides[:-1])} and {sides[-1]} rest on the same trainings ({seeds}), so chance in those "
+            "trainings affects all of them; Holm's adjustment allows for this."
         )
 
 
