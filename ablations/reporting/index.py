@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
+from cornernet.progress import count
+
 from ..statistics.claims import LEVEL, JudgedClaim
 from ..studies import STUDIES
 from .cells import estimate_cell
@@ -78,29 +80,30 @@ def _verdict(judged: JudgedClaim | None, folder: str, study: str) -> str:
 
 
 def _folders(columns: Sequence[str], reports: Mapping[str, Report], unrecorded: Sequence[str]) -> str:
-    body = []
-    for name in columns:
-        if name not in reports:
-            profile, _, data = name.partition("-")
-            body.append([name, profile, data, NO_RECORDS, "", ""])
-            continue
-        report = reports[name]
-        runs = [record for record in report.records.values() if record is not None]
-        seeds = ", ".join(map(str, report.context.seeds)) if runs else ""
-        processors = sorted({record.provenance.processor for record in runs})
-        links = f"[tables]({quote(name)}/README.md), [page]({quote(name)}/index.html)"
-        count = len({record.evaluation_key for record in runs})
-        texts = [report.context.profile, report.context.data, f"{count} evaluations", seeds, ", ".join(processors)]
-        body.append([links, *map(markdown_escape, texts)])
-    body += [
-        [
-            f"[{markdown_escape(name)}]({quote(name)}/README.md)",
-            *map(markdown_escape, (name.partition("-")[0], name.partition("-")[2])),
-            *("records not committed: not made again", "", ""),
-        ]
-        for name in unrecorded
-    ]
+    body = [_folder(reports[name], name) if name in reports else _empty(name, name, NO_RECORDS) for name in columns]
+    for name in unrecorded:
+        link = f"[{markdown_escape(name)}]({quote(name)}/README.md)"
+        body.append(_empty(name, link, "records not committed; not regenerated"))
     return markdown_table(["", "profile", "data", "runs", "seeds", "hardware"], body)
+
+
+def _folder(report: Report, name: str) -> list[str]:
+    runs = [record for record in report.records.values() if record is not None]
+    texts = [
+        report.context.profile,
+        report.context.data,
+        count(len({record.evaluation_key for record in runs}), "evaluation"),
+        ", ".join(map(str, report.context.seeds)) if runs else "",
+        ", ".join(sorted({record.provenance.processor for record in runs})),
+    ]
+    links = f"[tables]({quote(name)}/README.md), [page]({quote(name)}/index.html)"
+    return [links, *map(markdown_escape, texts)]
+
+
+def _empty(name: str, shown: str, why: str) -> list[str]:
+    """Return the row of a folder without records, which is called PROFILE-DATA."""
+    profile, _, data = name.partition("-")
+    return [shown, markdown_escape(profile), markdown_escape(data), why, "", ""]
 
 
 def _kernels(kernels: Sequence[KernelReport]) -> str | None:
@@ -109,7 +112,7 @@ def _kernels(kernels: Sequence[KernelReport]) -> str | None:
     for each in kernels:
         part = each.data[each.data["ratio"].notna()]
         link = f"[{markdown_escape(each.device)}](benchmarks/{quote(each.name)}.md)"
-        body.append([link, f"{len(part)} rows", ", ".join(dict.fromkeys(part["implementation"])), each.date[:10]])
+        body.append([link, count(len(part), "row"), ", ".join(dict.fromkeys(part["implementation"])), each.date[:10]])
     return markdown_table(["device", "measured", "implementations", "date"], body) if body else None
 
 
@@ -118,7 +121,7 @@ def _speeds(speeds: Sequence[SpeedReport]) -> str | None:
     body = [
         [
             f"[{each.suite} on {markdown_escape(each.device)}](benchmarks/{quote(each.name)}.md)",
-            f"{each.measured} of {len(each.rows)} rows",
+            f"{each.measured} of {count(len(each.rows), 'row')}",
             each.date[:10],
         ]
         for each in speeds

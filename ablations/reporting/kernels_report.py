@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cornernet.drawing.html import Cell, Table
+from cornernet.progress import count
 
 from .figures.style import Drawing, drawing, legend, look, subplots
 from .grid import Grid, Row
@@ -29,8 +30,8 @@ DRAWN = ("forward", "both")
 _FIELDS = ("implementation", "mode", "shape", "dtype", "layout", "status", "ratio", "ratio_lower", "ratio_upper")
 _COLUMNS = ["shape", "dtype", "layout", "implementation", "mode", "ratio", "lower", "upper", "ms", "GB/s", "status"]
 _HOW = (
-    "Times in units of the memory floor, torch.add of the same two maps into a new one: the median of pairs timed in "
-    "turn in one process, with quartiles."
+    "Times are multiples of the memory floor, which is torch.add of the same two maps into a new one. Each is the "
+    "median over pairs timed alternately in one process, with quartiles."
 )
 
 
@@ -112,18 +113,18 @@ def kernel_files(report: KernelReport) -> dict[str, bytes]:
     page = render_template(
         "kernels.html.j2",
         title=f"Corner pooling on {report.device}",
-        ratios=ratios.to_table("Contiguous, float32, times the memory floor with quartiles"),
-        rows=_every_row(report),
+        ratios=ratios.to_table("Contiguous, float32: multiples of the memory floor with quartiles"),
+        rows=_all_rows(report),
         **values,
     )
     files[f"{report.name}.html"] = page.encode()
     return files
 
 
-def _every_row(report: KernelReport) -> Table:
+def _all_rows(report: KernelReport) -> Table:
     lines = report.data.itertuples(index=False)
     rows = [[Cell(str(shape)), *map(_cell, values)] for shape, *values in lines]
-    return Table("Every row", ["", *_COLUMNS[1:]], rows, ["variant"] * len(rows))
+    return Table("All rows", ["", *_COLUMNS[1:]], rows, ["variant"] * len(rows))
 
 
 def _cell(value: Any) -> Cell:
@@ -144,9 +145,9 @@ def _draw(report: KernelReport) -> Drawing:
     return drawing(
         report.name,
         "",
-        f"Corner pooling, times the memory floor by shape and dtype, {report.device}, {report.threads} threads; "
-        "filled: contiguous, hollow: channels_last; logarithmic.",
-        f"Ratios to the memory floor of {', '.join(order)}. Fastest: {words}",
+        f"Time of corner pooling as a multiple of the memory floor, by shape and dtype, on {report.device} with "
+        f"{count(report.threads, 'thread')}. Filled markers: contiguous; hollow: channels_last. Logarithmic scale.",
+        f"Time as a multiple of the memory floor, for {', '.join(order)}. Fastest: {words}",
         data,
         lambda: _panels(data, order),
         "nothing was measured",

@@ -64,11 +64,11 @@ class Overview:
     def notes(self) -> list[str]:
         """Return sentences on how to read the table and on the trainings that its rows share."""
         return [
-            f"One claim for each table. Verdicts: at {LEVEL:.0%}, two-sided, with p-values adjusted by Holm over "
-            f"{count(len(self.judged), 'table')}, so the probability of any false verdict here is at most {LEVEL:.0%}. "
-            "The verdicts below each table are adjusted over its own claims, and may differ. Intervals are unadjusted. "
-            "For a claim in parts, the difference of its least certain part is shown. Not COCO: the verdicts are about "
-            "this data at this budget.",
+            f"One claim per table. Verdicts are at {LEVEL:.0%}, two-sided, with p-values Holm-adjusted over "
+            f"{count(len(self.judged), 'table')}: the probability that any verdict here is false is at most "
+            f"{LEVEL:.0%}. A table's own verdicts are adjusted over its own claims and may differ. Intervals are "
+            "unadjusted. For a claim in parts, the difference shown is that of its least certain part. Not COCO: a "
+            "verdict applies only to this data at this budget.",
             *(self._sentence(shared) for shared in self.shared),
         ]
 
@@ -84,8 +84,8 @@ class Overview:
             sides.append(f"{_name(table)} ({'every row' if whole else ', '.join(variants)})")
         seeds = ("seed " if len(shared.seeds) == 1 else "seeds ") + ", ".join(map(str, shared.seeds))
         return (
-            f"{', '.join(sides[:-1])} and {sides[-1]} share the same trainings ({seeds}): luck in those is luck in all "
-            "of them, which Holm's adjustment allows for."
+            f"{', '.join(sides[:-1])} and {sides[-1]} rest on the same trainings ({seeds}), so chance in those "
+            "trainings affects all of them; Holm's adjustment allows for this."
         )
 
 

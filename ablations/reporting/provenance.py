@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cornernet.drawing.html import Cell, Table
+from cornernet.progress import count
 
 from ..records.record import Provenance
 from .cells import FAILED, NOT_RECORDED, NOT_RUN
@@ -65,9 +66,9 @@ def provenance_rows(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
     dates = [tree["first_run"], tree["last_run"]]
     rows = [
         ("command", tree["command"]),
-        ("protocol", "none: exploratory" if tree["protocol"] is None else f"{tree['protocol']} (docs/protocol.md)"),
+        ("protocol", "none (exploratory)" if tree["protocol"] is None else f"{tree['protocol']} (docs/protocol.md)"),
         ("seeds", listed(tree["seeds"])),
-        ("runs", f"{tree['runs']} evaluations of {tree['trainings']} trainings"),
+        ("runs", f"{count(tree['runs'], 'evaluation')} of {count(tree['trainings'], 'training')}"),
         ("dates of the runs", " to ".join(dates) if all(dates) else NOT_RECORDED),
         ("code revision", listed(tree["revisions"])),
         ("hardware", listed(tree["processors"])),
@@ -75,19 +76,19 @@ def provenance_rows(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("versions", "; ".join(f"{name} {listed(values)}" for name, values in tree["versions"].items())),
         ("data, training", listed([each[:16] for each in tree["fingerprints"]["train"]])),
         ("data, evaluation", listed([each[:16] for each in tree["fingerprints"]["val"]])),
-        ("configurations", "in results.json, one an evaluation"),
+        ("configurations", "in results.json, one per evaluation"),
         (
             "on another machine",
-            "the same configuration, data and seed give the same bits with the same processor and versions; with "
-            "others the last digits of the losses differ, and so, by as much as between seeds, may all that follows "
-            "(docs/reliability.md, Determinism)",
+            "the same configuration, data and seed give identical bits with the same processor and versions; with "
+            "others the last digits of the losses differ, and all later results may differ by as much as between "
+            "seeds (docs/reliability.md, Determinism)",
         ),
     ]
     if tree["seeds_not_run"]:
-        rows.append(("seeds of the profile not run", listed(tree["seeds_not_run"])))
+        rows.append(("seeds of the profile that did not run", listed(tree["seeds_not_run"])))
     rows += [("record left out", line) for line in tree["broken_records"]]
     if tree["records_of_no_row"]:
-        rows.append(("records that no table asks for", listed(tree["records_of_no_row"])))
+        rows.append(("records that no table uses", listed(tree["records_of_no_row"])))
     return rows
 
 
@@ -122,4 +123,4 @@ def runs_table(report: Report) -> Table:
 def measured_with(threads: int, versions: Mapping[str, str], date: str) -> str:
     """Return the sentence below a benchmark's heading: number of threads, versions, and the date (ISO 8601)."""
     named = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    return f"{threads} threads; {named}; measured {date[:10]}."
+    return f"{count(threads, 'thread')}; {named}; measured {date[:10]}."

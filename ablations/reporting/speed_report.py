@@ -20,13 +20,14 @@ __all__ = ["SUITES", "SpeedReport", "read_speeds", "speed_files"]
 
 SUITES = ("inference", "training")
 _HEADER = (
-    "way", "input", "batch", "ms", "against", "ms of that", "times as fast", "images/s", "GFLOP/s", "of torch.mm",
-    "peak MiB",
+    "variant", "input", "batch", "ms", "compared with", "its ms", "speedup", "images/s", "GFLOP/s",
+    "share of torch.mm", "peak MiB",
 )  # fmt: skip
 _HOW = (
-    "Each row's way and what it is held against were timed in turn in one process: median times, and the median "
-    "and quartiles of the ratios of pairs, above 1 where the way is the faster. GFLOP/s beside a large torch.mm "
-    "in the same process. Peak memory is beyond weights and inputs. Float32 where nothing else is said."
+    "The variant of each row and what it is compared with were timed alternately in one process. Times are medians. "
+    "The speedup is the median of the ratios of pairs, with quartiles; above 1 the variant is faster. The share of "
+    "torch.mm is the GFLOP/s relative to a large torch.mm in the same process. Peak memory excludes weights and "
+    "inputs. Float32 unless stated otherwise."
 )
 
 

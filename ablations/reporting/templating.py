@@ -14,6 +14,7 @@ from urllib.parse import quote
 from jinja2 import Environment
 
 from cornernet.drawing.html import environment
+from cornernet.progress import count
 
 from .grid import markdown_escape
 
@@ -31,6 +32,7 @@ def _environment() -> Environment:
     made.filters |= {
         "alt": _alternative,
         "code": _code,
+        "count": count,
         "md": markdown_escape,
         "unmarked": _unmarked,
         "url": quote,

@@ -29,6 +29,7 @@ from cornernet.evaluation.evaluate import detect_all
 from cornernet.evaluation.image_scores import image_f1
 from cornernet.inference.detections import Detections
 from cornernet.model.detector import Detector
+from cornernet.progress import count
 from cornernet.training.metrics import read_metrics
 from cornernet.weights.checkpoints import load_detector
 
@@ -123,7 +124,8 @@ def _with_final(
 
 def _summary(config: Config, lines: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None) -> str:
     done = max((line["iteration"] for line in lines), default=0)
-    state = f"{done} of {config.training.iterations} iterations" + ("" if evaluation else "; not evaluated yet")
+    total = count(config.training.iterations, "iteration")
+    state = f"{done} of {total}" + ("" if evaluation else "; not evaluated yet")
     ap = None if evaluation is None else evaluation["metrics"].get("AP")
     found = "" if ap is None else f" AP {100 * ap:.1f}."
     source = config.data.source
@@ -136,7 +138,7 @@ def _summary(config: Config, lines: Sequence[Mapping[str, Any]], evaluation: Map
 
 def _overall(metrics: Mapping[str, float | None]) -> Table:
     rows = [[Cell(name), _percent(value)] for name, value in metrics.items() if name != "iteration"]
-    return Table("COCO's metrics on val, in percent", ["metric", "%"], rows)
+    return Table("COCO metrics on val, in percent", ["metric", "%"], rows)
 
 
 def _classes(per_class: Mapping[str, Mapping[str, float | None]]) -> Table:
@@ -172,7 +174,7 @@ def _curves(lines: Sequence[Mapping[str, Any]]) -> list[_Curve]:
     losses = list(dict.fromkeys(name for line in lines for name in line if name.startswith("loss/")))
     if not losses:
         return []
-    curves = [_curve(lines, losses, "losses", "Losses over iterations; logarithmic.", logarithmic=True)]
+    curves = [_curve(lines, losses, "losses", "Losses over iterations, on a logarithmic scale.", logarithmic=True)]
     for name, caption in (("val/AP", "AP on val during training."), ("learning_rate", "Learning rate.")):
         if sum(line.get(name) is not None for line in lines) > 1:
             curves.append(_curve(lines, [name], name, caption))
@@ -227,7 +229,7 @@ class _Images:
 def _images(run: Path, config: Config, images: int, detector: Detector | None) -> _Images:
     """Return the best and the worst images by F1; of equal F1, in the order of the data."""
     if not (run / "model.safetensors").is_file():
-        return _Images(missing="The training is not finished: there are no weights to detect with.")
+        return _Images(missing="There are no weights yet, so there are no detections: the training is not finished.")
     try:
         dataset = open_dataset(config.data.source, "val")
     except DataError as error:
@@ -248,7 +250,8 @@ def _compared(dataset: DetectionDataset, at: int, found: Detections, score: floa
     image, truth = dataset.read(at), dataset.records[at]
     drawn = [draw_boxes(image, truth.boxes, truth.labels, classes=dataset.classes), found.plot(image)]
     name = truth.path.name or f"image {truth.image_id}"
-    return _Compared(_jpeg(drawn), f"{name}: objects {len(truth.boxes)}, boxes {len(found)}, F1 {score:.2f}")
+    objects, boxes = count(len(truth.boxes), "object"), count(len(found), "box", "boxes")
+    return _Compared(_jpeg(drawn), f"{name}: {objects}, {boxes}, F1 {score:.2f}")
 
 
 def _jpeg(pictures: Sequence[NDArray[np.uint8]]) -> bytes:
