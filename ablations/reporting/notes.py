@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from ..statistics.intervals import CONFIDENCE, MIN_SEEDS_FOR_VERDICT, POWER
 from .cells import NOT_RECORDED, points
 from .rows import Cost, DifferenceRow, VariantRow
+from .study_rows import StudyRows
 from .verdicts import decided
-
-if TYPE_CHECKING:
-    from .tables import StudyTable
 
 __all__ = ["EXPLORATORY", "notes"]
 
@@ -23,7 +20,7 @@ EXPLORATORY = (
 _MEASURED: tuple[Cost, ...] = ("latency", "step_latency")
 
 
-def notes(table: StudyTable) -> list[str]:
+def notes(table: StudyRows) -> list[str]:
     """Return the notes of a table, one for each line."""
     context = table.context
     lines = [EXPLORATORY] if table.study.exploratory else []
@@ -43,7 +40,7 @@ def notes(table: StudyTable) -> list[str]:
     ]
 
 
-def _spreads(table: StudyTable) -> Iterator[str]:
+def _spreads(table: StudyRows) -> Iterator[str]:
     """Yield what the numbers in the cells are: intervals, spreads over seeds, or both, by column."""
     if table.few_seeds:
         yield (
@@ -69,7 +66,7 @@ def _spreads(table: StudyTable) -> Iterator[str]:
         )
 
 
-def _costs(table: StudyTable) -> Iterator[str]:
+def _costs(table: StudyRows) -> Iterator[str]:
     timed = [name for name, cost in table.times.items() if cost in _MEASURED]
     if timed:
         shared = f", while up to {table.side_by_side} runs shared the machine" if table.side_by_side > 1 else ""
@@ -81,7 +78,7 @@ def _costs(table: StudyTable) -> Iterator[str]:
         )
 
 
-def _evaluated_on(table: StudyTable) -> Iterator[str]:
+def _evaluated_on(table: StudyRows) -> Iterator[str]:
     if table.context.areas is not None:
         yield "Objects evaluated on: {} small, {} medium, {} large.".format(*table.context.areas)
     elif any(row.seeds for row in table.rows):
@@ -92,7 +89,7 @@ def _evaluated_on(table: StudyTable) -> Iterator[str]:
         yield f"Corners evaluated on: {counts}."
 
 
-def _seed_by_seed(table: StudyTable) -> Iterator[str]:
+def _seed_by_seed(table: StudyRows) -> Iterator[str]:
     primary = table.study.metrics[0]
     for row in table.rows:
         if isinstance(row, DifferenceRow) and table.runs_here(row):
@@ -101,7 +98,7 @@ def _seed_by_seed(table: StudyTable) -> Iterator[str]:
             yield f"{table.shown(primary)}; {row.label}: {each or table.missing(row)}."
 
 
-def _identical(table: StudyTable) -> Iterator[str]:
+def _identical(table: StudyRows) -> Iterator[str]:
     ran = sum(isinstance(row, VariantRow) and bool(row.seeds) for row in table.rows)
     if table.study.identical and not table.disagreements and ran > 1:
         yield f"The {ran} variants measured are identical to the last digit, seed by seed."
@@ -109,7 +106,7 @@ def _identical(table: StudyTable) -> Iterator[str]:
         yield f"NOT IDENTICAL: {sentence}."
 
 
-def _not_there(table: StudyTable) -> Iterator[str]:
+def _not_there(table: StudyRows) -> Iterator[str]:
     for (study, name, seed), why in table.context.failed.items():
         if study == table.study.name:
             yield f"FAILED: {name}, seed {seed}: {why}"
@@ -119,7 +116,7 @@ def _not_there(table: StudyTable) -> Iterator[str]:
             yield f"{variant.name}: not measured on this machine, {reason}"
 
 
-def _too_few_seeds(table: StudyTable) -> Iterator[str]:
+def _too_few_seeds(table: StudyRows) -> Iterator[str]:
     fewest = min((len(row.seeds) for row in table.rows if table.runs_here(row)), default=0)
     if fewest < MIN_SEEDS_FOR_VERDICT and not decided(table.judged):
         what = "an interval" if table.study.exploratory else "a verdict"

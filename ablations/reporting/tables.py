@@ -7,21 +7,22 @@ in some run, its column has only the spread over seeds, and the table says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from ..statistics.claims import Effect, JudgedClaim, effects_of, judge
-from ..statistics.intervals import MIN_SEEDS_FOR_VERDICT, PairedDifference, summarise
+from ..statistics.claims import Effect, effects_of, judge
+from ..statistics.intervals import MIN_SEEDS_FOR_VERDICT, summarise
 from ..studies.study import Contrast, Study
-from .cells import FAILED, NOT_MEASURED, NOT_RUN, difference_cell, level_cell, points, spread_cell
+from .cells import NOT_MEASURED, difference_cell, level_cell, points, spread_cell
 from .context import Context, Records
 from .grid import Cell, Grid, markdown_escape
 from .grid import Row as GridRow
 from .notes import notes
 from .rows import Cost, DifferenceRow, Row, Runs, VariantRow, measured, not_resampled, paired, rows_of, runs_of
+from .study_rows import StudyRows
 from .verdicts import claims_grid, claims_markdown, claims_reading, decided
 
 __all__ = ["StudyTable", "study_table"]
@@ -31,77 +32,8 @@ _SPREADS = ("low", "high", "seed_sd", "image_sd", "detectable")
 
 
 @dataclass(frozen=True)
-class StudyTable:
-    """One study's results: a row for each variant and contrast (:mod:`ablations.reporting.rows`)."""
-
-    study: Study
-    context: Context
-    rows: Sequence[Row]
-    true_corners: dict[str, int] | None = None
-    """How many true corners each corner metric is measured on, where it is recorded."""
-    judged: tuple[JudgedClaim, ...] = ()
-    """The study's claims, in the order declared."""
-    differences: Mapping[Effect, PairedDifference] = field(default_factory=dict, repr=False)
-    """The effects that the claims are about, in points."""
-    trainings: Mapping[tuple[str, int], str] = field(default_factory=dict, repr=False)
-    """The training key behind each (variant, seed) that ran."""
-    seeds_alone: tuple[str, ...] = ()
-    """Metrics that some run measured without resamples: their spread is only over seeds."""
-    side_by_side: int = 1
-    """How many runs shared the machine, at most, while times were taken."""
-    disagreements: tuple[str, ...] = ()
-    """Where variants that must measure the same do not."""
-
-    @property
-    def times(self) -> dict[str, Cost]:
-        """The columns of times and costs: what a reader sees, and what a row calls it."""
-        columns: dict[str, tuple[Cost, bool]] = {
-            "ms an image": ("latency", self.study.latency),
-            "ms a training step": ("step_latency", self.study.step_latency),
-            "million multiply-adds": ("multiply_adds", self.study.costs),
-            "thousand parameters": ("parameters", self.study.costs),
-            "MiB a training step": ("step_memory", self.study.costs),
-        }
-        return {name: cost for name, (cost, shown) in columns.items() if shown}
-
-    @property
-    def few_seeds(self) -> bool:
-        """Whether some row that ran has too few seeds for an interval to mean anything."""
-        return any(0 < len(row.seeds) < MIN_SEEDS_FOR_VERDICT for row in self.rows)
-
-    @property
-    def heading(self) -> str:
-        """The paper's number of the table, and its title."""
-        return f"{self.number}{self.study.title}"
-
-    @property
-    def number(self) -> str:
-        """The paper's number of the table, with a full stop and a space after it; empty where it has none."""
-        return "" if self.study.table is None else f"Table {self.study.table}. "
-
-    @property
-    def claims_heading(self) -> str:
-        """What stands above the claims."""
-        return f"{'Claims' if self.study.table is None else 'The paper' + chr(39) + 's claims'}, tested here"
-
-    @property
-    def published_says(self) -> str:
-        """What stands above the block of published detectors."""
-        return f"As the paper prints them in its table {self.study.table}, on COCO; none was measured here:"
-
-    def shown(self, metric: str) -> str:
-        """Return what the paper calls a metric, where it uses another name."""
-        return dict(self.study.paper_names).get(metric, metric)
-
-    def runs_here(self, row: Row) -> bool:
-        """Tell whether the machine of the runs can run a variant, or both sides of a difference."""
-        return not any((self.study.name, side) in self.context.unavailable for side in row.sides)
-
-    def missing(self, row: Row) -> str:
-        """Return what stands in the cells of a row without any run."""
-        if self._failed_seeds(row):
-            return FAILED
-        return NOT_RUN if self.runs_here(row) else NOT_MEASURED
+class StudyTable(StudyRows):
+    """One study's results as they are shown."""
 
     def notes(self) -> list[str]:
         """Return what a reader needs to read the table, one note for each line."""
@@ -152,7 +84,7 @@ class StudyTable:
         cells += [_cost_cell(row, cost) for cost in self.times.values()]
         if decided(self.judged):
             cells.append(Cell(self._verdict(row)))
-        failed = len(self._failed_seeds(row))
+        failed = len(self.failed_seeds(row))
         seeds = f"{len(row.seeds)} ({failed} failed)" if failed else str(len(row.seeds))
         return GridRow(row.label, row.kind, (*cells, Cell(seeds, sort=len(row.seeds))))
 
@@ -183,11 +115,6 @@ class StudyTable:
             if judged.claim.kind == "chain":
                 parts.append(f"{judged.verdict}, as one of several parts")
         return parts[0] if parts else "no claim"
-
-    def _failed_seeds(self, row: Row) -> list[int]:
-        """Return the seeds under which a variant, or a side of a difference, failed."""
-        failed = self.context.failed
-        return [s for s in self.context.seeds if any((self.study.name, side, s) in failed for side in row.sides)]
 
     def _winners(self) -> dict[str, list[str]]:
         """Return variant to the metrics that it is clearly best in, by the interval of every contrast it is in."""
