@@ -61,7 +61,8 @@ class TestingConfig:
     """Implementation of corner pooling in testing, a name from kernels.implementations(); None is the model's own.
     Changes speed, not results."""
     measure_step: bool = False
-    """Also measure the time and memory of a training step under pooling_impl, on a copy of the detector."""
+    """Records of studies only: also measure the time and memory of a training step under pooling_impl, on a copy of the
+    detector."""
 
     def __post_init__(self) -> None:
         require(len(self.scales) > 0 and min(self.scales) > 0, "testing.scales must be positive, one or more")
