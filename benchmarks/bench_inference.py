@@ -24,6 +24,7 @@ from cornernet.config import TestingConfig
 from cornernet.data.images import decode as decode_image
 from cornernet.inference.detect import decode, examine, network, prepare_inputs
 from cornernet.inference.suppression import suppress
+from cornernet.model.heads.corner.decode import decode_padded
 from cornernet.model.heads.corner.targets import TargetBuilder
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -161,6 +162,16 @@ def test_decode_against_reading_once(benchmark: Any, layout: str) -> None:
     row = blank("inference", "", f"decode, {layout}", "fast", DEVICE, against="torch.amax", size=[128, 128], batch=2)
     run = functools.partial(decode, detector, [predictions], TestingConfig())
     finish(benchmark, timed(row, run, lambda: torch.amax(predictions.heatmaps.top_left), DEVICE, SECONDS / 4), run)
+
+
+@pytest.mark.parametrize("layout", ["contiguous_format", "channels_last"])
+def test_decode_against_the_plain_way(benchmark: Any, layout: str) -> None:
+    """The same, against the sigmoid, max-pooling and top-k over whole maps that the compiled loops replace on a CPU."""
+    predictions, detector, testing = heatmaps(layout), plain("tiny"), TestingConfig()
+    against = "sigmoid, max-pooling, top-k"
+    row = blank("inference", "", f"decode, {layout}", "fast", DEVICE, against=against, size=[128, 128], batch=2)
+    run = functools.partial(decode, detector, [predictions], testing)
+    finish(benchmark, timed(row, run, lambda: decode_padded(predictions, testing), DEVICE, SECONDS / 4), run)
 
 
 @pytest.mark.parametrize("merge", [False, True])
