@@ -1,38 +1,40 @@
-"""The tables of trainings today are those of commit 9336543, before the files moved: to the last digit that it wrote.
-
-Bit equality is promised on one type of machine, so this is skipped where the processor is another one.
-"""
+"""The quick profile gives the table of commit 9336543. The session ``build`` compares ``smoke`` likewise."""
 
 from __future__ import annotations
 
+import copy
 import json
-import math
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
 from cornernet.ablations.__main__ import main
-from cornernet.ablations.records.provenance import processor
-
-FORMER = json.loads((Path(__file__).parent / "data" / "former_tables.json").read_text(encoding="utf-8"))
-"""By profile: the processor, and by study, variant, metric and seed the value in percent."""
+from tests.former_tables import FORMER, compare
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["smoke", pytest.param("quick", marks=pytest.mark.thorough)])
-def test_trainings_give_the_former_tables(profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.thorough
+def test_the_quick_profile_gives_the_former_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    former = dict(FORMER[profile])
-    made_on = former.pop("_")["processor"]
-    if [processor(torch.device("cpu"))] != made_on:
-        pytest.skip(f"the former tables were made on {made_on[0]}: bits are promised on one type of machine")
-    assert main(["--profile", profile, "--out", "tables", "--no-records"]) == 0
-    tables = json.loads((tmp_path / "tables" / "results.json").read_text(encoding="utf-8"))["tables"]
-    now = {
-        table["study"]: {row["label"]: row["values"] for row in table["rows"] if row["kind"] == "variant"}
-        for table in tables
+    assert main(["--profile", "quick", "--out", "tables"]) == 0
+    said = compare("quick", json.loads((tmp_path / "tables" / "results.json").read_text(encoding="utf-8")))
+    if said.startswith("not compared"):
+        pytest.skip(said)
+    assert said == "the same tables as at commit 9336543, 1 of 1"
+
+
+def test_a_changed_digit_is_noticed() -> None:
+    former = json.loads(FORMER.read_text(encoding="utf-8"))["quick"]
+    processors = former.pop("_")["processor"]
+    rows = [{"label": label, "kind": "variant", "values": values} for label, values in former["table1"].items()]
+    results: dict[str, Any] = {
+        "provenance": {"processors": processors},
+        "tables": [{"study": "table1", "rows": rows}],
     }
-    assert now == former
-    values = [v for study in now.values() for row in study.values() for metric in row.values() for v in metric.values()]
-    assert sum(value is not None and math.isfinite(value) for value in values) > 10
+    assert compare("quick", results) == "the same tables as at commit 9336543, 1 of 1"
+    changed = copy.deepcopy(results)
+    changed["tables"][0]["rows"][1]["values"]["AP"]["0"] += 1e-7
+    with pytest.raises(ValueError, match="table1 was"):
+        compare("quick", changed)
+    assert compare("quick", {**results, "provenance": {"processors": ["another"]}}).startswith("not compared")
