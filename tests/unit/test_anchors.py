@@ -645,7 +645,10 @@ def test_the_command_line_trains_evaluates_and_detects(tmp_path, monkeypatch, ca
     assert main(["detect", "photo.png", "--weights", "run", "--min-score", "0"]) == 0
     assert json.loads((tmp_path / "out" / "detections.json").read_text())[0]["detections"]
     for argv, message in (
-        (["detect", "photo.png", "--weights", "run", "--heatmaps"], "--heatmaps draws the heatmaps of corners"),
+        (
+            ["detect", "photo.png", "--weights", "run", "--heatmaps"],
+            "--heatmaps draws corner heatmaps, and this detector's head has none",
+        ),
         (["evaluate", "--weights", "run", "--testing.corner-metrics"], "testing.corner_metrics is for heads that"),
         (["evaluate", "--weights", "run", "--testing.substitute", "offsets"], "testing.substitute is for heads that"),
         (["evaluate", "--weights", "run", "--testing.pooling-impl", "eager"], "testing.pooling_impl is for heads that"),

@@ -146,10 +146,12 @@ def test_speeds_of_a_store_are_seconds_by_iteration_and_image_and_skip_what_was_
 @pytest.mark.slow
 def test_a_call_stops_at_its_limit_and_the_next_goes_on_from_the_checkpoint(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setitem(PROFILES, "smoke", in_the_middle())
-    argv = [*SMOKE, *places(tmp_path), "--max-minutes", "0.15"]
+    minutes, argv = 0.15, [*SMOKE, *places(tmp_path)]
 
     def call_until_further_than(iteration: int) -> int:
-        for _ in range(20):
+        nonlocal minutes, argv
+        for _ in range(8):
+            argv = [*SMOKE, *places(tmp_path), "--max-minutes", f"{minutes:g}"]
             assert main(argv) == 3
             captured = capsys.readouterr()
             assert "2 trainings and 2 evaluations are left" in captured.err
@@ -159,6 +161,7 @@ def test_a_call_stops_at_its_limit_and_the_next_goes_on_from_the_checkpoint(tmp_
             done = [int(path.name[5:]) for path in tmp_path.glob("store/trainings/*/checkpoints/step-*")]
             if max(done, default=0) > iteration:
                 return max(done)
+            minutes *= 2  # a slow machine spends all of a short call on starting its workers
         pytest.fail("no call came further")
 
     first = call_until_further_than(0)
@@ -185,18 +188,18 @@ def test_a_failure_is_kept_and_shown_and_forgotten_once_the_job_succeeds(tmp_pat
     assert main([*SMOKE, *places(tmp_path)]) == 1
     err = capsys.readouterr().err
     assert "1 of 2 jobs failed" in err
-    assert "cannot be read" in err
+    assert "cannot read the checkpoint" in err
     (path,) = (store / "failures").iterdir()
     failure = json.loads(path.read_text())
     assert failure["evaluation_key"] == path.stem == job.evaluation_key
     assert failure["traceback"].startswith("Traceback")
-    assert "cannot be read" in (store / failure["log"]).read_text()
+    assert "cannot read the checkpoint" in (store / failure["log"]).read_text()
 
     assert main(["status", *SMOKE, "--store", str(store)]) == 0
     printed = capsys.readouterr().out
     states = {row.split("  ")[1].strip(): row.split()[-1] for row in rows_of(printed)}
     assert states == {"w/o corner pooling": "finished", "w/ corner pooling": "failed"}
-    assert "CheckpointError: the checkpoint" in printed
+    assert "CheckpointError: cannot read the checkpoint" in printed
     assert str(store / failure["log"]) in printed
 
     shutil.rmtree(broken)

@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from msgspec import UNSET
 
 from cornernet import Config, ConfigError, Detector, build_detector, detect, kernels, load_detector, recipe
 from cornernet.ablations.profiles import find_profile
@@ -189,14 +190,14 @@ def test_a_record_has_the_time_and_memory_of_a_step_on_request_and_the_same_metr
         torch.set_num_threads(before)
     data = Fingerprints(*(open_dataset(config.data.source, split).fingerprint for split in ("train", "val")))
     plain, timed = (store.record(make_job(each, data)) for each in configs)
-    assert plain["latency"]["step_milliseconds"] is None
-    assert plain["memory"]["step_mebibytes"] is None
-    assert "step_stages" not in plain["latency"]
-    assert timed["latency"]["step_milliseconds"] > 0
-    assert timed["memory"]["step_mebibytes"] > 0
+    assert plain.latency.step_milliseconds is None
+    assert plain.memory.step_mebibytes is None
+    assert plain.latency.step_stages is UNSET
+    assert timed.latency.step_milliseconds > 0
+    assert timed.memory.step_mebibytes > 0
     stages = ["forward", "loss", "backward", "clipping", "optimiser"]
-    assert [stage for stage, _ in timed["latency"]["step_stages"]] == stages
-    assert timed["metrics"] == plain["metrics"]
+    assert [stage for stage, _ in timed.latency.step_stages] == stages
+    assert timed.metrics == plain.metrics
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("float16", torch.float16)])

@@ -62,7 +62,7 @@ def test_an_unfinished_run_has_a_page_without_images(tmp_path) -> None:
     assert main(["report", str(run), "--out", str(out)]) == 0
     text = out.read_text()
     assert "not evaluated yet" in text
-    assert "there are no weights to detect with" in text
+    assert "There are no weights yet" in text
 
 
 def test_without_the_data_the_page_shows_the_rest(tmp_path) -> None:

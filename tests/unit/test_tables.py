@@ -571,7 +571,7 @@ def test_the_overview_names_the_base_runs_that_tables_share() -> None:
     assert shared.variants == {"one": ("without",), "two": ("without",)}
     assert (shared.seeds, shared.keys) == ((0, 1, 2), ("base0", "base1", "base2"))
     assert (
-        "Table 1 (without) and Table 1 (without) share the same trainings (seeds 0, 1, 2)"
+        "Table 1 (without) and Table 1 (without) rest on the same trainings (seeds 0, 1, 2)"
         in overview(tables).to_markdown()
     )
     assert overview(tables[:1]).shared == ()
