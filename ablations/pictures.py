@@ -27,6 +27,7 @@ from cornernet.evaluation.image_scores import image_f1, ious
 from cornernet.files import atomic_write
 from cornernet.inference.detections import Detections
 from cornernet.model.detector import Detector
+from cornernet.progress import count
 from cornernet.training.devices import resolve_device
 from cornernet.visualization.inspection import heatmap_picture
 from cornernet.weights.checkpoints import load_detector
@@ -227,8 +228,8 @@ def _side_by_side(
         image = dataset.read(at)
         rows.append([_true(dataset, at), *(found[arm][at].plot(image) for arm in (_WITHOUT, _WITH))])
     counts = "; ".join(
-        f"image {dataset.image_id(at)}: {len(dataset.records[at].boxes)} objects, {len(found[_WITHOUT][at])} boxes "
-        f"without corner pooling and {len(found[_WITH][at])} with it"
+        f"image {dataset.image_id(at)}: {count(len(dataset.records[at].boxes), 'object')}, "
+        f"{count(len(found[_WITHOUT][at]), 'box', 'boxes')} without corner pooling and {len(found[_WITH][at])} with it"
         for at in chosen
     )
     return _Made(
@@ -287,8 +288,8 @@ def _failures(dataset: DetectionDataset, found: Sequence[Detections], runs: tupl
                 f"Failures: {kind}",
                 f"{what[0].upper()}{what[1:]}, in vermilion; the objects concerned in green. With corner pooling; "
                 f"after the paper's figure 9. {len(all_of_kind)} of {len(dataset)} images have such a box.",
-                f"{len(shown)} photographs, each with a wrong box: {what}.",
-                f"the {len(shown)} images whose box of this kind has the highest score, {SCORE:g} or more. "
+                f"{count(len(shown), 'photograph')}, each with a wrong box: {what}.",
+                f"the {count(len(shown), 'image')} with the best-scored boxes of this kind, {SCORE:g} or more. "
                 + (failure_of.__doc__ or "").split("\n\n")[1].replace("\n    ", " ").replace("*", ""),
                 tuple(failure.image for failure in shown),
                 runs,
