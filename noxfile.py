@@ -109,7 +109,7 @@ def wheel(session: nox.Session) -> None:
     """
     ours = str(build_wheel(session))
     for order in ((ours, "kernels"), ("kernels", ours)):
-        folder = Path(session.create_tmp()) / ("ours-first" if order[0] == ours else "theirs-first")
+        folder = Path(session.create_tmp()).resolve() / ("ours-first" if order[0] == ours else "theirs-first")
         shutil.rmtree(folder, ignore_errors=True)
         session.run("python", "-m", "venv", str(folder / "venv"))
         program = folder / "venv" / "bin"
