@@ -15,8 +15,8 @@ import torch
 import tyro
 
 from cornernet.config import ConfigError
+from cornernet.console import count
 from cornernet.data import DataError
-from cornernet.progress import count
 
 from .pictures import find_pair, make_pictures
 from .profiles import Profile

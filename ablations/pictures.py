@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from cornernet.checkout import revision
 from cornernet.config import Config
+from cornernet.console import count
 from cornernet.data import DetectionDataset
 from cornernet.drawing.boxes import draw_boxes
 from cornernet.evaluation.evaluate import detect_all
@@ -27,7 +28,6 @@ from cornernet.evaluation.image_scores import image_f1, ious
 from cornernet.files import atomic_write
 from cornernet.inference.detections import Detections
 from cornernet.model.detector import Detector
-from cornernet.progress import count
 from cornernet.training.devices import resolve_device
 from cornernet.visualization.inspection import heatmap_picture
 from cornernet.weights.checkpoints import load_detector

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from cornernet.progress import count
+from cornernet.console import count
 
 from .folder import render, stale, write_files
 from .index import index_markdown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-from cornernet.progress import count
+from cornernet.console import count
 
 from ..statistics.claims import LEVEL, JudgedClaim
 from ..studies import STUDIES

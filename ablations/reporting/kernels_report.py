@@ -15,8 +15,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cornernet.console import count
 from cornernet.drawing.html import Cell, Table
-from cornernet.progress import count
 
 from .figures.style import Drawing, drawing, legend, look, subplots
 from .grid import Grid, Row

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cornernet.progress import count
+from cornernet.console import count
 
 from ..statistics.claims import LEVEL, JudgedClaim, judge_primary
 from .grid import Cell, Grid, Row

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cornernet.console import count
 from cornernet.drawing.html import Cell, Table
-from cornernet.progress import count
 
 from ..records.record import Provenance
 from .cells import FAILED, NOT_RECORDED, NOT_RUN

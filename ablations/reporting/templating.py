@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment
 
+from cornernet.console import count
 from cornernet.drawing.html import environment
-from cornernet.progress import count
 
 from .grid import markdown_escape
 

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pandas as pd
 
-from cornernet.progress import count
+from cornernet.console import count
 
 from ..statistics.claims import LEVEL, Chain, Estimate, JudgedClaim, Verdict
 from ..statistics.intervals import CONFIDENCE, POWER

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cornernet.config import CocoSource, ConfigError
-from cornernet.progress import count
+from cornernet.console import count
 
 from .executors import Run, start_worker
 from .planner import Job

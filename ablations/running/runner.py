@@ -23,11 +23,11 @@ import torch
 from msgspec import UNSET
 
 from cornernet.config import Config
+from cornernet.console import Progress
 from cornernet.data import DetectionDataset, open_dataset
 from cornernet.evaluation.corners import corner_counts
 from cornernet.evaluation.evaluate import Evaluation, evaluate
 from cornernet.model.detector import Detector
-from cornernet.progress import Progress
 from cornernet.training.devices import resolve_device
 from cornernet.training.loop import train
 from cornernet.training.memory import step_memory

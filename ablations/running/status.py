@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from tabulate import tabulate
 
-from cornernet.progress import count
+from cornernet.console import count
 
 from ..profiles import Profile
 from .estimates import CALIBRATION_SECONDS, minutes

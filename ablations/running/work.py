@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from cornernet.config import CocoSource, Config, ConfigError, SourceConfig
+from cornernet.console import count
 from cornernet.data import (
     DetectionDataset,
     open_dataset,
@@ -19,7 +20,6 @@ from cornernet.data import (
     shared_images,
     shared_images_warning,
 )
-from cornernet.progress import count
 from cornernet.training.devices import resolve_device
 
 from ..profiles import PROFILES, Profile, find_profile

@@ -13,6 +13,7 @@ from cornernet.cli.command import Command
 from cornernet.cli.start import RECIPE_NAMES, default_recipe, on_data
 from cornernet.config import ConfigError
 from cornernet.config.recipes import recipe
+from cornernet.console import count
 from cornernet.data import open_dataset
 from cornernet.data.formats.check import check_folder
 from cornernet.data.formats.importing import ImportedFolder, require_folder, write_import
@@ -20,7 +21,6 @@ from cornernet.data.formats.split import divide, write_division
 from cornernet.data.formats.voc import BoxConvention, Treatment, read_voc
 from cornernet.data.formats.yolo import read_yolo
 from cornernet.files import nearest
-from cornernet.progress import count
 from cornernet.visualization.sheets import fixed_images, show_data, write_image
 
 __all__ = [

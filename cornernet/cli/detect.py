@@ -18,6 +18,7 @@ from cornernet.cli.photos import Photo, coco_tree, csv_table, find_photos, json_
 from cornernet.cli.start import ConfigFlags, load, prepared
 from cornernet.config import ConfigError
 from cornernet.config.recipes import recipe
+from cornernet.console import count
 from cornernet.data import DataError, open_dataset
 from cornernet.data.images import read_image
 from cornernet.drawing.boxes import sheet
@@ -25,7 +26,6 @@ from cornernet.files import atomic_write
 from cornernet.inference.detect import detect
 from cornernet.inference.detections import Detections
 from cornernet.model.detector import Detector
-from cornernet.progress import count
 from cornernet.visualization.inspection import inspect
 from cornernet.visualization.sheets import write_image
 

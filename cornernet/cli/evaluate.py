@@ -17,13 +17,13 @@ from cornernet.cli.command import Command
 from cornernet.cli.start import ConfigFlags, StartFlags, default_recipe, load, on_data, prepared
 from cornernet.config import ConfigError
 from cornernet.config.recipes import recipe
+from cornernet.console import Progress, count
 from cornernet.data import DetectionDataset, open_dataset
 from cornernet.data.leakage import leakage_warning
 from cornernet.evaluation.evaluate import Backend, Evaluation, evaluate
 from cornernet.files import atomic_write
 from cornernet.model.detector import Detector, build_detector
 from cornernet.model.fast import optimised
-from cornernet.progress import Progress, count
 
 __all__ = ["EvaluateArguments", "run"]
 

@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 from cornernet.config import ConfigError
+from cornernet.console import count
 from cornernet.data import DataError
 from cornernet.data.formats.importing import IMAGE_SUFFIXES, image_files, require_names
 from cornernet.files import nearest
 from cornernet.inference.detections import Detections
-from cornernet.progress import count
 
 __all__ = ["Photo", "coco_tree", "csv_table", "find_photos", "json_list"]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from cornernet.config import CocoSource, Config, Size
 from cornernet.config.recipes import recipe
+from cornernet.console import count
 from cornernet.data.dataset import DetectionDataset
-from cornernet.progress import count
 
 __all__ = ["Machine", "Suggestion", "machine", "suggest"]
 

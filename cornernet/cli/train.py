@@ -17,9 +17,9 @@ from cornernet.cli.start import ConfigFlags, StartFlags, default_recipe, on_data
 from cornernet.cli.suggest import Suggestion, machine, suggest
 from cornernet.config import CocoSource, Config, ConfigError
 from cornernet.config.recipes import recipe
+from cornernet.console import count
 from cornernet.data import open_dataset
 from cornernet.model.detector import build_detector
-from cornernet.progress import count
 from cornernet.training.devices import resolve_device
 from cornernet.training.loop import train
 from cornernet.training.tensorboard import TensorBoardLog

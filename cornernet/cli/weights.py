@@ -13,9 +13,9 @@ import tyro
 from cornernet.cli.command import Command
 from cornernet.cli.start import RECIPE_NAMES, load
 from cornernet.config import CocoSource, ConfigError
+from cornernet.console import count
 from cornernet.data import DataError, DetectionDataset, open_dataset
 from cornernet.model.detector import Detector
-from cornernet.progress import count
 from cornernet.weights.checkpoints import PICKLED, save_detector, save_foreign
 from cornernet.weights.export import ExportFormat, export_detector
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cornernet.config import Size
+from cornernet.console import count
 from cornernet.data.images import DataError, read_image
 from cornernet.data.shared import SharedState, spawning
-from cornernet.progress import count
 
 __all__ = [
     "COCO_AREA_BANDS",

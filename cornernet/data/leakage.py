@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from cornernet.config import CocoSource, Config
+from cornernet.console import count
 from cornernet.data.dataset import DetectionDataset, content_digests, shared_images
 from cornernet.data.formats.coco import open_coco
 from cornernet.data.images import DataError
 from cornernet.files import atomic_write
-from cornernet.progress import count
 
 __all__ = ["TRAINED_ON", "leakage_warning", "write_training_digests"]
 

@@ -23,12 +23,12 @@ import numpy.typing as npt
 from tabulate import tabulate
 
 from cornernet.config import Config
+from cornernet.console import count
 from cornernet.data.images import DataError
 from cornernet.evaluation.corners import CornerMatches, corner_metrics, match_corners
 from cornernet.evaluation.matching import IOUS, MAX_DETECTIONS, Backend, BoxMatching, match_boxes
 from cornernet.inference.detect import Examined, Inputs, Truth, examine, prepare_inputs, testing_mode
 from cornernet.model.detector import Detector
-from cornernet.progress import count
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cornernet.console import count
 from cornernet.data.images import DataError, read_image
 from cornernet.drawing.boxes import draw_boxes
-from cornernet.progress import count
 
 if TYPE_CHECKING:
     import pandas as pd

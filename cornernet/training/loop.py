@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 
 from cornernet.config import Config, TrainingConfig
+from cornernet.console import Progress
 from cornernet.data import (
     DataError,
     DetectionDataset,
@@ -38,7 +39,6 @@ from cornernet.data.loader import Batch, training_loader
 from cornernet.evaluation.evaluate import Evaluation, evaluate
 from cornernet.files import atomic_write, sync
 from cornernet.model.detector import Detector, build_detector
-from cornernet.progress import Progress
 from cornernet.training.checkpoints import (
     load_newest,
     newest,

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cornernet.config import Config
+from cornernet.console import count
 from cornernet.data import DataError, DetectionDataset, open_dataset
 from cornernet.drawing.boxes import draw_boxes
 from cornernet.drawing.figures import plain, rendered, styled, subplots
@@ -29,7 +30,6 @@ from cornernet.evaluation.evaluate import detect_all
 from cornernet.evaluation.image_scores import image_f1
 from cornernet.inference.detections import Detections
 from cornernet.model.detector import Detector
-from cornernet.progress import count
 from cornernet.training.metrics import read_metrics
 from cornernet.weights.checkpoints import load_detector
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cornernet.config import Config
+from cornernet.console import count
 from cornernet.data import DetectionDataset
 from cornernet.data.loader import TrainingSet
 from cornernet.drawing.boxes import draw_boxes, draw_heatmaps, sheet
@@ -19,7 +20,6 @@ from cornernet.files import atomic_write
 from cornernet.inference.detect import detect
 from cornernet.model.detector import Detector, build_detector
 from cornernet.model.heads.corner import CornerTargets
-from cornernet.progress import count
 
 __all__ = ["fixed_images", "preview", "show_data", "write_image"]
 

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from cornernet.config import Config, HourglassConfig
 from cornernet.config.checks import value_at
+from cornernet.console import count
 from cornernet.files import atomic_write, nearest
 from cornernet.model.detector import Detector, build_detector
-from cornernet.progress import count
 from cornernet.weights.foreign import FORMATS, Format, inferred_config, recognised
 
 __all__ = ["CheckpointError", "foreign_state", "from_authors_key", "load_detector", "save_detector", "save_foreign"]

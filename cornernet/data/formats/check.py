@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from cornernet.console import count
 from cornernet.data.dataset import DetectionDataset, Dropped
 from cornernet.data.formats.coco import (
     annotation_files,
@@ -26,7 +27,6 @@ from cornernet.data.formats.coco import (
     split_of,
 )
 from cornernet.data.images import DataError
-from cornernet.progress import count
 
 __all__ = ["DataReport", "FileReport", "by_reason", "check_folder"]
 

@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cornernet.config import CocoSource
+from cornernet.console import count
 from cornernet.data.dataset import CROWDED, AnnotationTable, DetectionDataset, Dropped, ImageTable
 from cornernet.data.formats.annotation_file import NOTHING, AnnotationColumns, is_detection_file, read_columns
 from cornernet.data.images import DataError, read_image
 from cornernet.files import nearest
-from cornernet.progress import count
 
 _MISSING = "its file is missing"
 

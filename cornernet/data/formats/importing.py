@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from cornernet.config.checks import did_you_mean
+from cornernet.console import count
 from cornernet.data.dataset import Dropped
 from cornernet.data.formats.check import by_reason
 from cornernet.data.images import DataError
 from cornernet.files import atomic_write, nearest
-from cornernet.progress import count
 
 __all__ = [
     "IMAGE_SUFFIXES",

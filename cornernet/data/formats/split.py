@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cornernet.console import count
 from cornernet.data.dataset import DetectionDataset, content_digests
 from cornernet.data.formats.coco import annotation_files, is_detection_file, read_annotations
 from cornernet.data.formats.importing import annotation_file, require_new
 from cornernet.data.images import DataError
 from cornernet.files import atomic_write
-from cornernet.progress import count
 
 __all__ = ["Division", "deal", "divide", "write_division"]
 

@@ -24,6 +24,7 @@ from typing import Literal, TypeAlias
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+from cornernet.console import count
 from cornernet.data.dataset import Dropped
 from cornernet.data.formats.importing import (
     IMAGE_SUFFIXES,
@@ -36,7 +37,6 @@ from cornernet.data.formats.importing import (
     split_of_folder,
 )
 from cornernet.data.images import DataError, read_image
-from cornernet.progress import count
 
 __all__ = ["DEEPEST", "LARGEST_FILE", "BoxConvention", "Treatment", "parse_xml", "read_voc"]
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
+from cornernet.console import count
 from cornernet.data.dataset import Dropped
 from cornernet.data.formats.importing import (
     ImportedBox,
@@ -30,7 +31,6 @@ from cornernet.data.formats.importing import (
 )
 from cornernet.data.images import DataError, read_image
 from cornernet.files import nearest
-from cornernet.progress import count
 
 __all__ = ["DEEPEST", "LARGEST_FILE", "LARGEST_YAML", "read_names", "read_yolo"]
 

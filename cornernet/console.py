@@ -1,16 +1,17 @@
-"""Progress of long work, and counts in messages: a moving line in a terminal, plain lines elsewhere."""
+"""What people read in a terminal: progress of long work, counts in messages, and names made printable."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from typing import TextIO
 
 from tqdm import tqdm
 
-__all__ = ["Progress", "count"]
+__all__ = ["Progress", "count", "printable", "survive_any_encoding"]
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -21,6 +22,35 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     ``plural`` is needed where an s does not make it: ``count(2, "box", "boxes")``.
     """
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+_JOINERS = "\u200c\u200d"
+"""Zero-width joiners: Persian, several scripts of India and emoji need them, and they forge nothing."""
+
+
+def printable(text: object) -> str:
+    r"""Return a name that came from outside (a class, a file, a key) as one line that is safe to print.
+
+    What a terminal or a page would obey instead of showing is written as an escape: ``\n``, ``\x1b``, ``\u202e``.
+    That is control characters, line and paragraph separators, marks that change the direction of text, other invisible
+    format characters, lone surrogates, and code points that have no character. Everything else, in any script, stays.
+    """
+    text = str(text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        letter
+        if letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs"
+        else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
+
+
+def survive_any_encoding() -> None:
+    """Make standard output and standard error write what their encoding lacks as escapes instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
 
 
 class Progress:
