@@ -1,16 +1,29 @@
-"""Atomic writes, the cache folder, and suggestions for misspelt paths."""
+"""Atomic writes, reading of files that a user names, the cache folder, and suggestions for misspelt paths."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
+import io
 import os
 import re
+import stat
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["atomic_write", "cache_folder", "nearest", "remove_unfinished", "sync"]
+__all__ = [
+    "atomic_write",
+    "cache_folder",
+    "nearest",
+    "open_regular",
+    "read_regular",
+    "remove_unfinished",
+    "require_regular",
+    "sync",
+]
 
 _UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
 
@@ -61,6 +74,53 @@ def remove_unfinished(folder: Path, seconds: float = 0.0) -> None:
         with contextlib.suppress(FileNotFoundError):
             if _UNFINISHED.fullmatch(path.name) and time.time() - path.stat().st_mtime >= seconds:
                 path.unlink()
+
+
+@contextlib.contextmanager
+def open_regular(path: str | os.PathLike[str], largest: int, expected: str = "") -> Iterator[io.FileIO]:
+    """Open a regular file of at most ``largest`` bytes for reading.
+
+    ``expected`` is what the file should be, for the message about one that is larger: ``a configuration``.
+
+    A user may name anything: reading a device such as /dev/zero never ends, and a pipe waits for its other end. Raises
+    ``OSError`` whose ``strerror`` says what is wrong, also for a larger file.
+    """
+    try:
+        # non-blocking, because opening a pipe waits too
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a null character
+        raise OSError(errno.EINVAL, f"it is not a valid file name ({error})") from error
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is a folder, a device or a pipe; give a file", os.fspath(path))
+        if found.st_size > largest:
+            size, limit = _bytes(found.st_size), _bytes(largest)
+            doubt = f"; is it really {expected}?" if expected else ""
+            raise OSError(errno.EINVAL, f"it has {size}, and the limit is {limit}{doubt}", os.fspath(path))
+        with io.FileIO(handle, closefd=False) as file:
+            yield file
+    finally:
+        os.close(handle)
+
+
+def read_regular(path: str | os.PathLike[str], largest: int, expected: str = "") -> bytes:
+    """Return the content of a regular file; see :func:`open_regular`."""
+    with open_regular(path, largest, expected) as file:
+        return file.readall()
+
+
+def require_regular(path: str | os.PathLike[str], largest: int) -> None:
+    """Raise ``OSError`` unless :func:`open_regular` opens ``path``, for libraries that open files themselves."""
+    with open_regular(path, largest):
+        pass
+
+
+def _bytes(number: int) -> str:
+    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if number >= 1 << power:
+            return f"{number / (1 << power):,.4g} {unit}"
+    return f"{number} bytes"
 
 
 def cache_folder() -> Path | None:

@@ -25,6 +25,7 @@ from cornernet.config.data import AugmentationConfig, CocoSource, DataConfig, Sh
 from cornernet.config.model import AnchorHeadConfig, CornerHeadConfig, HourglassConfig, ModelConfig, ResNetFPNConfig
 from cornernet.config.testing import TestingConfig
 from cornernet.config.training import TrainingConfig
+from cornernet.files import read_regular
 
 __all__ = ["LARGEST_FILE", "LATER_FIELDS", "WITHOUT_EFFECT", "Config"]
 
@@ -160,9 +161,7 @@ class Config:
         """Read a configuration file. Raises :class:`ConfigError` that names the file and the field."""
         path = Path(path)
         try:
-            if path.stat().st_size > LARGEST_FILE:
-                raise ConfigError(f"{path} is larger than {LARGEST_FILE >> 10} KiB; is it really a configuration?")
-            text = path.read_text(encoding="utf-8")
+            text = read_regular(path, LARGEST_FILE, "a configuration").decode("utf-8")
         except OSError as error:
             raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:

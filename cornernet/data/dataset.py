@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from cornernet.config import Size
 from cornernet.console import count
-from cornernet.data.images import DataError, read_image
+from cornernet.data.images import LARGEST_FILE, DataError, read_image
 from cornernet.data.shared import SharedState, spawning
+from cornernet.files import open_regular
 
 __all__ = [
     "COCO_AREA_BANDS",
@@ -408,7 +409,7 @@ def shared_images_warning(shared: int, val: DetectionDataset) -> str:
 
 def _file_digest(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path, LARGEST_FILE) as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         raise DataError(f"cannot read the image {path}: {error.strerror}; restore the file") from error

@@ -12,8 +12,6 @@ Files are not trusted. A file of more than :data:`LARGEST_FILE` bytes, or one wh
 from __future__ import annotations
 
 import io
-import os
-import stat
 import threading
 import warnings
 from pathlib import Path
@@ -32,6 +30,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from cornernet.config import Size
+from cornernet.files import read_regular
 
 __all__ = ["LARGEST_FILE", "MOST_PIXELS", "DataError", "decode", "read_image", "stated_size"]
 
@@ -133,23 +132,8 @@ def _may_be_decoded(path: Path, content: bytes) -> bool:
 
 def _content(path: Path) -> bytes:
     try:
-        # non-blocking: opening a pipe would wait for its other end; neither a pipe nor a device is read below
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except (OSError, ValueError) as error:  # ValueError: not a valid file name
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"cannot read the image {path}: {reason}; restore the file") from error
-    try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise DataError(f"cannot read the image {path}: it is a folder, a device or a pipe; give a file")
-        if found.st_size > LARGEST_FILE:
-            raise DataError(
-                f"the image {path} has {found.st_size / 2**20:,.0f} MiB, and the limit is {LARGEST_FILE >> 20:,} MiB: "
-                "compress it or cut it into tiles"
-            )
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read(LARGEST_FILE + 1)
+        return read_regular(path, LARGEST_FILE)
     except OSError as error:
-        raise DataError(f"cannot read the image {path}: {error.strerror}; restore the file") from error
-    finally:
-        os.close(handle)
+        raise DataError(
+            f"cannot read the image {path}: {error.strerror}; restore the file, or remove it from the annotations"
+        ) from error

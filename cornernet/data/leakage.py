@@ -40,7 +40,7 @@ def leakage_warning(weights: Path, config: Config, dataset: DetectionDataset) ->
         return ""
     listed = (weights if weights.is_dir() else weights.parent) / TRAINED_ON
     if listed.is_file():
-        known = set(listed.read_text(encoding="utf-8").split())
+        known = set(listed.read_text(encoding="utf-8", errors="replace").split())
         shared = sum(digest.hex()[:_DIGITS] in known for digest in content_digests(dataset))
     else:
         try:

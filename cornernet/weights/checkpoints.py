@@ -27,7 +27,7 @@ from torch import Tensor
 from cornernet.config import Config, HourglassConfig
 from cornernet.config.checks import value_at
 from cornernet.console import count
-from cornernet.files import atomic_write, nearest
+from cornernet.files import atomic_write, nearest, require_regular
 from cornernet.model.detector import Detector, build_detector
 from cornernet.weights.foreign import FORMATS, Format, inferred_config, recognised
 
@@ -37,6 +37,9 @@ FORMAT = "cornernet-lab/1"
 STARTER = Path(__file__).with_name("starter.safetensors")
 """The weights that ship with the package under the name ``starter`` (``cornernet.training.starter``)."""
 PICKLED = (".pkl", ".pth", ".pt", ".bin")
+
+LARGEST_FILE = 64 * 2**30
+"""Bytes of a file of weights."""
 
 _MOST_LISTED = 8
 """Entries that a message lists before it ends in an ellipsis."""
@@ -157,10 +160,14 @@ def _located(source: str | os.PathLike[str]) -> tuple[str, Path]:
             raise CheckpointError(
                 f"the run in {path.parent} is not finished. Resume it: cornernet train --out {path.parent} --resume"
             )
-    if not path.is_file():
+    try:
+        require_regular(path, LARGEST_FILE)
+    except FileNotFoundError:
         raise CheckpointError(
             f"there is no file {path}; give a .safetensors file, the folder of a run, or a .pkl file{nearest(path)}"
-        )
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read the weights {path}: {error.strerror}") from error
     return origin, path
 
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from cornernet.data.images import DataError
 from cornernet.data.shared import Texts
-from cornernet.files import atomic_write, cache_folder
+from cornernet.files import atomic_write, cache_folder, open_regular, read_regular
 
 __all__ = ["CACHED_FROM", "LARGEST_FILE", "NOTHING", "AnnotationColumns", "is_detection_file", "read_columns"]
 
@@ -129,11 +129,6 @@ def read_columns(path: Path) -> AnnotationColumns:
     """
     found = _identity(path)
     size = found["size"]
-    if size > LARGEST_FILE:
-        raise DataError(
-            f"the annotations {path} have {size / 2**30:.1f} GiB, and the limit is {LARGEST_FILE >> 30} GiB: divide "
-            "the data set into several files"
-        )
     cached = _cache_file(path) if size >= CACHED_FROM else None
     columns = None if cached is None else _load(cached, found)
     if columns is not None:
@@ -151,9 +146,7 @@ def is_detection_file(path: Path) -> bool:
     A damaged file, or one too large to be read, counts as an annotation file, so that it is reported and not ignored.
     """
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            return True
-        content = path.read_bytes()
+        content = read_regular(path, LARGEST_FILE)
     except OSError:
         return True
     try:
@@ -173,7 +166,7 @@ def is_detection_file(path: Path) -> bool:
 
 def _read(path: Path) -> AnnotationColumns:
     try:
-        content = path.read_bytes()
+        content = read_regular(path, LARGEST_FILE)
     except OSError as error:
         raise DataError(f"cannot read the annotations {path}: {error.strerror}") from error
     try:
@@ -361,7 +354,8 @@ def _shown(value: Any) -> str:
 def _identity(path: Path) -> dict[str, Any]:
     """Return what distinguishes one state of a file from another."""
     try:
-        found = path.stat()
+        with open_regular(path, LARGEST_FILE) as file:
+            found = os.fstat(file.fileno())
         place = str(path.resolve())
     except (OSError, RuntimeError) as error:
         raise DataError(f"cannot read the annotations {path}: {getattr(error, 'strerror', error)}") from error

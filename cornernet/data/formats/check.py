@@ -26,7 +26,8 @@ from cornernet.data.formats.coco import (
     read_annotations,
     split_of,
 )
-from cornernet.data.images import DataError
+from cornernet.data.images import LARGEST_FILE, DataError
+from cornernet.files import read_regular
 
 __all__ = ["DataReport", "FileReport", "by_reason", "check_folder"]
 
@@ -144,7 +145,7 @@ def _check_image(dataset: DetectionDataset, index: int) -> bytes | Dropped:
     record = dataset.records[index]
     try:
         dataset.read(index)
-        return hashlib.sha256(record.path.read_bytes()).digest()
+        return hashlib.sha256(read_regular(record.path, LARGEST_FILE)).digest()
     except (DataError, OSError) as error:
         return Dropped(record.path.name, None, str(error))
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 import re
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -37,6 +36,7 @@ from cornernet.data.formats.importing import (
     split_of_folder,
 )
 from cornernet.data.images import DataError, read_image
+from cornernet.files import read_regular
 
 __all__ = ["DEEPEST", "LARGEST_FILE", "BoxConvention", "Treatment", "parse_xml", "read_voc"]
 
@@ -106,11 +106,11 @@ def _listed_splits(folder: Path) -> dict[str, tuple[str, ...]]:
         names.append("trainval")
     splits = {}
     for name in names:
-        if (place / f"{name}.txt").stat().st_size > LARGEST_FILE:
-            raise DataError(
-                f"{place / name}.txt has more than {LARGEST_FILE >> 20} MiB; is it really a list of images?"
-            )
-        rows = (place / f"{name}.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+        path = place / f"{name}.txt"
+        try:
+            rows = read_regular(path, LARGEST_FILE, "a list of images").decode("utf-8", "replace").splitlines()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
         splits[name] = tuple(row.split()[0] for row in rows if row.strip())
     twice = set()
     for name, stems in splits.items():
@@ -143,15 +143,7 @@ def parse_xml(path: Path) -> Element:
     nesting, which are refused.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise DataError(f"cannot read the annotations {path}: it is a folder, a device or a pipe; remove it")
-        if found.st_size > LARGEST_FILE:
-            raise DataError(
-                f"{path} has {found.st_size / 2**20:.0f} MiB, and the limit for the annotations of one image is "
-                f"{LARGEST_FILE >> 20} MiB; is it really an annotation file?"
-            )
-        content = path.read_bytes()
+        content = read_regular(path, LARGEST_FILE, "an annotation file")
     except OSError as error:
         raise DataError(f"cannot read the annotations {path}: {error.strerror}") from error
     builder, depth = TreeBuilder(), 0

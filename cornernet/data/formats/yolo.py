@@ -30,7 +30,7 @@ from cornernet.data.formats.importing import (
     split_of_folder,
 )
 from cornernet.data.images import DataError, read_image
-from cornernet.files import nearest
+from cornernet.files import nearest, read_regular
 
 __all__ = ["DEEPEST", "LARGEST_FILE", "LARGEST_YAML", "read_names", "read_yolo"]
 
@@ -181,11 +181,7 @@ def _refuse_traps(path: Path, text: str) -> None:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise DataError(
-                f"{path} has more than {LARGEST_FILE >> 20} MiB; is it really a text file of labels or names?"
-            )
-        return path.read_text(encoding="utf-8-sig")
+        return read_regular(path, LARGEST_FILE, "a text file of labels or names").decode("utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}{nearest(path)}") from error
     except OSError as error:

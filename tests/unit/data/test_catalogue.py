@@ -443,7 +443,7 @@ _IMAGES: list[tuple[str, Callable[[Path], object], Outcome]] = [
         content("a.ppm", b"P6 # big\n99999 99999\n255\n"),
         Unreadable("99999x99999 pixels"),
     ),
-    ("image file of 2 GiB", content("a.png", encoded(".png"), size=2**31), Unreadable("the limit is 1,024 MiB")),
+    ("image file of 2 GiB", content("a.png", encoded(".png"), size=2**31), Unreadable("the limit is 1 GiB")),
 ]
 
 BILLION = '<!DOCTYPE a [<!ENTITY l "lol"><!ENTITY m "&l;&l;&l;&l;">]><annotation><filename>&m;</filename></annotation>'
