@@ -15,7 +15,7 @@ import torch
 import tyro
 
 from cornernet.config import ConfigError
-from cornernet.console import count
+from cornernet.console import PrintableError, count, printable, survive_any_encoding
 from cornernet.data import DataError
 
 from .pictures import find_pair, make_pictures
@@ -84,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0; 1 where a run failed; 2 for what cannot be done; 3 where --max-minutes did not suffice; 130 when interrupted.
     """
+    survive_any_encoding()
     argv = list(sys.argv[1:] if argv is None else argv)
     began = time.monotonic()
     try:
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("ablations: stopped; the same command resumes", file=sys.stderr)
         return INTERRUPTED
     except (ConfigError, DataError, StoreError, ValueError, OSError) as error:
-        print(f"ablations: error: {error}", file=sys.stderr)
+        print(f"ablations: error: {error if isinstance(error, PrintableError) else printable(error)}", file=sys.stderr)
         return IMPOSSIBLE
 
 
@@ -131,7 +132,7 @@ def _run(arguments: Arguments, argv: Sequence[str], began: float) -> int:
         left = f"{count(len(rest.trainings), 'training')} and {count(len(rest.evaluations), 'evaluation')} are left"
         stopped = f"stopped at the limit of {arguments.max_minutes:g} minutes"
         print(f"ablations: {stopped}: {left}; {rest.to_text()}", file=sys.stderr)
-        print(f"resume with: {program()} {shlex.join(argv)}", file=sys.stderr)
+        print(f"resume with: {program()} {printable(shlex.join(argv))}", file=sys.stderr)
         return TIME_UP
     return FAILED if outcome.failed else 0
 
@@ -171,7 +172,9 @@ def _require_gpus(profile: Profile) -> None:
 def _failures(outcome: Outcome, store: Store) -> str:
     """Return which jobs of a call failed and why."""
     # a training that failed gives each of its evaluations the same reason
-    lines = dict.fromkeys(f"  {store.root / failure.log}: {failure.last_line}" for failure in outcome.failed)
+    lines = dict.fromkeys(
+        f"  {printable(store.root / failure.log)}: {printable(failure.last_line)}" for failure in outcome.failed
+    )
     text = f"{len(outcome.failed)} of {outcome.tried} jobs failed; the others are kept, and the next call tries again:"
     return "\n".join([text, *lines])
 
@@ -192,16 +195,17 @@ def _report(work: Work, out: Path | None) -> None:
         written |= {table.study.name: table for table in published_report(work.published, unpublished).tables}
     for name in asked:
         print(f"\n{written[name].to_markdown()}", flush=True)
-    print(f"\nTables (Markdown, CSV, LaTeX, JSON), figures and a page are in {folder}")
+    print(f"\nTables (Markdown, CSV, LaTeX, JSON), figures and a page are in {printable(folder)}")
     if unpublished:
         print(f"Only printed, because profile {work.profile.name} does not publish them: {', '.join(unpublished)}")
     for line in (*report.broken, *notes):
-        print(f"warning: left out: {line}", file=sys.stderr)
+        print(f"warning: left out: {printable(line)}", file=sys.stderr)
     unused = set(work.records) & set(report.others)
     if unused and not unpublished:
         print(
             f"warning: {count(len(unused), 'finished evaluation')} of this call are in no table: most records in "
-            f"{work.published} are of other seeds, another device or other data; --no-records reports only this call",
+            f"{printable(work.published)} are of other seeds, another device or other data; "
+            "--no-records reports only this call",
             file=sys.stderr,
         )
 
@@ -232,7 +236,7 @@ def _pictures(arguments: PicturesArguments) -> int:
     out = arguments.out or Path("reports") / "pictures" / f"{work.profile.name}-{work.data}"
     print(f"seed {pair.seed}: trainings {pair.without.training_key} and {pair.with_.training_key}", flush=True)
     for path in make_pictures(work.store, pair, dataset, out):
-        print(path)
+        print(printable(path))
     return 0
 
 

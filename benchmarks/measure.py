@@ -43,7 +43,9 @@ def device_name(device: str) -> str:
         return torch.cuda.get_device_name()
     names = [
         line.partition(":")[2].strip()
-        for line in (Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else [])
+        for line in (
+            Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+        )
         if line.startswith("model name")
     ]
     return f"{names[0] if names else platform.processor()} ({len(names) or torch.get_num_threads()} cores)"

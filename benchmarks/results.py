@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.measure import FIELDS
 from benchmarks.stages import STAGE_FIELDS
+from cornernet.console import printable, survive_any_encoding
 
 STATUSES = ("ok", "error", "unavailable", "not measured")
 _FIGURES = ("bytes_moved", "gigabytes_per_second", "ratio", "ratio_lower", "ratio_upper", "milliseconds")
@@ -24,7 +25,7 @@ _COMMON = ("device", "threads", "versions")  # the same in every row of a run, s
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a raw or published file. Raises ``ValueError``, naming file and row, for a malformed row."""
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     common = content.get("common", {})
     rows = [{**common, **each["extra_info"]} for each in content["benchmarks"] if "status" in each["extra_info"]]
     for row in rows:
@@ -59,7 +60,7 @@ def publish(sources: Sequence[Path], folder: Path) -> Path:
         suites |= {row.get("suite") for row in rows}
         if len(suites) > 1:
             raise ValueError(f"{source}: its suite is another than that of {sources[0]}; publish each by itself")
-        content = json.loads(source.read_text())
+        content = json.loads(source.read_text(encoding="utf-8"))
         merged |= {each["name"]: each for each in content["benchmarks"] if "status" in each["extra_info"]}
         for row in rows:
             common = common or {field: row[field] for field in _COMMON}
@@ -86,12 +87,13 @@ def publish(sources: Sequence[Path], folder: Path) -> Path:
         + ".json"
     )
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
 if __name__ == "__main__":
+    survive_any_encoding()
     if len(sys.argv) < 3:
         raise SystemExit("usage: python -m benchmarks.results out.json [more.json ...] reports/benchmarks")
     *raw, target = map(Path, sys.argv[1:])
-    print(publish(raw, target))
+    print(printable(publish(raw, target)))

@@ -65,7 +65,7 @@ LIMITS = {
 def generate(folder: Path, size: Size) -> Path:
     """Write a data set of ``size`` into ``folder``, unless it exists already, and return ``folder``."""
     done = folder / "generated.json"
-    if done.is_file() and json.loads(done.read_text()) == size.key:
+    if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == size.key:
         return folder
     import cv2
     import numpy as np
@@ -84,7 +84,7 @@ def generate(folder: Path, size: Size) -> Path:
         target.unlink(missing_ok=True)
         target.hardlink_to(images / name_of(number % size.photographs))
     _write_annotations(annotations / "instances_train.json", size, rng)
-    done.write_text(json.dumps(size.key))
+    done.write_text(json.dumps(size.key), encoding="utf-8")
     return folder
 
 
@@ -101,7 +101,7 @@ def _write_annotations(path: Path, size: Size, rng: Any) -> None:
     category = rng.integers(1, size.categories + 1, size.boxes).tolist()
     corner, side = rng.uniform(0, 400, (size.boxes, 2)).round(2), rng.uniform(4, 80, (size.boxes, 2)).round(2)
     outline = rng.integers(0, len(outlines), size.boxes).tolist()
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         file.write('{"info": {"description": "generated"}, "images": [')
         for number in range(size.images):
             comma = ", " if number else ""
@@ -147,7 +147,7 @@ def _config(folder: Path, iterations: int, workers: int = 2) -> Any:
 def _peak() -> float:
     """Return the peak memory of this process in MiB."""
     # not from getrusage, which includes the process that started this one
-    status = Path("/proc/self/status").read_text().splitlines()
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 1024
 
 
@@ -365,7 +365,7 @@ def run(folder: Path, size: Size, out: Path | None, stages: list[str]) -> dict[s
     head = {"size": vars(size), "code": _code(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
     known: dict[str, Any] = {}
     if out is not None and out.is_file():
-        known = json.loads(out.read_text())
+        known = json.loads(out.read_text(encoding="utf-8"))
     found = known["stages"] if all(known.get(key) == value for key, value in head.items()) else {}
     for name in stages:
         if name not in found:
@@ -377,7 +377,7 @@ def run(folder: Path, size: Size, out: Path | None, stages: list[str]) -> dict[s
             if name == "load" and found[name]["file_mib"] > 4 and not list((folder / "cache").glob("annotations-*")):
                 raise RuntimeError("reading did not write the cache")
             if out is not None:
-                out.write_text(json.dumps({**head, "stages": found}, indent=1) + "\n")
+                out.write_text(json.dumps({**head, "stages": found}, indent=1) + "\n", encoding="utf-8")
         print(_row(name, found[name]), flush=True)
     return found
 

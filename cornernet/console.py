@@ -1,17 +1,38 @@
-"""What people read in a terminal: progress of long work, counts in messages, and names made printable."""
+"""What people read in a terminal: progress, counts, tables, errors, and names made printable.
+
+A name that came from outside (a class, a file, a folder, a key) is data, and a terminal obeys some of it: an escape
+sequence moves the cursor, a line break forges a line, a mark of direction turns a line around. So:
+
+* a text that is made here puts each name through :func:`printable`, or :func:`named` where it stands among others;
+* an error derives from :class:`PrintableError`, whose text is printable whatever was inserted;
+* a program starts with :func:`survive_any_encoding`.
+
+Files have rules of their own, in ``cornernet.drawing.escapes``. JSON escapes by itself and holds names as they are.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
+import re
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
 from tqdm import tqdm
 
-__all__ = ["Progress", "count", "printable", "survive_any_encoding"]
+__all__ = [
+    "PrintableError",
+    "Progress",
+    "count",
+    "listing",
+    "named",
+    "printable",
+    "survive_any_encoding",
+    "text_table",
+]
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -46,11 +67,72 @@ def printable(text: object) -> str:
     )
 
 
+_BLURRED = re.compile(r'|\s.*|.*\s|.*[,;:"].*|.*\s[0-9.]+')
+"""Names whose ends cannot be seen among others: blank, with a separator in them, or with a number at the end."""
+
+
+def named(text: object) -> str:
+    """Return a name made printable for a place among other names and numbers, in quotes where its ends are not plain.
+
+    ``cat``, but ``"cat 3, dog"`` and ``" "``.
+    """
+    shown = printable(text)
+    return '"' + shown.replace('"', '\\"') + '"' if _BLURRED.fullmatch(shown) else shown
+
+
+def listing(names: Iterable[object], most: int = 0) -> str:
+    """Return names as ``a, b and 3 more``: the first ``most`` of them, or all for 0."""
+    names = list(names)
+    shown = ", ".join(map(named, names[:most] if most else names))
+    return f"{shown} and {len(names) - most} more" if most and len(names) > most else shown
+
+
+class PrintableError(BaseException):
+    """An error whose text is safe to print, whatever names were inserted: each argument is one line of it."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, self.args))
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterable[int] = ()) -> str:
+    """Return a table in plain text. The columns ``numbers`` are aligned to the right.
+
+    Cells are written as they are, made printable: a name that looks like a number stays that name.
+    """
+    lines = [[printable(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    right = set(numbers)
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(
+            " " * (width - _width(cell)) + cell if at in right else cell + " " * (width - _width(cell))
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a printable text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(letter) or letter in _JOINERS else 1 + (unicodedata.east_asian_width(letter) in "WF")
+        for letter in text
+    )
+
+
 def survive_any_encoding() -> None:
-    """Make standard output and standard error write what their encoding lacks as escapes instead of failing."""
+    """Make standard output and standard error write what their encoding lacks as escapes instead of failing.
+
+    Standard input, from which lists of paths are read, is decoded as file names are. Call it where a program starts.
+    """
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+    if reconfigure := getattr(sys.stdin, "reconfigure", None):
+        with contextlib.suppress(io.UnsupportedOperation):  # something of it was read already
+            reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
 
 
 class Progress:

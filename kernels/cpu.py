@@ -218,7 +218,11 @@ def _find_openmp() -> Any:
     maps = Path("/proc/self/maps")
     if not maps.exists() or not torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
         return None
-    files = {line.split(maxsplit=5)[-1].strip() for line in maps.read_text().splitlines() if "omp" in line}
+    files = {
+        line.split(maxsplit=5)[-1].strip()
+        for line in maps.read_text(encoding="utf-8", errors="replace").splitlines()
+        if "omp" in line
+    }
     for file in sorted(files):
         if Path(file).name.startswith(("libgomp", "libomp", "libiomp")):
             found = getattr(ctypes.CDLL(file), "GOMP_parallel", None)

@@ -300,7 +300,7 @@ def compile_cubin(variant: Variant, arch: str, log: Any = None) -> bytes:
         ptxas_options=["-v"] if log is not None else None,
     )
     try:
-        code: bytes = Program(SOURCE.read_text(), "c++", options).compile("cubin", logs=log).code
+        code: bytes = Program(SOURCE.read_text(encoding="utf-8"), "c++", options).compile("cubin", logs=log).code
     except Exception as error:
         raise RuntimeError(f"NVRTC could not compile {SOURCE.name} for {arch} ({variant}): {error}") from error
     return code
@@ -318,7 +318,7 @@ def load_cubin(variant: Variant, arch: str) -> bytes:
 
     If the cache cannot be read or written, the code is compiled again, without an error.
     """
-    parts = [SOURCE.read_text(), repr(sorted(variant.macros.items())), arch, _version("cuda-core")]
+    parts = [SOURCE.read_text(encoding="utf-8"), repr(sorted(variant.macros.items())), arch, _version("cuda-core")]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     path = _cache_folder() / f"{key}.cubin"
     with contextlib.suppress(OSError):

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from cornernet.console import PrintableError
+
 from ..statistics.intervals import Measurement
 from ..statistics.resampling import Resamples
 
@@ -42,7 +44,7 @@ Stages: TypeAlias = list[tuple[str, float]]
 _T = TypeVar("_T")
 
 
-class RecordError(ValueError):
+class RecordError(PrintableError, ValueError):
     """A record that cannot be read or published. The message names the file or the field, and the fix."""
 
 

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from cornernet.console import count
+from cornernet.console import count, printable, survive_any_encoding
 
 from .folder import render, stale, write_files
 from .index import index_markdown
@@ -40,6 +40,7 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0; 1 for stale files; 2 for what cannot be done."""
+    survive_any_encoding()
     arguments = tyro.cli(
         Arguments,
         prog="python -m ablations.reporting",
@@ -51,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"there is no folder {arguments.reports}; run this from the root of the repository")
         folders, notes = render_all(arguments.reports)
     except (OSError, ValueError) as error:
-        print(f"reporting: error: {error}", file=sys.stderr)
+        print(f"reporting: error: {printable(error)}", file=sys.stderr)
         return 2
     for note in notes:
-        print(f"reporting: {note}", file=sys.stderr)
+        print(f"reporting: {printable(note)}", file=sys.stderr)
     total = sum(map(len, folders.values()))
     wrong = [folder / path for folder, files in folders.items() for path in stale(folder, files)]
     if not arguments.check:
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"reporting: {count(total, 'file')}, {len(wrong)} of them changed")
         return 0
     for path in wrong:
-        print(f"reporting: {path} is stale: the records give other content", file=sys.stderr)
+        print(f"reporting: {printable(path)} is stale: the records give other content", file=sys.stderr)
     if wrong:
         stale_files = count(len(wrong), "stale file")
         print(f"reporting: {stale_files}; rebuild with: nox -s report", file=sys.stderr)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from cornernet.drawing.escapes import csv_escape
 from cornernet.files import atomic_write, remove_unfinished
 
 from .contents import Contents
@@ -64,6 +65,11 @@ def _tables(table: StudyTable) -> dict[str, str]:
 
 
 def _csv(frame: pd.DataFrame) -> str:
+    # numbers, also negative ones, stay; texts are those of columns of objects and strings
+    texts = frame.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]]
+    frame = frame.assign(
+        **{name: [csv_escape(cell) if isinstance(cell, str) else cell for cell in frame[name]] for name in texts}
+    )
     return str(frame.to_csv(index=False, lineterminator="\n", float_format=f"%.{DIGITS}g"))
 
 

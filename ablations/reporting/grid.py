@@ -1,4 +1,4 @@
-"""A table of results for Markdown, LaTeX and HTML, and the escapes of the first two.
+"""A table of results for Markdown, LaTeX and HTML.
 
 Its cells are rounded text. The unrounded values are in the CSV files (:meth:`StudyTable.to_frame`).
 """
@@ -12,9 +12,10 @@ from typing import Literal, TypeAlias
 
 import pandas as pd
 
+from cornernet.drawing.escapes import latex_escape, markdown_escape
 from cornernet.drawing.html import Cell, Table
 
-__all__ = ["Cell", "Grid", "Row", "latex_escape", "markdown_escape", "markdown_table"]
+__all__ = ["Cell", "Grid", "Row", "markdown_table"]
 
 Kind: TypeAlias = Literal["variant", "difference"]
 
@@ -98,42 +99,3 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table of texts that are Markdown already."""
     frame = pd.DataFrame(list(rows), columns=list(header))
     return str(frame.to_markdown(index=False, disable_numparse=True))
-
-
-def markdown_escape(text: str, *, plain: bool = True) -> str:
-    """Return text escaped for a line of Markdown or a table cell: it starts no column, tag, link or code span.
-
-    With ``plain=False`` backticks and asterisks keep their meaning, for sentences of this project.
-    """
-    text = " ".join(text.splitlines()).replace("\\", "&#92;").replace("|", "&#124;").replace("](", "]&#40;")
-    text = re.sub(r"<(?=[A-Za-z/!?])", "&#60;", text)
-    return re.sub(r"([`*_~])", r"\\\1", text) if plain and re.search(r"[`*~]|\b_|_\b", text) else text
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    "\u2003": r"\quad{}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "–": "--",
-    "[": "{[}",
-    "]": "{]}",
-}
-
-
-def latex_escape(text: str) -> str:
-    """Return text escaped for the body of a LaTeX document: no character of it starts a command."""
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.splitlines()))

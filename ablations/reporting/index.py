@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from cornernet.console import count
+from cornernet.drawing.escapes import markdown_escape
 
 from ..statistics.claims import LEVEL, JudgedClaim
 from ..studies import STUDIES
 from .cells import estimate_cell
-from .grid import markdown_escape, markdown_table
+from .grid import markdown_table
 from .kernels_report import KernelReport
 from .overview import overview
 from .report import Report

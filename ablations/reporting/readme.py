@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from cornernet.drawing.escapes import markdown_escape
+
 from .contents import Contents
 from .figures import Drawing
-from .grid import markdown_escape, markdown_table
+from .grid import markdown_table
 from .provenance import RUNS_HEADER, provenance_rows, runs_rows
 from .tables import StudyTable
 from .templating import render_template

@@ -13,12 +13,14 @@ from typing import Any
 
 import pandas as pd
 
+from cornernet.drawing.escapes import markdown_escape
+
 from ..statistics.claims import Effect, effects_of, judge
 from ..statistics.intervals import MIN_SEEDS_FOR_VERDICT, summarise
 from ..studies.study import Contrast, Study
 from .cells import NOT_MEASURED, difference_cell, level_cell, points, spread_cell
 from .context import Context, Records
-from .grid import Cell, Grid, markdown_escape
+from .grid import Cell, Grid
 from .grid import Row as GridRow
 from .notes import notes
 from .rows import Cost, DifferenceRow, Row, Runs, VariantRow, measured, not_resampled, paired, rows_of, runs_of

@@ -14,9 +14,8 @@ from urllib.parse import quote
 from jinja2 import Environment
 
 from cornernet.console import count
+from cornernet.drawing.escapes import markdown_code, markdown_escape
 from cornernet.drawing.html import environment
-
-from .grid import markdown_escape
 
 __all__ = ["render_template"]
 
@@ -31,19 +30,13 @@ def _environment() -> Environment:
     made = environment(Path(__file__).parent / "templates")
     made.filters |= {
         "alt": _alternative,
-        "code": _code,
+        "code": markdown_code,
         "count": count,
         "md": markdown_escape,
         "unmarked": _unmarked,
         "url": quote,
     }
     return made
-
-
-def _code(text: str) -> str:
-    """Return text as a Markdown code span, in which only the closing fence is markup."""
-    fence = "``" if "`" in text else "`"
-    return f"{fence}{text}{fence}"
 
 
 def _alternative(text: str) -> str:

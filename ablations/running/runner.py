@@ -23,7 +23,7 @@ import torch
 from msgspec import UNSET
 
 from cornernet.config import Config
-from cornernet.console import Progress
+from cornernet.console import Progress, printable
 from cornernet.data import DetectionDataset, open_dataset
 from cornernet.evaluation.corners import corner_counts
 from cornernet.evaluation.evaluate import Evaluation, evaluate
@@ -82,7 +82,11 @@ def run_group(store: Store, configs: Sequence[Config]) -> int:
         except Exception as error:  # noqa: BLE001 - the others continue after any error
             store.write_failure(job, traceback.format_exc())
             traceback.print_exc()
-            print(f"evaluation {job.evaluation_key}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            print(
+                f"evaluation {job.evaluation_key}: {type(error).__name__}: {printable(error)}",
+                file=sys.stderr,
+                flush=True,
+            )
             failed += 1
     return failed
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from tabulate import tabulate
 
-from cornernet.console import count
+from cornernet.console import count, printable, text_table
 
 from ..profiles import Profile
 from .estimates import CALIBRATION_SECONDS, minutes
@@ -28,12 +27,12 @@ def print_status(work: Work) -> None:
     ]
     print(work.headline(work.profile.workers))
     print(work.estimate(work.profile.workers).to_text(), end="\n\n")
-    print(tabulate(rows, ["study", "variant", "seed", "evaluation", "state"], disable_numparse=True))
+    print(text_table(["study", "variant", "seed", "evaluation", "state"], rows))
     for job in work.distinct:
         failure = None if work.store.record(job) is not None else work.store.failure(job)
         if failure is not None:
-            print(f"\n{failure.evaluation_key} failed at {failure.time}\n  {failure.last_line}")
-            print(f"  its log: {work.store.root / failure.log}")
+            print(f"\n{failure.evaluation_key} failed at {failure.time}\n  {printable(failure.last_line)}")
+            print(f"  its log: {printable(work.store.root / failure.log)}")
 
 
 def state(store: Store, job: Job) -> str:
@@ -61,10 +60,10 @@ def print_plan(work: Work, workers: int) -> None:
     times = work.estimate(workers, measure=why_not is None)
     print("\nTrainings, by the first variant that needs each\n")
     header = ["key", "study", "variant", "seed", "iterations", "state", "minutes"]
-    print(tabulate(_trainings(work, times.trainings), header, disable_numparse=True))
+    print(text_table(header, _trainings(work, times.trainings)))
     print("\nEvaluations, by the first variant that needs each\n")
     header = ["key", "study", "variant", "seed", "training", "state", "minutes"]
-    print(tabulate(_evaluations(work, times.evaluations), header, disable_numparse=True))
+    print(text_table(header, _evaluations(work, times.evaluations)))
     print(f"\nbudget of the profile, in minutes: {work.profile.minutes}")
     print(times.to_text() if why_not is None or not times.unknown else f"{times.to_text()}: {why_not}")
 

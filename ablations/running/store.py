@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from cornernet.console import PrintableError
 from cornernet.files import atomic_write
 
 from ..records.record import Record, RecordError, decode, tree
@@ -31,7 +32,7 @@ from .planner import Job
 __all__ = ["Failure", "Store", "StoreError"]
 
 
-class StoreError(RuntimeError):
+class StoreError(PrintableError, RuntimeError):
     """A store that cannot be used. The message names the file and the fix."""
 
 

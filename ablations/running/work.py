@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from cornernet.config import CocoSource, Config, ConfigError, SourceConfig
-from cornernet.console import count
+from cornernet.console import count, printable
 from cornernet.data import (
     DetectionDataset,
     open_dataset,
@@ -247,5 +247,5 @@ def _read_published(folder: Path) -> dict[str, Record]:
         warnings.simplefilter("always")
         found = load(folder).records
     for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
+        print(f"warning: {printable(warning.message)}", file=sys.stderr)
     return found

@@ -13,7 +13,7 @@ from cornernet.cli.command import Command
 from cornernet.cli.start import RECIPE_NAMES, default_recipe, on_data
 from cornernet.config import ConfigError
 from cornernet.config.recipes import recipe
-from cornernet.console import count
+from cornernet.console import count, printable
 from cornernet.data import open_dataset
 from cornernet.data.formats.check import check_folder
 from cornernet.data.formats.importing import ImportedFolder, require_folder, write_import
@@ -164,7 +164,7 @@ def _write_import(found: ImportedFolder, out: Path, arguments: WriteArguments) -
     """Write the imported data set and print the report and the next command."""
     written = write_import(found, out, overwrite=arguments.overwrite, dry_run=arguments.dry_run)
     following = "check" if {"train", "val"} <= set(found.splits) else "split"
-    print(found.to_text(), *written, f"next: cornernet data {following} {out}", sep="\n")
+    print(found.to_text(), *written, f"next: cornernet data {following} {printable(out)}", sep="\n")
     return 0
 
 
@@ -176,7 +176,7 @@ def split(command: Command, argv: Sequence[str]) -> int:
     fractions = {"val": arguments.val} | ({"test": arguments.test} if arguments.test else {})
     division = divide(folder, fractions, seed=arguments.seed, file=arguments.file)
     written = write_division(division, folder, overwrite=arguments.overwrite, dry_run=arguments.dry_run)
-    print(division.to_text(), *written, f"next: cornernet train --data {folder}", sep="\n")
+    print(division.to_text(), *written, f"next: cornernet train --data {printable(folder)}", sep="\n")
     return 0
 
 
@@ -196,10 +196,10 @@ def show(command: Command, argv: Sequence[str]) -> int:
     chosen = fixed_images(arguments.count, len(dataset))
     images = count(len(chosen), "image")
     if arguments.dry_run:
-        print(f"would draw {images} to {out}")
+        print(f"would draw {images} to {printable(out)}")
         return 0
     write_image(out, show_data(dataset, config, chosen, arguments.augmentations))
-    print(f"drew {images} to {out}")
+    print(f"drew {images} to {printable(out)}")
     return 0
 
 

@@ -18,7 +18,7 @@ from cornernet.cli.photos import Photo, coco_tree, csv_table, find_photos, json_
 from cornernet.cli.start import ConfigFlags, load, prepared
 from cornernet.config import ConfigError
 from cornernet.config.recipes import recipe
-from cornernet.console import count
+from cornernet.console import count, printable
 from cornernet.data import DataError, open_dataset
 from cornernet.data.images import read_image
 from cornernet.drawing.boxes import sheet
@@ -93,8 +93,8 @@ def run(command: Command, argv: Sequence[str]) -> int:
     photos, read = _inputs(arguments)
     if arguments.dry_run:
         print(
-            f"would detect in {count(len(photos), 'photograph')}, starting with {photos[0].path}, and write to "
-            f"{arguments.out}"
+            f"would detect in {count(len(photos), 'photograph')}, starting with {printable(photos[0].path)}, and write "
+            f"to {printable(arguments.out)}"
         )
         return 0
     detector = prepared(detector, arguments.config)
@@ -130,11 +130,12 @@ def _detect_all(detector: Detector, photos: Sequence[Photo], read: Reader, argum
         (found,) = detect(detector, image, arguments.config)
         kept = found.filter(arguments.min_score)
         output.results.append((photo, kept))
-        line = f"{photo.path}: {count(len(kept), 'box', 'boxes')} with a score of {arguments.min_score:g} or more"
+        line = f"{printable(photo.path)}: {count(len(kept), 'box', 'boxes')} "
+        line += f"with a score of {arguments.min_score:g} or more"
         if "images" in arguments.write:
             picture = kept.plot(image)
             output.drawn.append((photo.name, picture))
-            line += f" -> {_write_image(arguments.out / f'{photo.name}.png', picture)}"
+            line += f" -> {printable(_write_image(arguments.out / f'{photo.name}.png', picture))}"
         if arguments.heatmaps:
             heatmaps = inspect(detector, image, arguments.config, arguments.min_score).plot(image)
             _write_image(arguments.out / f"{photo.name}-heatmaps.png", heatmaps)
@@ -160,4 +161,4 @@ def _write(output: _Output, arguments: DetectArguments) -> None:
     if arguments.demo and output.drawn:
         rows = [output.drawn[:3], output.drawn[3:]]
         write_image(out / "demo.png", sheet(rows, title="the starter model on generated images"))
-        print(f"all six: {out / 'demo.png'}")
+        print(f"all six: {printable(out / 'demo.png')}")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from cornernet.cli.command import Command
+from cornernet.console import printable, survive_any_encoding
 
 __all__ = ["COMMANDS", "main"]
 
@@ -104,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A bug is raised. ``SystemExit`` is raised for ``COMMAND --help`` and for flags that cannot be parsed.
     """
+    survive_any_encoding()
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
@@ -133,7 +135,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
     try:
         return command.run(argv)
     except KeyboardInterrupt as stop:
-        print(f"cornernet: {str(stop) or 'stopped'}", file=sys.stderr)
+        print(f"cornernet: {printable(stop) or 'stopped'}", file=sys.stderr)
         return 130
     except Exception as error:
         # imported here: it needs torch, and `cornernet --help` does not

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from cornernet.config import ConfigError
+from cornernet.console import PrintableError, printable
 from cornernet.data import DataError
 from cornernet.kernels import UnavailableError
 from cornernet.training.errors import TrainingError
@@ -29,10 +30,10 @@ _SAVE_MEMORY_IN_TESTING = """three flags that save memory, cheapest first:
 def describe(error: Exception, command: str) -> str | None:
     """Return the message for an exception of the command named ``command``, or None where the exception is a bug."""
     if isinstance(error, _REPORTED):
-        return f"cornernet: error: {error}"
+        return f"cornernet: error: {error if isinstance(error, PrintableError) else printable(error)}"
     if not _out_of_memory(error):
         return None
-    first_line = str(error).partition("\n")[0]
+    first_line = printable(str(error).partition("\n")[0])
     advice = _SAVE_MEMORY_IN_TRAINING if command == "train" else _SAVE_MEMORY_IN_TESTING
     return f"cornernet: error: out of memory: {first_line}\n{advice}"
 

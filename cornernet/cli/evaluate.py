@@ -17,7 +17,7 @@ from cornernet.cli.command import Command
 from cornernet.cli.start import ConfigFlags, StartFlags, default_recipe, load, on_data, prepared
 from cornernet.config import ConfigError
 from cornernet.config.recipes import recipe
-from cornernet.console import Progress, count
+from cornernet.console import Progress, count, printable
 from cornernet.data import DetectionDataset, open_dataset
 from cornernet.data.leakage import leakage_warning
 from cornernet.evaluation.evaluate import Backend, Evaluation, evaluate
@@ -69,8 +69,8 @@ def run(command: Command, argv: Sequence[str]) -> int:
     if detector is not None and (warning := leakage_warning(Path(arguments.weights), detector.config, dataset)):
         print(f"warning: {warning}", file=sys.stderr)
     if arguments.dry_run:
-        written = "" if results is None else f", and write detections to {results}"
-        print(f"would evaluate {arguments.weights} on {count(len(dataset), 'image')}{written}")
+        written = "" if results is None else f", and write detections to {printable(results)}"
+        print(f"would evaluate {printable(arguments.weights)} on {count(len(dataset), 'image')}{written}")
         return 0
     if detector is None:
         config = arguments.config.with_("model.num_classes", len(dataset.classes))

@@ -15,6 +15,7 @@ from cornernet.config import ConfigError
 from cornernet.console import count
 from cornernet.data import DataError
 from cornernet.data.formats.importing import IMAGE_SUFFIXES, image_files, require_names
+from cornernet.drawing.escapes import csv_escape
 from cornernet.files import nearest
 from cornernet.inference.detections import Detections
 
@@ -113,14 +114,19 @@ def coco_tree(found: Sequence[tuple[Photo, Detections]]) -> dict[str, Any]:
 
 
 def csv_table(found: Sequence[tuple[Photo, Detections]]) -> str:
-    """Return detections as CSV, one row per box: image, class, score, x1, y1, x2, y2 in pixels."""
+    """Return detections as CSV, one row per box: image, class, score, x1, y1, x2, y2 in pixels.
+
+    Names are made printable, and one that a spreadsheet would run gets an apostrophe (``cornernet.drawing.escapes``).
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "class", "score", "x1", "y1", "x2", "y2"])
     for photo, detections in found:
         for box, score, label in zip(detections.boxes, detections.scores, detections.labels, strict=True):
             corners = [f"{value:.2f}" for value in box.tolist()]
-            writer.writerow([photo.path, detections.name_of(int(label)), f"{score:.4f}", *corners])
+            writer.writerow(
+                [csv_escape(photo.path), csv_escape(detections.name_of(int(label))), f"{score:.4f}", *corners]
+            )
     return text.getvalue()
 
 

@@ -10,6 +10,7 @@ import tyro
 
 from cornernet.cli.command import Command
 from cornernet.config import ConfigError
+from cornernet.console import printable
 from cornernet.files import atomic_write
 from cornernet.training.report import run_page
 
@@ -35,5 +36,5 @@ def run(command: Command, argv: Sequence[str]) -> int:
         raise ConfigError(f"--images is {arguments.images}; use 0 or more")
     out = arguments.run / "report.html" if arguments.out is None else arguments.out
     atomic_write(out, run_page(arguments.run, arguments.images))
-    print(f"the page is {out}")
+    print(f"the page is {printable(out)}")
     return 0

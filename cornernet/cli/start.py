@@ -72,7 +72,8 @@ def prepared(detector: Detector, config: Config) -> Detector:
         try:
             rebuilt.load_state_dict(detector.state_dict())
         except RuntimeError as error:
-            raise ConfigError(f"the weights do not fit the model that the --model flags describe: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"the weights do not fit the model that the --model flags describe: {reason}") from error
         rebuilt.classes, rebuilt.category_ids = detector.classes, detector.category_ids
         detector = rebuilt.eval()
     if config.training.threads:

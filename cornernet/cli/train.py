@@ -17,7 +17,7 @@ from cornernet.cli.start import ConfigFlags, StartFlags, default_recipe, on_data
 from cornernet.cli.suggest import Suggestion, machine, suggest
 from cornernet.config import CocoSource, Config, ConfigError
 from cornernet.config.recipes import recipe
-from cornernet.console import count
+from cornernet.console import count, printable
 from cornernet.data import open_dataset
 from cornernet.model.detector import build_detector
 from cornernet.training.devices import resolve_device
@@ -75,7 +75,7 @@ def run(command: Command, argv: Sequence[str]) -> int:
         evaluation = train(arguments.config, out, resume=arguments.resume, on_record=log)
     if evaluation is not None:
         print(evaluation.to_text())
-        print(f"the run is in {out}")
+        print(f"the run is in {printable(out)}")
     return 0
 
 
@@ -131,5 +131,5 @@ def _plan(config: Config, out: Path) -> str:
         f"{train_set.summary()}\n{val_set.summary()}\n"
         f"would train {parameters:,} parameters for {count(training.iterations, 'iteration')} with "
         f"{count(training.batch_size, 'image')} of {width}x{height} pixels each, in {training.precision} on "
-        f"{resolve_device(training.device)}, and write the run to {out}"
+        f"{resolve_device(training.device)}, and write the run to {printable(out)}"
     )

@@ -13,7 +13,7 @@ import tyro
 from cornernet.cli.command import Command
 from cornernet.cli.start import RECIPE_NAMES, load
 from cornernet.config import CocoSource, ConfigError
-from cornernet.console import count
+from cornernet.console import count, printable
 from cornernet.data import DataError, DetectionDataset, open_dataset
 from cornernet.model.detector import Detector
 from cornernet.weights.checkpoints import PICKLED, save_detector, save_foreign
@@ -81,11 +81,11 @@ def convert(command: Command, argv: Sequence[str]) -> int:
         save_detector(detector, out)
     else:
         for lost in save_foreign(detector, out, arguments.to):
-            print(f"warning: the file cannot say that {lost}", file=sys.stderr)
+            print(f"warning: the file cannot say that {printable(lost)}", file=sys.stderr)
     model = detector.config.model
     parameters = sum(parameter.numel() for parameter in detector.parameters())
     classes = count(model.num_classes, "class", "classes")
-    print(f"{model.backbone.kind}, {classes}, {parameters:,} parameters -> {out}")
+    print(f"{model.backbone.kind}, {classes}, {parameters:,} parameters -> {printable(out)}")
     return 0
 
 
@@ -102,7 +102,7 @@ def export(command: Command, argv: Sequence[str]) -> int:
     to = arguments.to or formats[suffix]
     for line in export_detector(detector, arguments.out, to, decoded=arguments.decode, largest=arguments.largest):
         print(f"checked at {line}")
-    print(f"{to} -> {arguments.out}")
+    print(f"{to} -> {printable(arguments.out)}")
     return 0
 
 

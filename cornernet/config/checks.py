@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from cornernet.console import PrintableError
 from cornernet.kernels.registry import ROWS
 
 __all__ = [
@@ -24,7 +25,7 @@ MOST_LISTED = 20
 """Names that a message lists where none is similar to the wrong one."""
 
 
-class ConfigError(ValueError):
+class ConfigError(PrintableError, ValueError):
     """A configuration that cannot be used. The message names the field and the fix."""
 
 

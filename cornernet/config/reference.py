@@ -17,6 +17,7 @@ from typing import Any
 from cornernet.config import Config
 from cornernet.config.checks import ABSENT, changed_fields
 from cornernet.config.recipes import RECIPES, recipe
+from cornernet.console import printable, survive_any_encoding
 from cornernet.files import atomic_write
 
 __all__ = ["reference"]
@@ -114,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cornernet.config.reference", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/configuration.md"))
     parser.add_argument("--check", action="store_true", help="write nothing; exit with status 1 if the page is stale")
+    survive_any_encoding()
     arguments = parser.parse_args(argv)
     page = reference()
     if not arguments.check:
@@ -121,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if arguments.out.is_file() and arguments.out.read_text(encoding="utf-8") == page:
         return 0
-    print(f"{arguments.out} is stale; run python -m cornernet.config.reference", file=sys.stderr)
+    print(f"{printable(arguments.out)} is stale; run python -m cornernet.config.reference", file=sys.stderr)
     return 1
 
 

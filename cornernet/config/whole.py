@@ -141,7 +141,7 @@ class Config:
                 if item["type"] == "unexpected_keyword_argument":
                     reason = "unknown field"
                 lines.append(f"  {path + ': ' if path else ''}{reason}")
-            raise ConfigError(f"{origin} does not fit:\n" + "\n".join(lines)) from error
+            raise ConfigError(f"{origin} does not fit:", *lines) from error
 
     def to_json(self) -> str:
         """Return indented JSON, which :meth:`from_json` reads back to an equal configuration."""

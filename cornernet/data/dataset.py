@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cornernet.config import Size
-from cornernet.console import count
+from cornernet.console import count, named, printable
 from cornernet.data.images import LARGEST_FILE, DataError, read_image
 from cornernet.data.shared import SharedState, spawning
 from cornernet.files import open_regular
@@ -29,6 +29,7 @@ __all__ = [
     "Dropped",
     "ImageRecord",
     "ImageTable",
+    "class_titles",
     "content_digests",
     "require_same_classes",
 ]
@@ -303,11 +304,19 @@ class DetectionDataset:
         with ThreadPoolExecutor(8) as pool:
             yield from pool.map(_file_digest, (record.path for record in self.records))
 
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """The classes by label, told apart where names repeat: ``cat``, but ``dog (id 3)`` and ``dog (id 7)``."""
+        return class_titles(self.classes, self.category_ids)
+
     def box_counts(self) -> dict[str, int]:
-        """Return the number of training boxes of each class, zeros included, in the order of the labels."""
+        """Return the number of training boxes of each class by :attr:`titles`, zeros included, in order of the labels.
+
+        Classes of one name are counted apart.
+        """
         labels = self._annotations.labels[~self._annotations.crowd]
         counts = np.bincount(labels, minlength=len(self.classes))
-        return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}
+        return {title: int(count) for title, count in zip(self.titles, counts, strict=True)}
 
     def area_counts(self) -> tuple[int, int, int]:
         """Return the numbers of small, medium and large objects by :attr:`area_bands`, without crowds."""
@@ -326,20 +335,35 @@ class DetectionDataset:
         empty = len(self) - len(np.unique(annotations.image[~annotations.crowd]))
         small, medium, large = self.area_counts()
         lines = [
-            f"{self.name} {self.split}: {count(len(self), 'image')} ({_sizes(self._images.sizes)}; {empty} without "
+            f"{printable(self.name)} {printable(self.split)}: "
+            f"{count(len(self), 'image')} ({_sizes(self._images.sizes)}; {empty} without "
             f"objects), {count(len(annotations.ids) - crowds, 'box', 'boxes')}, {count(crowds, 'crowd')}",
             f"  {count(len(self.classes), 'class', 'classes')}: {_class_counts(self.box_counts())}",
             f"  sizes: {small} small (area below {self.area_bands[0]:g}), {medium} medium, {large} large "
             f"(from {self.area_bands[1]:g})",
         ]
-        lines += [f"  note: {note}" for note in self.notes]
+        lines += [f"  note: {printable(note)}" for note in self.notes]
         if self.dropped:
             reasons = Counter(item.reason for item in self.dropped)
             lines.append(
                 f"  dropped {len(self.dropped)}: "
-                + "; ".join(f"{number} because {reason}" for reason, number in reasons.most_common())
+                + "; ".join(f"{number} because {printable(reason)}" for reason, number in reasons.most_common())
             )
         return "\n".join(lines)
+
+
+def class_titles(classes: Sequence[str], category_ids: Sequence[int]) -> tuple[str, ...]:
+    """Return the names of classes, with the category id where a name repeats, so that no two are equal."""
+    repeated = {name for name, number in Counter(classes).items() if number > 1}
+    titles = list(classes)
+    while repeated:
+        titles = [
+            f"{title} (id {number})" if title in repeated else title
+            for title, number in zip(titles, category_ids, strict=True)
+        ]
+        # a class may be named like another with its id
+        repeated = {title for title, number in Counter(titles).items() if number > 1}
+    return tuple(titles)
 
 
 def require_same_classes(train: DetectionDataset, val: DetectionDataset) -> None:
@@ -401,9 +425,9 @@ def _by_file_size(dataset: DetectionDataset) -> dict[int, set[Path]]:
 def shared_images_warning(shared: int, val: DetectionDataset) -> str:
     """Return a warning about metrics on ``val`` when it shares ``shared`` images with the training split."""
     return (
-        f"{shared} of the {count(len(val), 'image')} of {val.name} {val.split} {'is' if shared == 1 else 'are'} also "
-        "used for training: metrics on them show how well they were learned, not how well objects in new images are "
-        "detected"
+        f"{shared} of the {count(len(val), 'image')} of {printable(val.name)} {printable(val.split)} "
+        f"{'is' if shared == 1 else 'are'} also used for training: metrics on them show how well they "
+        "were learned, not how well objects in new images are detected"
     )
 
 
@@ -424,7 +448,7 @@ def _sizes(sizes: NDArray[np.int64]) -> str:
 
 def _class_counts(counts: dict[str, int], shown: int = 12) -> str:
     ordered = sorted(counts.items(), key=lambda item: -item[1]) if len(counts) > shown else list(counts.items())
-    text = ", ".join(f"{name} {number}" for name, number in ordered[:shown])
+    text = ", ".join(f"{named(name)} {number}" for name, number in ordered[:shown])
     if len(ordered) > shown:
         text += f", and {len(ordered) - shown} more"
     unused = [name for name, number in ordered[shown:] if number == 0]

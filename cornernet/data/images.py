@@ -30,6 +30,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from cornernet.config import Size
+from cornernet.console import PrintableError
 from cornernet.files import read_regular
 
 __all__ = ["LARGEST_FILE", "MOST_PIXELS", "DataError", "decode", "read_image", "stated_size"]
@@ -55,7 +56,7 @@ _WARNINGS = threading.Lock()
 """Held while warnings are turned off, which concerns the whole process."""
 
 
-class DataError(ValueError):
+class DataError(PrintableError, ValueError):
     """Data that cannot be used. The message names the file, what is wrong in it, and the fix."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cornernet.config import CocoSource, Config
-from cornernet.console import count
+from cornernet.console import count, printable
 from cornernet.data.dataset import DetectionDataset, content_digests, shared_images
 from cornernet.data.formats.coco import open_coco
 from cornernet.data.images import DataError
@@ -38,6 +38,7 @@ def leakage_warning(weights: Path, config: Config, dataset: DetectionDataset) ->
     """
     if dataset.pixels is not None or not isinstance(config.data.source, CocoSource):
         return ""
+    name = f"{printable(dataset.name)} {printable(dataset.split)}"
     listed = (weights if weights.is_dir() else weights.parent) / TRAINED_ON
     if listed.is_file():
         known = set(listed.read_text(encoding="utf-8", errors="replace").split())
@@ -47,13 +48,13 @@ def leakage_warning(weights: Path, config: Config, dataset: DetectionDataset) ->
             shared = shared_images(open_coco(config.data.source, "train"), dataset)
         except DataError:
             return (
-                f"it is not known whether these weights were trained on images of {dataset.name} {dataset.split}: "
-                f"there is no {listed}, and their training data is not in {config.data.source.root}"
+                f"it is not known whether these weights were trained on images of {name}: there is no "
+                f"{printable(listed)}, and their training data is not in {printable(config.data.source.root)}"
             )
     if not shared:
         return ""
     return (
-        f"{shared} of the {count(len(dataset), 'image')} of {dataset.name} {dataset.split} "
+        f"{shared} of the {count(len(dataset), 'image')} of {name} "
         f"{'was' if shared == 1 else 'were'} used for training: metrics on them show how well they were learned, not "
         "how well objects in new images are detected"
     )

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cornernet.config import Config, DataConfig
+from cornernet.console import survive_any_encoding
 from cornernet.data.dataset import CROWDED, DataError, DetectionDataset
 from cornernet.data.transforms import augment, fitted_size, normalise, read_fitted
 
@@ -218,6 +219,7 @@ def _batch(examples: list[Example], build_targets: BuildTargets | None) -> Batch
 
 
 def _start_worker(_worker: int) -> None:
+    survive_any_encoding()
     cv2.setNumThreads(1)  # one thread per loader process: more would compete for the cores
     # Ctrl-C and a scheduler's SIGTERM reach every process. The training process handles them, and may still need a
     # batch; loader processes end when it ends, in whatever way

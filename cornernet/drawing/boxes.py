@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cornernet.drawing.escapes import picture_escape
+
 __all__ = [
     "BOTTOM_RIGHT_COLOUR",
     "PALETTE",
@@ -125,8 +127,7 @@ def _rectangle(canvas: NDArray[np.uint8], corners: list[int], colour: Colour, th
 def _tag(canvas: NDArray[np.uint8], text: str, corner: tuple[int, int], colour: Colour, thickness: int) -> None:
     """Write the name on a filled background above the box's top-left corner, or inside the box if there is no room."""
     height, width = canvas.shape[:2]
-    # OpenCV's fonts have only ASCII
-    text = text.encode("ascii", "replace").decode()
+    text = picture_escape(text)
     scale = max(0.5, min(height, width) / 1000)
     weight = max(1, round(scale * 1.6))
     (text_width, _), _ = cv2.getTextSize(text, _FONT, scale, weight)
@@ -246,7 +247,7 @@ def sheet(
             how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
             cell = np.full((height + line, width + gap, 3), 255, np.uint8)
             cell[line:, :width] = cv2.resize(image, (width, height), interpolation=how)
-            text = caption.encode("ascii", "replace").decode()
+            text = picture_escape(caption)
             while text and cv2.getTextSize(text, _FONT, 0.45, 1)[0][0] > width:
                 text = text[:-1]
             cv2.putText(cell, text, (1, line - 7), _FONT, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
@@ -256,6 +257,6 @@ def sheet(
     padded = [np.pad(band, ((0, gap), (0, wide - band.shape[1]), (0, 0)), constant_values=255) for band in bands]
     if title:
         head = np.full((30, wide, 3), 255, np.uint8)
-        cv2.putText(head, title.encode("ascii", "replace").decode(), (gap, 21), _FONT, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
+        cv2.putText(head, picture_escape(title), (gap, 21), _FONT, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
         padded.insert(0, head)
     return np.concatenate(padded, axis=0)

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["plain", "rendered", "styled", "subplots"]
+__all__ = ["rendered", "styled", "subplots"]
 
 _SETTINGS = {
     "svg.fonttype": "none",
@@ -71,8 +71,3 @@ def rendered(figure: Figure) -> tuple[bytes, bytes]:
         figure.set_layout_engine("none")
         figure.savefig(png, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
     return svg.getvalue(), png.getvalue()
-
-
-def plain(text: str) -> str:
-    """Return the text escaped for matplotlib, so that a dollar sign does not start a formula."""
-    return text.replace("$", r"\$")

@@ -2,7 +2,8 @@
 
 ``templates/page.html.j2`` is the frame of every page, with its style and script, and ``templates/parts.html.j2`` has
 macros for tables, figures and details. A page extends the frame and has its own template beside the code that
-prepares its data. All text is escaped by the templates; only :func:`inline_svg` returns markup.
+prepares its data. All text is made printable (``cornernet.console``) and escaped by the templates; only
+:func:`inline_svg` and :func:`lines` return markup.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_eval_context
+from jinja2.nodes import EvalContext
 from markupsafe import Markup, escape
 
-__all__ = ["Cell", "Table", "data_uri", "environment", "inline_svg"]
+from cornernet.console import printable
+
+__all__ = ["Cell", "Table", "data_uri", "environment", "inline_svg", "lines"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LONG = 32
@@ -65,19 +69,34 @@ class Table:
 def environment(templates: Path) -> Environment:
     """Return the Jinja2 environment for the folder ``templates``, in which the shared templates are found too.
 
-    Templates named ``*.html.j2`` are autoescaped, all others are plain text. An undefined name is an error.
+    Templates named ``*.html.j2`` are autoescaped, after each text was made printable; all others are plain text. An
+    undefined name is an error.
     """
     made = Environment(
         loader=FileSystemLoader([templates, _TEMPLATES]),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         auto_reload=False,
     )
-    made.filters |= {"data_uri": data_uri, "inline_svg": inline_svg}
+    made.filters |= {"data_uri": data_uri, "inline_svg": inline_svg, "lines": lines}
     return made
+
+
+@pass_eval_context
+def _shown(context: EvalContext, value: object) -> object:
+    """Return what a template inserts: in a page a text becomes one printable line, and markup stays."""
+    return (
+        printable(value) if context.autoescape and isinstance(value, str) and not isinstance(value, Markup) else value
+    )
+
+
+def lines(text: str) -> Markup:
+    """Return a text of several lines for a ``<pre>``, each line printable and escaped."""
+    return Markup("\n").join(map(printable, text.split("\n")))
 
 
 def inline_svg(svg: bytes, name: str, alternative: str) -> Markup:
@@ -92,7 +111,7 @@ def inline_svg(svg: bytes, name: str, alternative: str) -> Markup:
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'href="#', f'href="#{prefix}-', text)
     text = text.replace("url(#", f"url(#{prefix}-")
-    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(alternative)}" ', 1))
+    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(printable(alternative))}" ', 1))
 
 
 def data_uri(content: bytes, kind: str) -> str:

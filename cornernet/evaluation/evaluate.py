@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from tabulate import tabulate
 
 from cornernet.config import Config
-from cornernet.console import count
+from cornernet.console import count, listing, text_table
 from cornernet.data.images import DataError
 from cornernet.evaluation.corners import CornerMatches, corner_metrics, match_corners
 from cornernet.evaluation.matching import IOUS, MAX_DETECTIONS, Backend, BoxMatching, match_boxes
@@ -60,7 +59,7 @@ class Evaluation:
 
     * ``metrics``: by the names of :data:`METRICS`, and of ``CORNER_METRICS`` and :data:`ERROR_TYPES` if
       ``testing.corner_metrics`` and ``testing.error_types`` are set.
-    * ``per_class``: AP, AP50 and AP75 by class name.
+    * ``per_class``: AP, AP50 and AP75 by ``DetectionDataset.titles``: the name, with the id where names repeat.
     * ``images``: the number of images; ``area_bands``: the largest areas of small and medium objects.
     * ``results``: the detections in COCO's result format.
     * ``latency``: median time of the test path in milliseconds, from a photograph in memory to its boxes.
@@ -87,15 +86,15 @@ class Evaluation:
         small, medium = (math.sqrt(area) for area in self.area_bands)
         return "\n\n".join(
             [
-                tabulate(rows, headers=["metric", "%"], floatfmt=".1f", missingval="-"),
-                tabulate(classes, headers=["class", "AP", "AP50", "AP75"], floatfmt=".1f", missingval="-"),
+                text_table(["metric", "%"], rows, numbers=(1,)),
+                text_table(["class", "AP", "AP50", "AP75"], classes, numbers=(1, 2, 3)),
                 f"{count(self.images, 'image')}; small: area up to {small:.0f}^2 pixels, medium: up to {medium:.0f}^2",
             ]
         )
 
 
-def _percent(value: float) -> float | None:
-    return None if math.isnan(value) else 100 * value
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def evaluate(
@@ -150,7 +149,7 @@ def _check_classes(detector: Detector, dataset: DetectionDataset) -> None:
 
 
 def _names(classes: Sequence[str]) -> str:
-    return ", ".join(classes[:6]) + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
+    return listing(classes, 6)
 
 
 def detect_all(detector: Detector, dataset: DetectionDataset, config: Config) -> Iterator[Detections]:
@@ -218,7 +217,7 @@ def coco_evaluation(
             "AP50": _mean(precision[0, :, k, 0, -1]),
             "AP75": _mean(precision[5, :, k, 0, -1]),
         }
-        for k, name in enumerate(dataset.classes)
+        for k, name in enumerate(dataset.titles)
     }
     return Evaluation(
         metrics=_metrics(precision, recall),

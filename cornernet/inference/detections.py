@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cornernet.console import count
+from cornernet.console import count, named, printable
 from cornernet.data.images import DataError, read_image
 from cornernet.drawing.boxes import draw_boxes
 
@@ -93,7 +93,9 @@ class Detections:
         lines = [f"Detections: {', '.join([counted, *photograph])}"]
         for i in best[:shown]:
             x1, y1, x2, y2 = (f"{value:.1f}" for value in self.boxes[i])
-            lines.append(f"  {self.scores[i]:.3f}  {self.name_of(int(self.labels[i]))}  ({x1}, {y1}) to ({x2}, {y2})")
+            lines.append(
+                f"  {self.scores[i]:.3f}  {named(self.name_of(int(self.labels[i])))}  ({x1}, {y1}) to ({x2}, {y2})"
+            )
         if len(self) > shown:
             lines.append(f"  ... and {len(self) - shown} more, down to {self.scores[best[-1]]:.3f}")
         return "\n".join(lines)
@@ -193,7 +195,7 @@ class Detections:
             )
         rows = []
         for i in np.argsort(-self.scores, kind="stable")[:10]:
-            cells = [html.escape(self.name_of(int(self.labels[i]))), f"{self.scores[i]:.3f}"]
+            cells = [html.escape(printable(self.name_of(int(self.labels[i])))), f"{self.scores[i]:.3f}"]
             cells += [f"{value:.1f}" for value in self.boxes[i]]
             rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
         if rows:

@@ -129,8 +129,9 @@ def read_checkpoint(path: Path) -> RunCheckpoint:
                 raise ValueError(f"{named} belongs to iteration {iteration}")
         return RunCheckpoint(int(match[1]), weights, rest, contents["data"])
     except Exception as error:
+        reason = " ".join(str(error).split())  # torch's have several lines
         raise CheckpointError(
-            f"cannot read the checkpoint {path}: {error}; remove it to start again from the beginning"
+            f"cannot read the checkpoint {path}: {reason}; remove it to start again from the beginning"
         ) from error
 
 
@@ -153,8 +154,9 @@ def load_newest(folder: Path, step: TrainStep, data: str) -> int:
         step.detector.load_state_dict(found.weights)
         step.load_state_dict(found.rest)
     except Exception as error:
+        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"the checkpoint {path} does not fit the run: {error}; remove it to start again from the beginning"
+            f"the checkpoint {path} does not fit the run: {reason}; remove it to start again from the beginning"
         ) from error
     return found.iteration
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from cornernet.console import PrintableError
+
 __all__ = ["Interrupted", "NotFiniteError", "TrainingError"]
 
 
-class TrainingError(RuntimeError):
+class TrainingError(PrintableError, RuntimeError):
     """Training cannot continue. The message says why, and at which iteration if it had started."""
 
 
@@ -16,5 +18,5 @@ class NotFiniteError(TrainingError):
         super().__init__(f"{message}; a lower training.learning_rate or a training.clip_norm may help")
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(PrintableError, KeyboardInterrupt):
     """A run was asked to stop. The message says how to continue it."""

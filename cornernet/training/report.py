@@ -21,10 +21,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cornernet.config import Config
-from cornernet.console import count
+from cornernet.console import count, printable
 from cornernet.data import DataError, DetectionDataset, open_dataset
 from cornernet.drawing.boxes import draw_boxes
-from cornernet.drawing.figures import plain, rendered, styled, subplots
+from cornernet.drawing.escapes import figure_escape
+from cornernet.drawing.figures import rendered, styled, subplots
 from cornernet.drawing.html import Cell, Table, environment
 from cornernet.evaluation.evaluate import detect_all
 from cornernet.evaluation.image_scores import image_f1
@@ -60,7 +61,7 @@ def run_page(run: Path, images: int = 3, detector: Detector | None = None) -> st
         _environment()
         .get_template("run.html.j2")
         .render(
-            title=f"Run {run.resolve().name}",
+            title=f"Run {printable(run.resolve().name)}",
             summary=_summary(config, lines, evaluation),
             metrics=None if evaluation is None else _overall(evaluation["metrics"]),
             classes=None if evaluation is None else _classes(evaluation["per_class"]),
@@ -200,7 +201,9 @@ def _drawn(lines: Sequence[Mapping[str, Any]], names: Sequence[str], logarithmic
     made, (axis,) = subplots(1, 1, (8, 3.4))
     for colour, each in zip(sns.color_palette("colorblind", 10), names, strict=False):
         points = [(line["iteration"], line[each]) for line in lines if line.get(each) is not None]
-        axis.plot(*zip(*points, strict=True), color=colour, label=plain(each.removeprefix("loss/")), linewidth=1.1)
+        axis.plot(
+            *zip(*points, strict=True), color=colour, label=figure_escape(each.removeprefix("loss/")), linewidth=1.1
+        )
     axis.set(xlabel="iteration", yscale="log" if logarithmic else "linear")
     made.legend(loc="outside lower center", ncols=5)
     return made

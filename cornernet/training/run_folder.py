@@ -23,6 +23,7 @@ from pathlib import Path
 
 from cornernet.config import Config, ConfigError
 from cornernet.config.checks import changed_fields
+from cornernet.console import printable
 from cornernet.files import atomic_write, remove_unfinished
 from cornernet.training.checkpoints import newest
 from cornernet.training.errors import Interrupted, NotFiniteError, TrainingError
@@ -66,7 +67,8 @@ def open_folder(folder: RunFolder, config: Config, resume: bool) -> Iterator[Non
             ) from None
         except OSError as error:  # some network file systems have no locks
             print(
-                f"warning: cannot lock {folder} ({error.strerror}); make sure that nothing else trains there",
+                f"warning: cannot lock {printable(folder)} ({error.strerror}); "
+                "make sure that nothing else trains there",
                 file=sys.stderr,
             )
         _begin(folder, config, resume)

@@ -24,6 +24,7 @@ import torch
 from cornernet.checkout import revision
 from cornernet.config import Config
 from cornernet.config.recipes import recipe
+from cornernet.console import printable, survive_any_encoding
 from cornernet.data.shapes import SHAPES_VERSION
 from cornernet.files import atomic_write
 from cornernet.training.loop import train
@@ -78,6 +79,7 @@ def halve(source: Path, target: Path, made: dict[str, object]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the starter model and write its weights."""
+    survive_any_encoding()
     parser = argparse.ArgumentParser(prog="python -m cornernet.training.starter", description=__doc__)
     parser.add_argument(
         "--out",
@@ -102,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "metrics": {name: round(evaluation.metrics[name], 4) for name in ("AP", "AP50", "AP75")},
     }
     halve(arguments.out / "model.safetensors", target, made)
-    print(f"{target}: {target.stat().st_size / 1000:.0f} kB")
+    print(f"{printable(target)}: {target.stat().st_size / 1000:.0f} kB")
     return 0
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from cornernet.config import Config, HourglassConfig
 from cornernet.config.checks import value_at
-from cornernet.console import count
+from cornernet.console import PrintableError, count
 from cornernet.files import atomic_write, nearest, require_regular
 from cornernet.model.detector import Detector, build_detector
 from cornernet.weights.foreign import FORMATS, Format, inferred_config, recognised
@@ -45,7 +45,7 @@ _MOST_LISTED = 8
 """Entries that a message lists before it ends in an ellipsis."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(PrintableError, ValueError):
     """Weights that cannot be read or do not fit. The message names the file, the difference, and the fix."""
 
 

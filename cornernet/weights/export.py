@@ -34,6 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cornernet.config import ConfigError
+from cornernet.console import PrintableError
 from cornernet.files import atomic_write
 from cornernet.kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, Corner
 from cornernet.model.detector import Detector
@@ -55,7 +56,7 @@ TOLERANCE = 1e-4
 """Largest allowed difference between program and detector, as a fraction of the output's largest value."""
 
 
-class ExportError(RuntimeError):
+class ExportError(PrintableError, RuntimeError):
     """An export that failed, or whose results differ from the detector's. The message says why."""
 
 

@@ -22,9 +22,10 @@ from cornernet.ablations.reporting.figures import FIGURES
 from cornernet.ablations.reporting.figures.latency import pareto
 from cornernet.ablations.reporting.figures.style import look
 from cornernet.ablations.reporting.folder import stale, write_files
-from cornernet.ablations.reporting.grid import Cell, Grid, Row, latex_escape, markdown_escape
+from cornernet.ablations.reporting.grid import Cell, Grid, Row
 from cornernet.ablations.reporting.report import published_report
 from cornernet.ablations.studies import STUDIES
+from cornernet.drawing.escapes import latex_escape, markdown_escape
 from tests.browser import browser
 from tests.unit.published_runs import EVIL, publish_runs
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cornernet.drawing.escapes import figure_escape
+
 from ..context import Records
 from ..rows import VariantRow
 from ..tables import StudyTable
-from .style import Drawing, drawing, legend, look, numbered, plain, subplots
+from .style import Drawing, drawing, legend, look, numbered, subplots
 
 __all__ = ["draw", "pareto"]
 
@@ -36,7 +38,9 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
             colour, marker = look(line["variant"], names)
             if pd.notna(line["low"]):
                 axis.plot([line["ms"]] * 2, [line["low"], line["high"]], color=colour, linewidth=1, alpha=0.6)
-            axis.scatter([line["ms"]], [line["AP"]], color=colour, marker=marker, s=40, label=plain(line["variant"]))
+            axis.scatter(
+                [line["ms"]], [line["AP"]], color=colour, marker=marker, s=40, label=figure_escape(line["variant"])
+            )
         axis.set(xlabel="milliseconds an image", ylabel="AP, %", xscale="log")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("{x:g}")

@@ -9,9 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from cornernet.drawing.escapes import figure_escape
+
 from ..context import Records
 from ..tables import StudyTable
-from .style import Drawing, drawing, look, numbered, plain, subplots
+from .style import Drawing, drawing, look, numbered, subplots
 
 __all__ = ["draw"]
 
@@ -78,7 +80,7 @@ def _photograph(axis: Axes, data: pd.DataFrame, names: list[str]) -> None:
             axis.text(x + 0.25, y + 0.25, "not measured", ha="center", va="center", color="#666666")
         for at, line in enumerate(part):
             difference = line["kind"] == "difference"
-            name = "difference" if difference else plain(line["row"])
+            name = "difference" if difference else figure_escape(line["row"])
             value = f"{line['mean']:+.1f}" if difference else f"{line['mean']:.1f}"
             colour = "black" if difference else look(line["row"], names).colour
             height = y + 0.5 - 0.5 * (at + 1) / (len(part) + 1)

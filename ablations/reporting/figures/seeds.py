@@ -10,11 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cornernet.drawing.escapes import figure_escape
+
 from ...statistics.intervals import CONFIDENCE
 from ..context import Records
 from ..rows import DifferenceRow, Row, VariantRow
 from ..tables import StudyTable
-from .style import Drawing, drawing, look, numbered, plain, subplots
+from .style import Drawing, drawing, look, numbered, subplots
 
 __all__ = ["draw"]
 
@@ -32,10 +34,10 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
         counts = [max(1, len(part)) for part in parts]
         made, (above, below) = subplots(2, 1, (8, 1.5 + 0.46 * sum(counts)), heights=counts)
         _rows(above, parts[0], data, names)
-        above.set(xlabel=f"{plain(shown)}, %")
+        above.set(xlabel=f"{figure_escape(shown)}, %")
         _rows(below, parts[1], data, names)
         below.axvline(0, color="black", linewidth=1)
-        below.set(xlabel=f"{plain(shown)}, difference in points")
+        below.set(xlabel=f"{figure_escape(shown)}, difference in points")
         return made
 
     interval = (
@@ -91,7 +93,7 @@ def _wrapped(row: Row) -> str:
     lines = textwrap.wrap(variant, 46)
     for name in base:
         lines += textwrap.wrap(f"minus {name}", 46)
-    return plain("\n".join(lines))
+    return "\n".join(map(figure_escape, lines))
 
 
 def _in_words(data: pd.DataFrame) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cornernet.drawing.escapes import figure_escape
+
 from ..context import Records
 from ..rows import VariantRow
 from ..tables import StudyTable
-from .style import Drawing, drawing, in_words, legend, look, numbered, plain, subplots
+from .style import Drawing, drawing, in_words, legend, look, numbered, subplots
 
 __all__ = ["draw"]
 
@@ -35,7 +37,13 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
                     continue
                 x = column - 0.4 + step * (at + 0.5)
                 axis.scatter(
-                    [x] * len(part), part["AP"], color=colour, marker=marker, s=20, linewidths=0, label=plain(name)
+                    [x] * len(part),
+                    part["AP"],
+                    color=colour,
+                    marker=marker,
+                    s=20,
+                    linewidths=0,
+                    label=figure_escape(name),
                 )
                 first = part.iloc[0]
                 if pd.notna(first["low"]):

@@ -8,11 +8,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from cornernet.drawing.escapes import figure_escape
+
 from ...records.record import known
 from ..cells import NOT_RECORDED
 from ..context import Records
 from ..tables import StudyTable
-from .style import Drawing, drawing, in_words, plain, runs_of, subplots
+from .style import Drawing, drawing, in_words, runs_of, subplots
 
 __all__ = ["stacked"]
 
@@ -36,7 +38,7 @@ def stacked(table: StudyTable, records: Records, field: Literal["stages", "step_
             widths = [float(means.get((variant, stage), 0.0)) for variant in variants]
             axis.barh(range(len(variants)), widths, left=start, color=colours[at % 10], label=stage, height=0.7)
             start = [a + b for a, b in zip(start, widths, strict=True)]
-        axis.set_yticks(range(len(variants)), [plain(variant) for variant in variants])
+        axis.set_yticks(range(len(variants)), [figure_escape(variant) for variant in variants])
         axis.invert_yaxis()
         axis.grid(visible=False, axis="y")
         axis.set(xlabel="milliseconds")

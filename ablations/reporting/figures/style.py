@@ -12,7 +12,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cornernet.drawing.figures import plain, rendered, styled, subplots
+from cornernet.drawing.escapes import figure_escape
+from cornernet.drawing.figures import rendered, styled, subplots
 
 from ...records.record import Record
 from ...studies import STUDIES
@@ -27,7 +28,6 @@ __all__ = [
     "legend",
     "look",
     "numbered",
-    "plain",
     "plot_groups",
     "runs_of",
     "subplots",
@@ -124,7 +124,7 @@ def plot_groups(axis: Axes, data: pd.DataFrame, x: str, y: str, names: Sequence[
         for _, each in part.groupby("seed"):
             axis.plot(each[x], each[y], color=colour, linewidth=0.6, alpha=0.5)
         mean = part.groupby(x)[y].mean()
-        axis.plot(mean.index, mean.to_numpy(), color=colour, linewidth=1.8, label=plain(variant))
+        axis.plot(mean.index, mean.to_numpy(), color=colour, linewidth=1.8, label=figure_escape(variant))
 
 
 def legend(made: Figure, axis: Axes) -> None:

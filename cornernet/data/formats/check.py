@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from cornernet.console import count
+from cornernet.console import count, listing, named, printable
 from cornernet.data.dataset import DetectionDataset, Dropped
 from cornernet.data.formats.coco import (
     annotation_files,
@@ -71,15 +71,15 @@ class DataReport:
 
     def to_text(self) -> str:
         """Return the report as text: some lines for each annotation file, and the verdict at the end."""
-        lines = [f"{self.folder}: {count(len(self.files), 'annotation file')}"]
+        lines = [f"{printable(self.folder)}: {count(len(self.files), 'annotation file')}"]
         for file in self.files:
-            lines += ["", file.name, *(f"  {line}" for line in _file_lines(file))]
+            lines += ["", printable(file.name), *(f"  {line}" for line in _file_lines(file))]
         lines.append("")
         if self.ignored:
-            lines.append(f"ignored, because they contain no boxes: {', '.join(self.ignored)}")
-        lines += [f"split {split}: {found}" for split, found in self.splits]
-        lines += [f"warning: {text}" for text in self.warnings]
-        lines += [f"error: {text}" for text in self.errors]
+            lines.append(f"ignored, because they contain no boxes: {listing(self.ignored)}")
+        lines += [f"split {split}: {printable(found)}" for split, found in self.splits]
+        lines += [f"warning: {printable(text)}" for text in self.warnings]
+        lines += [f"error: {printable(text)}" for text in self.errors]
         lines.append(self._verdict())
         return "\n".join(lines)
 
@@ -185,8 +185,8 @@ def _warnings(files: Sequence[FileReport]) -> list[str]:
 
 def _file_lines(file: FileReport) -> Iterable[str]:
     if file.dataset is None:
-        return [f"error: {file.error}"]
-    lines = file.dataset.summary().splitlines()
+        return [f"error: {printable(file.error)}"]
+    lines = file.dataset.summary().split("\n")
     boxes = np.concatenate([record.boxes for record in file.dataset.records])
     if len(boxes):
         sides = boxes[:, 2:] - boxes[:, :2]
@@ -198,7 +198,7 @@ def _file_lines(file: FileReport) -> Iterable[str]:
     lines += [f"  {line}" for line in by_reason("dropped", file.dataset.dropped)]
     if file.unreadable:
         lines.append(f"  unreadable images: {len(file.unreadable)}")
-        lines += [f"    {item.reason}" for item in file.unreadable[:_SHOWN]]
+        lines += [f"    {printable(item.reason)}" for item in file.unreadable[:_SHOWN]]
         if len(file.unreadable) > _SHOWN:
             lines.append(f"    and {len(file.unreadable) - _SHOWN} more")
     return lines
@@ -209,8 +209,8 @@ def by_reason(what: str, items: Sequence[Dropped]) -> Iterable[str]:
     groups: dict[str, list[str]] = defaultdict(list)
     for item in items:
         groups[item.reason].append(
-            item.image if item.annotation is None else f"{item.image} annotation {item.annotation}"
+            named(item.image) if item.annotation is None else f"{named(item.image)} annotation {item.annotation}"
         )
     for reason, places in groups.items():
         more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
-        yield f"{what} because {reason} ({len(places)}): {', '.join(places[:_SHOWN])}{more}"
+        yield f"{what} because {printable(reason)} ({len(places)}): {', '.join(places[:_SHOWN])}{more}"

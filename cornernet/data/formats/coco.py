@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cornernet.config import CocoSource
-from cornernet.console import count
+from cornernet.console import count, listing
 from cornernet.data.dataset import CROWDED, AnnotationTable, DetectionDataset, Dropped, ImageTable
 from cornernet.data.formats.annotation_file import NOTHING, AnnotationColumns, is_detection_file, read_columns
 from cornernet.data.images import DataError, read_image
@@ -139,7 +139,7 @@ def split_of(name: str) -> str:
 
 
 def _listing(files: list[str], shown: int = 8) -> str:
-    return ", ".join(files[:shown]) + (f" and {len(files) - shown} more" if len(files) > shown else "")
+    return listing(files, shown)
 
 
 def _stays_inside(name: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cornernet.config.checks import did_you_mean
-from cornernet.console import count
+from cornernet.console import count, named, printable
 from cornernet.data.dataset import Dropped
 from cornernet.data.formats.check import by_reason
 from cornernet.data.images import DataError
@@ -120,17 +120,18 @@ class ImportedFolder:
 
     def to_text(self) -> str:
         """Return the report: splits, classes, notes, and what was dropped and why."""
-        lines = [f"{self.folder}: {self.form}, {count(len(self.images), 'image')}"]
+        lines = [f"{printable(self.folder)}: {self.form}, {count(len(self.images), 'image')}"]
         for split in self.splits:
             images = [image for image in self.images if image.split == split]
             boxes = sum(len(image.boxes) for image in images)
             empty = sum(not image.boxes for image in images)
             lines.append(
-                f"  {split}: {count(len(images), 'image')} ({empty} without objects), {count(boxes, 'box', 'boxes')}"
+                f"  {printable(split)}: {count(len(images), 'image')} ({empty} without objects), "
+                f"{count(boxes, 'box', 'boxes')}"
             )
         counts = Counter(item.name for image in self.images for item in image.boxes)
-        lines.append(f"  classes: {', '.join(f'{name} {counts[name]}' for name in self.classes)}")
-        lines += [f"  note: {note}" for note in self.notes]
+        lines.append(f"  classes: {', '.join(f'{named(name)} {counts[name]}' for name in self.classes)}")
+        lines += [f"  note: {printable(note)}" for note in self.notes]
         lines += [f"  {line}" for line in by_reason("dropped", self.dropped)]
         if not self.dropped:
             lines.append("  dropped: nothing")
@@ -150,16 +151,18 @@ def write_import(found: ImportedFolder, out: Path, *, overwrite: bool = False, d
     and where a file exists already and ``overwrite`` is not set.
     """
     if not found.images:
-        raise DataError(f"no image of {found.folder} can be used:\n{found.to_text()}")
+        raise DataError(f"no image of {found.folder} can be used:", *found.to_text().split("\n"))
     targets = {split: out / annotation_file(split) for split in found.splits}
     report = out / "annotations" / "import.txt"
     if not overwrite:
         require_new(targets.values())
     copies = _copies(found, out)
     verb = "would write" if dry_run else "wrote"
-    lines = [f"{verb} {path}" for path in targets.values()]
+    lines = [f"{verb} {printable(path)}" for path in targets.values()]
     if copies:
-        lines.append(f"{'would copy' if dry_run else 'copied'} {count(len(copies), 'image')} to {out / 'images'}")
+        lines.append(
+            f"{'would copy' if dry_run else 'copied'} {count(len(copies), 'image')} to {printable(out / 'images')}"
+        )
     if dry_run:
         return lines
     for source, target in copies.items():
@@ -169,7 +172,7 @@ def write_import(found: ImportedFolder, out: Path, *, overwrite: bool = False, d
     for split, path in targets.items():
         atomic_write(path, json.dumps(found.tree(split)) + "\n")
     atomic_write(report, found.to_text() + "\n")
-    return [*lines, f"wrote this report to {report}"]
+    return [*lines, f"wrote this report to {printable(report)}"]
 
 
 def require_new(paths: Iterable[Path]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cornernet.console import count
+from cornernet.console import count, listing, named, printable
 from cornernet.data.dataset import DetectionDataset, content_digests
 from cornernet.data.formats.coco import annotation_files, is_detection_file, read_annotations
 from cornernet.data.formats.importing import annotation_file, require_new
@@ -44,14 +44,16 @@ class Division:
         """Return the numbers of images and of boxes of each class in every split."""
         labels = [np.concatenate([self.dataset.records[i].labels for i in part]) for part in self.parts.values()]
         counts = [np.bincount(found, minlength=len(self.dataset.classes)) for found in labels]
-        lines = [f"{self.file}: {count(len(self.dataset), 'image')}"]
+        lines = [f"{printable(self.file)}: {count(len(self.dataset), 'image')}"]
         for (split, part), found in zip(self.parts.items(), counts, strict=True):
-            boxes = ", ".join(f"{name} {number}" for name, number in zip(self.dataset.classes, found, strict=True))
+            boxes = ", ".join(
+                f"{named(name)} {number}" for name, number in zip(self.dataset.titles, found, strict=True)
+            )
             lines.append(f"  {split}: {count(len(part), 'image')}; boxes: {boxes}")
-        for label, name in enumerate(self.dataset.classes):
+        for label, name in enumerate(self.dataset.titles):
             lacking = [split for split, found in zip(self.parts, counts, strict=True) if not found[label]]
             if lacking:
-                lines.append(f"  note: no box of the class {name} in {' or '.join(lacking)}")
+                lines.append(f"  note: no box of the class {named(name)} in {' or '.join(lacking)}")
         if self.repeated:
             lines.append(f"  note: {count(self.repeated, 'image')} with the same bytes as another: kept in its split")
         if self.dataset.dropped:
@@ -76,7 +78,7 @@ def divide(folder: Path, fractions: dict[str, float], *, seed: int = 0, file: st
         )
     name = _only_file(folder) if file is None else file
     if not (folder / name).is_file():
-        raise DataError(f"there is no file {folder / name}; {folder} has {', '.join(annotation_files(folder))}")
+        raise DataError(f"there is no file {folder / name}; {folder} has {listing(annotation_files(folder))}")
     dataset = read_annotations(folder, name, "all")
     groups: dict[bytes, list[int]] = defaultdict(list)
     for index, digest in enumerate(content_digests(dataset)):
@@ -109,7 +111,7 @@ def _only_file(folder: Path) -> str:
         )
     if len(files) > 1:
         raise DataError(
-            f"{folder} has several annotation files: {', '.join(files)}; choose one, for example: --file {files[0]}"
+            f"{folder} has several annotation files: {listing(files)}; choose one, for example: --file {files[0]}"
         )
     return files[0]
 
@@ -165,7 +167,7 @@ def write_division(division: Division, folder: Path, *, overwrite: bool = False,
     if not overwrite:
         require_new(targets.values())
     if dry_run:
-        return [f"would write {path}" for path in targets.values()]
+        return [f"would write {printable(path)}" for path in targets.values()]
     tree: dict[str, Any] = json.loads(division.file.read_bytes())
     images = {row["id"]: row for row in tree["images"]}
     rows = defaultdict(list)
@@ -183,4 +185,4 @@ def write_division(division: Division, folder: Path, *, overwrite: bool = False,
         ]
         annotations = [row for record in records for row in rows[record.image_id]]
         atomic_write(targets[split], json.dumps({**tree, "images": named, "annotations": annotations}) + "\n")
-    return [f"wrote {path}" for path in targets.values()]
+    return [f"wrote {printable(path)}" for path in targets.values()]
