@@ -15,6 +15,7 @@ __all__ = [
     "changed_fields",
     "did_you_mean",
     "holder",
+    "json_problem",
     "require",
     "require_implementation",
     "require_known",
@@ -27,6 +28,18 @@ MOST_LISTED = 20
 
 class ConfigError(PrintableError, ValueError):
     """A configuration that cannot be used. The message names the field and the fix."""
+
+
+def json_problem(error: Exception) -> str:
+    """Return what is wrong with a JSON text, from what ``json.loads`` or ``json.dumps`` raised.
+
+    Python's own message about nesting names no text, and the one about long numbers gives advice for programmers.
+    """
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if "integer string conversion" in str(error):
+        return "it has a number of thousands of digits"
+    return str(error)
 
 
 # ---------------------------------------------------------------------------------------------- names

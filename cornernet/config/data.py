@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 import pydantic
 
 from cornernet.config.checks import require
+from cornernet.config.limits import MOST_PIXELS, require_numbers
 
 __all__ = ["AugmentationConfig", "CocoSource", "DataConfig", "ShapesSource", "Size", "SourceConfig"]
 
@@ -36,6 +37,7 @@ class ShapesSource:
     """Images in the val split."""
 
     def __post_init__(self) -> None:
+        require_numbers(self, "data.source")
         low, high = self.object_size
         require(
             0.0 < low <= high <= 1.0,
@@ -47,6 +49,12 @@ class ShapesSource:
         require(
             min(self.train_images, self.val_images) >= 1,
             "data.source.train_images and .val_images must be 1 or more",
+        )
+        pixels = max(self.train_images, self.val_images) * self.image_size[0] * self.image_size[1]
+        require(
+            pixels <= MOST_PIXELS,
+            f"data.source draws {pixels:,} pixels for a split, and the limit is {MOST_PIXELS:,}: lower .train_images, "
+            ".val_images or .image_size",
         )
 
 
@@ -88,6 +96,7 @@ class AugmentationConfig:
     """Standard deviation of the PCA lighting noise; 0 turns it off."""
 
     def __post_init__(self) -> None:
+        require_numbers(self, "data.augmentation")
         require(0.0 <= self.flip <= 1.0, f"data.augmentation.flip is {self.flip}; use a probability")
         require(len(self.crop_scales) > 0, "data.augmentation.crop_scales is empty; give one number or more")
         require(min(self.crop_scales) > 0, "data.augmentation.crop_scales must be positive")
@@ -119,6 +128,7 @@ class DataConfig:
     """Colour around an image that does not fill its canvas: black, as the authors do, or `mean`."""
 
     def __post_init__(self) -> None:
+        require_numbers(self, "data")
         require(min(self.input_size) >= 1, "data.input_size must be positive")
         require(self.fit is None or min(self.fit) >= 1, "data.fit must be positive")
         require(min(self.std) > 0, "data.std must be positive")

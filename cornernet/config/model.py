@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeAlias, get_args
 import pydantic
 
 from cornernet.config.checks import require, require_implementation, require_known
+from cornernet.config.limits import require_numbers, require_size
 
 __all__ = [
     "AnchorHeadConfig",
@@ -46,6 +47,7 @@ class HourglassConfig:
     """Residual modules per level, in the skip and on each side of the hourglass; the last entry is its bottom."""
 
     def __post_init__(self) -> None:
+        require_numbers(self, "model.backbone")
         require(self.stacks >= 1, f"model.backbone.stacks is {self.stacks}; use 1 or more")
         require(len(self.channels) >= 2, "model.backbone.channels needs 2 entries or more (one reduction)")
         require(
@@ -63,9 +65,27 @@ class HourglassConfig:
         return self.stacks
 
     @property
+    def finest_channels(self) -> int:
+        """Width of the map at stride 4, which heads read."""
+        return self.channels[0]
+
+    @property
     def total_stride(self) -> int:
         """Input pixels per cell at the bottom of the hourglass: 128 for five reductions."""
         return 4 << (len(self.channels) - 1)
+
+    def size(self) -> tuple[int, int]:
+        """Return the number of residual blocks, and about the number of parameters, which batch norm adds little to."""
+        width, bottom = self.channels[0], self.channels[-1]
+        blocks, parameters = self.blocks[-1], self.blocks[-1] * _basic(bottom, bottom)
+        for here, below, number in zip(self.channels, self.channels[1:], self.blocks, strict=False):
+            blocks += 3 * number
+            parameters += number * _basic(here, here) + (2 * number - 2) * _basic(below, below)
+            parameters += _basic(here, below) + _basic(below, here)
+        between = 2 * width**2 + _basic(width, width)
+        parameters = self.stacks * (parameters + 9 * width**2) + (self.stacks - 1) * between
+        parameters += 147 * self.stem_channels + _basic(self.stem_channels, width)
+        return self.stacks * (blocks + 1), parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +111,7 @@ class ResNetFPNConfig:
     final output), or one per stage."""
 
     def __post_init__(self) -> None:
+        require_numbers(self, "model.backbone")
         require(len(self.channels) >= 2, "model.backbone.channels needs 2 entries or more (two stages)")
         require(
             len(self.channels) == len(self.blocks),
@@ -114,9 +135,35 @@ class ResNetFPNConfig:
         return 1
 
     @property
+    def finest_channels(self) -> int:
+        """Width of the map at stride 4, which heads read."""
+        return self.fpn_channels
+
+    @property
     def total_stride(self) -> int:
         """Input pixels per cell of the coarsest stage: 32 for four stages."""
         return 4 << (len(self.channels) - 1)
+
+    def size(self) -> tuple[int, int]:
+        """Return the number of residual blocks, and about the number of parameters, which batch norm adds little to."""
+        block = _bottleneck if self.block == "bottleneck" else _basic
+        parameters, before = 147 * self.stem_channels, self.stem_channels
+        for width, number in zip(self.channels, self.blocks, strict=True):
+            parameters += block(before, width) + (number - 1) * block(width, width) + width * self.fpn_channels
+            before = width
+        maps = 1 if self.outputs == "finest" else len(self.channels)
+        return sum(self.blocks), parameters + maps * 9 * self.fpn_channels**2
+
+
+def _basic(inside: int, out: int) -> int:
+    """Return the weights of a residual block of two 3x3 convolutions, with a shortcut where the width changes."""
+    return 9 * out * (inside + out) + (inside * out if inside != out else 0)
+
+
+def _bottleneck(inside: int, out: int) -> int:
+    """Return the weights of a bottleneck, with a shortcut where the width changes."""
+    inner = out // 4
+    return inner * (inside + 9 * inner + out) + (inside * out if inside != out else 0)
 
 
 # ---------------------------------------------------------------------------------------------- heads
@@ -167,6 +214,7 @@ class CornerHeadConfig:
     human pose do (Newell et al., 2016). The authors do not: for corners it hurt (paper section 3.5)."""
 
     def __post_init__(self) -> None:
+        require_numbers(self, "model.head")
         require_implementation(self.pooling_impl, "model.head.pooling_impl")
         require_known(self.heatmap_loss, get_args(HeatmapLossName), "model.head.heatmap_loss")
         require(0.0 < self.min_iou < 1.0, f"model.head.min_iou is {self.min_iou}; use a value between 0 and 1")
@@ -179,6 +227,15 @@ class CornerHeadConfig:
         )
         weights = (self.pull_weight, self.push_weight, self.offset_weight)
         require(min(weights) >= 0, "model.head.pull_weight, .push_weight and .offset_weight must not be negative")
+
+    def parameters(self, width: int, stacks: int, num_classes: int) -> int:
+        """Return about the number of parameters on a backbone whose finest map has ``width`` channels."""
+        branch = 27 * width * self.pool_channels + 10 * width**2
+        branch += 27 * width**2 + width * (num_classes + self.embedding_dim + 2)
+        if self.feedback or self.intermediate_supervision:
+            branch *= stacks
+        fed = 2 * (num_classes + self.embedding_dim + 2) * width * (stacks - 1) if self.feedback else 0
+        return 2 * branch + fed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +281,7 @@ class AnchorHeadConfig:
     """Weight of the loss of box codes."""
 
     def __post_init__(self) -> None:
+        require_numbers(self, "model.head")
         stride = self.finest_stride
         require(
             stride >= 4 and stride & (stride - 1) == 0,
@@ -248,6 +306,15 @@ class AnchorHeadConfig:
             "model.head.focal_gamma, .box_beta and .box_weight must not be negative",
         )
 
+    def parameters(self, width: int, stacks: int, num_classes: int) -> int:
+        """Return about the number of parameters on a backbone whose finest map has ``width`` channels.
+
+        The 1x1 convolutions at the inputs are left out; they are less than a level of the backbone.
+        """
+        width = self.channels or width
+        outputs = self.octave_scales * len(self.ratios) * (num_classes + 4)
+        return stacks * 9 * width * (2 * self.depth * width + outputs)
+
 
 # ---------------------------------------------------------------------------------------------- model
 
@@ -267,7 +334,11 @@ class ModelConfig:
     """Number of classes. Training sets it from the data."""
 
     def __post_init__(self) -> None:
+        require_numbers(self, "model")
         require(self.num_classes >= 1, "model.num_classes must be 1 or more")
+        blocks, parameters = self.backbone.size()
+        stacks, width = self.backbone.num_stacks, self.backbone.finest_channels
+        require_size(blocks, parameters + self.head.parameters(width, stacks, self.num_classes))
         if isinstance(self.head, AnchorHeadConfig):
             require(
                 self.head.finest_stride <= self.backbone.total_stride,

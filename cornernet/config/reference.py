@@ -16,6 +16,7 @@ from typing import Any
 
 from cornernet.config import Config
 from cornernet.config.checks import ABSENT, changed_fields
+from cornernet.config.limits import LIMITS, MOST_BLOCKS, MOST_ENTRIES, MOST_PARAMETERS
 from cornernet.config.recipes import RECIPES, recipe
 from cornernet.console import printable, survive_any_encoding
 from cornernet.files import atomic_write
@@ -26,8 +27,16 @@ HEAD = """# Configuration reference
 
 Written by `python -m cornernet.config.reference` from the dataclasses in `cornernet/config/`; a test checks that it is
 current. Every field is a flag of `cornernet train`, `evaluate` and `detect`, such as `--training.iterations 900`, and
-can be edited in Python with `config.with_("training.iterations", 900)`. The defaults are the paper's. The last section
-lists what each recipe changes.
+can be edited in Python with `config.with_("training.iterations", 900)`. The defaults are the paper's. The last two
+sections list what each recipe changes, and the largest values.
+"""
+
+LIMITS_HEAD = f"""## Limits
+
+These are far above what anybody trains, and a configuration above one is refused before
+anything is built, because it may come with a stranger's weights. Besides, a backbone has at most {MOST_BLOCKS:,}
+residual blocks, a model about {MOST_PARAMETERS // 10**9} billion parameters, and a generated split 2^33 pixels. Whole
+numbers without a limit of their own must fit 64 bits, and all numbers must be finite.
 """
 
 
@@ -40,7 +49,18 @@ def reference() -> str:
         fields = changed_fields(recipe(name).to_dict(), Config().to_dict())
         changes = [f"- `{path}` {_code(value)}" for path, value, _ in fields if value is not ABSENT]
         parts.append("\n".join(changes or ["The defaults above."]) + "\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, *_limits()])
+
+
+def _limits() -> list[str]:
+    """Return the section on the largest values."""
+    rows = [f"| `{field}` | {most:,} | {_entries(field)} |" for field, most in LIMITS.items()]
+    rows += [f"| `{field}` | | {_entries(field)} |" for field in MOST_ENTRIES if field not in LIMITS]
+    return [LIMITS_HEAD, "\n".join(["| field | largest value | most entries |", "|---|---|---|", *rows]) + "\n"]
+
+
+def _entries(field: str) -> str:
+    return f"{MOST_ENTRIES[field]:,}" if field in MOST_ENTRIES else ""
 
 
 def _sections(kind: type, path: str) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cornernet.config.checks import require, require_implementation
+from cornernet.config.limits import require_numbers
 
 __all__ = ["TestingConfig"]
 
@@ -65,6 +66,7 @@ class TestingConfig:
     detector."""
 
     def __post_init__(self) -> None:
+        require_numbers(self, "testing")
         require(len(self.scales) > 0 and min(self.scales) > 0, "testing.scales must be positive, one or more")
         require(self.peak_kernel % 2 == 1 and self.peak_kernel > 0, "testing.peak_kernel must be odd")
         require(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cornernet.config.checks import require
+from cornernet.config.limits import require_numbers
 
 __all__ = ["TrainingConfig"]
 
@@ -58,6 +59,7 @@ class TrainingConfig:
     """Iterations between checkpoints; the last iteration always writes one."""
 
     def __post_init__(self) -> None:
+        require_numbers(self, "training")
         require(self.iterations >= 1, "training.iterations must be 1 or more")
         require(self.accumulation >= 1, "training.accumulation must be 1 or more")
         require(self.batch_size >= 1, "training.batch_size must be 1 or more")

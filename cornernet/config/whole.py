@@ -20,7 +20,7 @@ from typing import Any
 
 import pydantic
 
-from cornernet.config.checks import ConfigError, holder
+from cornernet.config.checks import ConfigError, holder, json_problem
 from cornernet.config.data import AugmentationConfig, CocoSource, DataConfig, ShapesSource
 from cornernet.config.model import AnchorHeadConfig, CornerHeadConfig, HourglassConfig, ModelConfig, ResNetFPNConfig
 from cornernet.config.testing import TestingConfig
@@ -31,6 +31,9 @@ __all__ = ["LARGEST_FILE", "LATER_FIELDS", "WITHOUT_EFFECT", "Config"]
 
 LARGEST_FILE = 2**20
 """Largest size of a configuration file in bytes; ours have about five thousand."""
+
+_MOST_LISTED = 20
+"""Errors that a message lists."""
 
 WITHOUT_EFFECT = (
     ("training", "workers"),
@@ -130,17 +133,19 @@ class Config:
             # through JSON, which makes a list of a tuple; strict, so that "12" is not a number and "yes" not a bool
             text = json.dumps(tree)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{origin} has a value that JSON cannot hold: {error}") from error
+            raise ConfigError(f"{origin} has a value that JSON cannot hold: {json_problem(error)}") from error
         try:
             return _ADAPTER.validate_json(text, strict=True)
         except pydantic.ValidationError as error:
-            lines = []
-            for item in error.errors():
+            found, lines = error.errors(), []
+            for item in found[:_MOST_LISTED]:
                 path = _path(item["loc"], tree)
                 reason = item["msg"].removeprefix("Value error, ")
                 if item["type"] == "unexpected_keyword_argument":
                     reason = "unknown field"
                 lines.append(f"  {path + ': ' if path else ''}{reason}")
+            if len(found) > len(lines):
+                lines.append(f"  and {len(found) - len(lines):,} more")
             raise ConfigError(f"{origin} does not fit:", *lines) from error
 
     def to_json(self) -> str:
@@ -153,7 +158,7 @@ class Config:
         try:
             tree = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{origin} is not JSON: {error}") from error
+            raise ConfigError(f"{origin} is not JSON that can be read: {json_problem(error)}") from error
         return Config.from_dict(tree, origin)
 
     @staticmethod

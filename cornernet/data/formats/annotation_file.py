@@ -31,6 +31,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from cornernet.config.checks import json_problem
 from cornernet.data.images import DataError
 from cornernet.data.shared import Texts
 from cornernet.files import atomic_write, cache_folder, open_regular, read_regular
@@ -195,7 +196,7 @@ def _read_slowly(path: Path, content: bytes) -> _File:
     try:
         tree = json.loads(content, object_hook=_without_segmentation)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"the annotations {path} are not JSON: {error}") from error
+        raise DataError(f"the annotations {path} are not JSON: {json_problem(error)}") from error
     if not isinstance(tree, dict):
         raise DataError(f"the annotations {path} are a JSON {type(tree).__name__}; COCO format is an object with lists")
     rows: dict[str, list[Any]] = {}
