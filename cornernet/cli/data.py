@@ -14,7 +14,7 @@ from cornernet.cli.start import RECIPE_NAMES, default_recipe, on_data
 from cornernet.config import ConfigError
 from cornernet.config.recipes import recipe
 from cornernet.console import count, printable
-from cornernet.data import open_dataset
+from cornernet.data import Split, open_dataset
 from cornernet.data.formats.check import check_folder
 from cornernet.data.formats.importing import ImportedFolder, require_folder, write_import
 from cornernet.data.formats.split import divide, write_division
@@ -112,7 +112,7 @@ class ShowArguments:
         Path | None,
         tyro.conf.arg(metavar="FOLDER", help="COCO-format folder. Default: the generated data set `shapes`."),
     ] = None
-    split: Literal["train", "val"] = "train"
+    split: Split = "train"
     """Split to draw from."""
     count: int = 4
     """Number of images, spread over the split."""

@@ -8,17 +8,26 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 import tyro
 
 from cornernet.cli.command import Command
-from cornernet.cli.start import ConfigFlags, StartFlags, default_recipe, load, on_data, prepared
+from cornernet.cli.start import (
+    ConfigFlags,
+    StartFlags,
+    check_data,
+    default_recipe,
+    load,
+    of_run,
+    on_data,
+    prepared,
+    say_where,
+)
 from cornernet.config import ConfigError
 from cornernet.config.recipes import recipe
 from cornernet.console import Progress, count, printable
-from cornernet.data import DetectionDataset, open_dataset
+from cornernet.data import DetectionDataset, Split, open_dataset
 from cornernet.data.leakage import leakage_warning
 from cornernet.evaluation.evaluate import Backend, Evaluation, evaluate
 from cornernet.files import atomic_write
@@ -34,15 +43,17 @@ class EvaluateStart(StartFlags):
 
     weights: str = ""
     """A run's folder; a .safetensors file; a file of the authors, of CornerNet-Lite or of mmdetection; `starter`; or
-    `random` for the random initial weights of --recipe."""
+    `random` for the random initial weights of --recipe. Of a run that is not finished, the newest checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateArguments(EvaluateStart):
     """The arguments of ``cornernet evaluate``."""
 
-    split: Literal["train", "val"] = "val"
-    """Split to evaluate on."""
+    split: Split = "val"
+    """Split to evaluate on. test is the annotation file of --data with `test` in its name."""
+    other_data: bool = False
+    """Evaluate also where the data at the run's own path is not what the run was trained with."""
     backend: Backend = "pycocotools"
     """hotcoco gives the same numbers faster."""
     fast: bool = False
@@ -58,16 +69,23 @@ def run(command: Command, argv: Sequence[str]) -> int:
     """Evaluate and print the metrics."""
     start = command.read_first(EvaluateStart, argv)
     detector = load(start.weights, start.recipe) if start.weights not in ("", "random") else None
-    base = detector.config if detector is not None else recipe(start.recipe or default_recipe(start.data))
+    own = detector.config if detector is not None else recipe(start.recipe or default_recipe(start.data))
+    base = own if detector is None else of_run(own, start.weights)
     default = EvaluateArguments(weights=tyro.MISSING, config=on_data(base, start.data))
     arguments = command.parse(EvaluateArguments, argv, default)
     results = arguments.save_results
     if results is not None and not results.parent.is_dir():
         raise ConfigError(f"there is no folder {results.parent} for --save-results")
-    dataset = open_dataset(arguments.config.data.source, arguments.split)
+    source = arguments.config.data.source
+    named = start.data is not None or source != base.data.source
+    if not named:
+        say_where(own, base)
+    dataset = open_dataset(source, arguments.split)
     print(dataset.summary())
-    if detector is not None and (warning := leakage_warning(Path(arguments.weights), detector.config, dataset)):
-        print(f"warning: {warning}", file=sys.stderr)
+    if detector is not None:
+        check_data(detector, dataset, source, arguments.split, named=named, other=arguments.other_data)
+        if warning := leakage_warning(Path(arguments.weights), base, dataset):
+            print(f"warning: {warning}", file=sys.stderr)
     if arguments.dry_run:
         written = "" if results is None else f", and write detections to {printable(results)}"
         print(f"would evaluate {printable(arguments.weights)} on {count(len(dataset), 'image')}{written}")

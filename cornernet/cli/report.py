@@ -9,10 +9,12 @@ from pathlib import Path
 import tyro
 
 from cornernet.cli.command import Command
+from cornernet.cli.start import load
 from cornernet.config import ConfigError
 from cornernet.console import printable
 from cornernet.files import atomic_write
 from cornernet.training.report import run_page
+from cornernet.weights.unfinished import has_weights
 
 __all__ = ["ReportArguments", "run"]
 
@@ -26,7 +28,9 @@ class ReportArguments:
     out: Path | None = None
     """File to write. Default: report.html in the run's folder."""
     images: int = 3
-    """How many of the best and of the worst images to show."""
+    """How many of the best and of the worst images to show. 0 needs no data."""
+    other_data: bool = False
+    """Show images also where the data at the run's path is not what the run was trained with."""
 
 
 def run(command: Command, argv: Sequence[str]) -> int:
@@ -35,6 +39,8 @@ def run(command: Command, argv: Sequence[str]) -> int:
     if arguments.images < 0:
         raise ConfigError(f"--images is {arguments.images}; use 0 or more")
     out = arguments.run / "report.html" if arguments.out is None else arguments.out
-    atomic_write(out, run_page(arguments.run, arguments.images))
+    run = arguments.run
+    detector = load(str(run), None) if (run / "config.json").is_file() and has_weights(run) else None
+    atomic_write(out, run_page(run, arguments.images, detector, other_data=arguments.other_data))
     print(f"the page is {printable(out)}")
     return 0

@@ -6,6 +6,7 @@ name these are therefore read first, with the declarations of the full parser, w
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +14,11 @@ from typing import Annotated
 import torch
 import tyro
 
-from cornernet.config import CocoSource, Config, ConfigError
+from cornernet.config import CocoSource, Config, ConfigError, SourceConfig
 from cornernet.config.recipes import RECIPES, recipe
+from cornernet.console import printable
+from cornernet.data import DataError, DetectionDataset
+from cornernet.data.origin import at_origin, is_same_data
 from cornernet.model.detector import Detector, build_detector
 from cornernet.training.devices import resolve_device
 from cornernet.weights.checkpoints import load_detector
@@ -23,10 +27,13 @@ __all__ = [
     "RECIPE_NAMES",
     "ConfigFlags",
     "StartFlags",
+    "check_data",
     "default_recipe",
     "load",
+    "of_run",
     "on_data",
     "prepared",
+    "say_where",
 ]
 
 RECIPE_NAMES = "{" + ",".join(RECIPES) + "}"
@@ -57,9 +64,58 @@ def on_data(config: Config, folder: Path | None) -> Config:
     return config if folder is None else config.with_("data.source", CocoSource(root=str(folder)))
 
 
+def of_run(config: Config, weights: str | Path) -> Config:
+    """Return the configuration of weights or of a run with the path of its data as it was meant at training."""
+    path = Path(weights)
+    if path.is_dir():
+        return at_origin(config, path)
+    return at_origin(config, path.parent) if path.name in ("model.safetensors", "config.json") else config
+
+
+def say_where(before: Config, after: Config) -> None:
+    """Print where the data is taken from, if :func:`of_run` has changed it."""
+    if before.data.source != after.data.source and isinstance(after.data.source, CocoSource):
+        print(f"note: the data is that in {printable(after.data.source.root)}, as at training", file=sys.stderr)
+
+
+def check_data(
+    detector: Detector, dataset: DetectionDataset, source: SourceConfig, split: str, *, named: bool, other: bool
+) -> None:
+    """Compare the digest of ``dataset``, the split ``split`` of ``source``, with what the weights know about theirs.
+
+    Other data is an error, unless the user has ``named`` its folder or allows any ``other``; then it is said. That the
+    weights know nothing is said where the folder is not named. Raises ``DataError``.
+    """
+    same = is_same_data(dataset, source, split, detector.data_digests)
+    what = f"{dataset.name} {dataset.split}" + (f" in {source.root}" if isinstance(source, CocoSource) else "")
+    if same is None and not named:
+        print(
+            f"note: the weights hold no digest of their data: whether {printable(what)} is it cannot be checked",
+            file=sys.stderr,
+        )
+    elif same is False and not (named or other):
+        raise DataError(
+            f"{printable(what)} is not the data that the weights are of: its images, boxes or classes differ. Restore "
+            "the data, name the folder to use with --data FOLDER, or use what is there with --other-data"
+        )
+    elif same is False:
+        print(f"note: {printable(what)} is other data than the weights are of", file=sys.stderr)
+
+
 def load(weights: str, start: str | None) -> Detector:
-    """Return the detector in ``weights``; recipe ``start`` completes the configuration of files that hold none."""
-    return load_detector(weights, start=recipe(start) if start else None)
+    """Return the detector in ``weights``; recipe ``start`` completes the configuration of files that hold none.
+
+    Prints which checkpoint was taken if the run is not finished.
+    """
+    detector = load_detector(weights, start=recipe(start) if start else None)
+    if detector.unfinished is not None:
+        done, total = detector.unfinished
+        print(
+            f"note: the run in {printable(weights)} is not finished: using its newest checkpoint, of iteration {done} "
+            f"of {total}",
+            file=sys.stderr,
+        )
+    return detector
 
 
 def prepared(detector: Detector, config: Config) -> Detector:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,8 @@ import torch
 import tyro
 
 from cornernet.cli.command import Command
-from cornernet.cli.start import ConfigFlags, StartFlags, default_recipe, on_data
+from cornernet.cli.runs import newest_unfinished, next_folder
+from cornernet.cli.start import ConfigFlags, StartFlags, default_recipe, of_run, on_data, say_where
 from cornernet.cli.suggest import Suggestion, machine, suggest
 from cornernet.config import CocoSource, Config, ConfigError
 from cornernet.config.recipes import recipe
@@ -36,7 +37,8 @@ class TrainStart(StartFlags):
     out: Path | None = None
     """The run's folder. Default: the next unused runs/RECIPE-DATA-N."""
     resume: bool = False
-    """Resume the run in --out from its newest checkpoint, with its own configuration."""
+    """Resume the run in --out from its newest checkpoint, with its own configuration. Without --out, resume the newest
+    unfinished run in runs/, or the newest one on --data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,8 @@ class TrainArguments(TrainStart):
     """The arguments of ``cornernet train``."""
 
     tensorboard: bool = False
-    """Also write curves for TensorBoard into the run's folder. Needs the extra cornernet-lab[tensorboard]."""
+    """Also write curves for TensorBoard into the run's folder. Needs the extra cornernet-lab[tensorboard]. A run that
+    has them continues them when it is resumed."""
     dry_run: bool = False
     """Print what would be trained and where, and write nothing."""
     config: ConfigFlags
@@ -60,18 +63,27 @@ class _SourceFlags:
 def run(command: Command, argv: Sequence[str]) -> int:
     """Train, evaluate, and print the metrics and the run's folder."""
     start = command.read_first(TrainStart, argv)
-    # --help shows the recipe's defaults: a suggestion needs the folder to be usable
-    suggestion = None if {"-h", "--help"} & set(argv) else _suggestion(start, command, argv)
+    # --help shows the recipe's defaults: a suggestion needs the folder to be usable, and resuming a run
+    asks = bool({"-h", "--help"} & set(argv))
+    first = os.environ.get("RANK", "0") == "0"
+    if start.resume and start.out is None and not asks:
+        folder, which = newest_unfinished(start.data)
+        start = replace(start, out=folder)
+        if first:
+            print(which)
+    suggestion = None if asks else _suggestion(start, command, argv)
     base = _start_config(start) if suggestion is None else suggestion.config
-    arguments = command.parse(TrainArguments, argv, TrainArguments(config=base))
-    out = arguments.out or _default_folder(arguments, suggestion)
-    if suggestion is not None and os.environ.get("RANK", "0") == "0":
+    arguments = command.parse(TrainArguments, argv, TrainArguments(config=base, out=start.out))
+    out = arguments.out or next_folder(_stem(arguments, suggestion))
+    if suggestion is not None and first:
         print(suggestion.to_text())
     if arguments.dry_run:
         print(_plan(arguments.config, out))
         return 0
+    curves = out / "tensorboard"
     with contextlib.ExitStack() as stack:
-        log = stack.enter_context(TensorBoardLog(out / "tensorboard")) if arguments.tensorboard else None
+        continues = arguments.resume and curves.is_dir()
+        log = stack.enter_context(TensorBoardLog(curves)) if arguments.tensorboard or continues else None
         evaluation = train(arguments.config, out, resume=arguments.resume, on_record=log)
     if evaluation is not None:
         print(evaluation.to_text())
@@ -89,16 +101,29 @@ def _suggestion(start: TrainStart, command: Command, argv: Sequence[str]) -> Sug
 
 def _start_config(start: TrainStart) -> Config:
     """Return the configuration that the flags modify: that of a file, of the run to resume, or of a recipe."""
-    of_run = start.out / "config.json" if start.resume and start.out is not None else None
+    resumed = start.out / "config.json" if start.resume and start.out is not None else None
     if start.config_file is not None:
         if start.recipe is not None:
             raise ConfigError("--recipe and --config-file both say what to start from; give one")
-        config = Config.load(start.config_file)
-    elif start.recipe is None and of_run is not None and of_run.is_file():
-        config = Config.load(of_run)
+        config = _of_run(start.config_file, start.data)
+    elif start.recipe is None and resumed is not None and resumed.is_file():
+        config = _of_run(resumed, start.data)
+        if start.data is not None and isinstance(config.data.source, CocoSource):
+            # the data may have been moved; its splits are the run's
+            return config.with_("data.source.root", str(start.data))
     else:
         config = recipe(_start_name(start))
     return on_data(config, start.data)
+
+
+def _of_run(file: Path, data: Path | None) -> Config:
+    """Return the configuration in a file. That of a run, where no ``data`` is given, is on the data of that run."""
+    config = Config.load(file)
+    if data is not None:
+        return config
+    there = of_run(config, file)
+    say_where(config, there)
+    return there
 
 
 def _start_name(start: TrainStart) -> str:
@@ -107,16 +132,10 @@ def _start_name(start: TrainStart) -> str:
     return start.recipe or default_recipe(start.data)
 
 
-def _default_folder(arguments: TrainArguments, suggestion: Suggestion | None) -> Path:
-    """Return the first unused folder runs/RECIPE-DATA-N."""
-    if arguments.resume:
-        raise ConfigError("--resume needs --out, the folder of the run to resume")
+def _stem(arguments: TrainArguments, suggestion: Suggestion | None) -> str:
+    """Return the name of a run's folder before its number: RECIPE-DATA."""
     data = "shapes" if arguments.data is None else arguments.data.resolve().name
-    stem = f"{suggestion.recipe if suggestion else _start_name(arguments)}-{data}"
-    number = 1
-    while (Path("runs") / f"{stem}-{number}").exists():
-        number += 1
-    return Path("runs") / f"{stem}-{number}"
+    return f"{suggestion.recipe if suggestion else _start_name(arguments)}-{data}"
 
 
 def _plan(config: Config, out: Path) -> str:

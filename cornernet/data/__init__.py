@@ -7,12 +7,13 @@ shapes       the generated data set
 transforms   augmentation
 loader       training batches
 leakage      which images a detector was trained on
+origin       where the data of a run lay, and its digests
 shared       memory shared with loader processes
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import get_args
 
 from cornernet.config import CocoSource, ShapesSource
 from cornernet.data.dataset import (
@@ -24,7 +25,7 @@ from cornernet.data.dataset import (
     shared_images,
     shared_images_warning,
 )
-from cornernet.data.formats.coco import open_coco
+from cornernet.data.formats.coco import Split, open_coco
 from cornernet.data.shapes import open_shapes
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "DetectionDataset",
     "Dropped",
     "ImageRecord",
+    "Split",
     "open_dataset",
     "require_same_classes",
     "shared_images",
@@ -39,13 +41,15 @@ __all__ = [
 ]
 
 
-def open_dataset(source: ShapesSource | CocoSource, split: Literal["train", "val"]) -> DetectionDataset:
+def open_dataset(source: ShapesSource | CocoSource, split: Split) -> DetectionDataset:
     """Return one split of a source of data.
 
     Raises :class:`DataError` naming file, field and fix where the data cannot be used.
     """
-    if split not in ("train", "val"):
-        raise ValueError(f"split must be train or val, not {split!r}")
+    if split not in get_args(Split):
+        raise ValueError(f"split must be one of {', '.join(get_args(Split))}, not {split!r}")
     if isinstance(source, ShapesSource):
+        if split == "test":
+            raise DataError("generated data has no test split; use val")
         return open_shapes(source, split)
     return open_coco(source, split)

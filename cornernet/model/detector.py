@@ -21,7 +21,10 @@ class Detector(nn.Module):
     """A backbone and a head (paper figure 4).
 
     ``config`` is the whole configuration that it was built from. ``classes`` (names by label) and ``category_ids`` (the
-    data's ids by label) are None until training sets them; checkpoints hold them.
+    data's ids by label) are None until training sets them; checkpoints hold them. So are ``data_digests``, which tell
+    the data of train and val again (``DetectionDataset.quick_fingerprint`` by split; None for generated data).
+    ``unfinished`` is (finished iterations, planned iterations) where the weights are a checkpoint of a run that is not
+    finished.
     """
 
     output_stride = 4
@@ -31,6 +34,8 @@ class Detector(nn.Module):
         self.config = config
         self.classes: tuple[str, ...] | None = None
         self.category_ids: tuple[int, ...] | None = None
+        self.data_digests: dict[str, str] | None = None
+        self.unfinished: tuple[int, int] | None = None
         self.backbone: Backbone = build_backbone(config.model.backbone)
         self.head: Head = build_head(config.model, self.backbone)
 

@@ -2,7 +2,7 @@
 
 ::
 
-    checkpoints/step-N/model.safetensors   weights and statistics
+    checkpoints/step-N/model.safetensors   weights and statistics, with configuration and classes as in a run's weights
     checkpoints/step-N/training.pt         optimiser and scaler: tensors and plain values, read without running code
     checkpoints/step-N/contents.json       the iteration, what was trained on, and the sha256 of both files
 
@@ -13,7 +13,6 @@ a disk or a copy has damaged may still be readable: training would continue with
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -31,6 +30,7 @@ from cornernet.files import sync
 from cornernet.training.errors import NotFiniteError
 from cornernet.training.step import TrainStep
 from cornernet.weights.checkpoints import CheckpointError
+from cornernet.weights.unfinished import CONTENTS, STEP, WEIGHTS, file_digest, newest, read_contents, require_unchanged
 
 __all__ = [
     "RunCheckpoint",
@@ -42,9 +42,8 @@ __all__ = [
     "write_checkpoint",
 ]
 
-WEIGHTS, REST, CONTENTS = "model.safetensors", "training.pt", "contents.json"
+REST = "training.pt"
 
-_STEP = re.compile(r"step-(\d+)")
 _PARTIAL = re.compile(r"\.step-\d+\.partial")
 
 
@@ -60,16 +59,17 @@ class RunCheckpoint(NamedTuple):
     """Identifies the training data (``DetectionDataset.quick_fingerprint``)."""
 
 
-def newest(folder: Path) -> Path | None:
-    """Return the checkpoint with the most iterations in a run's ``checkpoints``, or None if there is no checkpoint."""
-    found = {int(match[1]): path for path in folder.glob("step-*") if (match := _STEP.fullmatch(path.name))}
-    return found[max(found)] if found else None
-
-
 def write_checkpoint(
-    folder: Path, iteration: int, weights: Mapping[str, Tensor], rest: Mapping[str, Any], data: str
+    folder: Path,
+    iteration: int,
+    weights: Mapping[str, Tensor],
+    rest: Mapping[str, Any],
+    data: str,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a checkpoint into a run's ``checkpoints``, beside the previous one, then remove the previous one.
+
+    ``metadata`` goes into the header of the weights.
 
     A checkpoint of the same iteration is left as it is: the run was in that state before, and the folder holds no other
     run. Raises ``OSError`` if it cannot be written, for example because the disk is full; then nothing of it is left,
@@ -83,9 +83,9 @@ def write_checkpoint(
         return
     try:
         partial.mkdir()
-        safetensors.torch.save_file(dict(weights), partial / WEIGHTS)
+        safetensors.torch.save_file(dict(weights), partial / WEIGHTS, None if metadata is None else dict(metadata))
         torch.save({"iteration": iteration, **rest}, partial / REST)
-        digests = {name: _digest(partial / name) for name in (WEIGHTS, REST)}
+        digests = {name: file_digest(partial / name) for name in (WEIGHTS, REST)}
         contents = {"iteration": iteration, "data": data, "sha256": digests}
         (partial / CONTENTS).write_text(json.dumps(contents, indent=1), encoding="utf-8")
         for path in (*partial.iterdir(), partial):
@@ -105,7 +105,7 @@ def write_checkpoint(
 def remove_others(folder: Path, keep: Path) -> None:
     """Remove all checkpoints but one from a run's ``checkpoints``, and unfinished ones that crashes left."""
     for path in folder.glob("*step-*"):
-        if path != keep and (_STEP.fullmatch(path.name) or _PARTIAL.fullmatch(path.name)):
+        if path != keep and (STEP.fullmatch(path.name) or _PARTIAL.fullmatch(path.name)):
             shutil.rmtree(path)
 
 
@@ -114,14 +114,13 @@ def read_checkpoint(path: Path) -> RunCheckpoint:
 
     Raises :class:`CheckpointError` if it differs from what was written: truncated, changed, or mixed from two.
     """
-    match = _STEP.fullmatch(path.name)
+    match = STEP.fullmatch(path.name)
     try:
         if match is None:
             raise ValueError("its name is not step-N")
-        contents = json.loads((path / CONTENTS).read_text(encoding="utf-8"))
+        contents = read_contents(path)
         for name in (WEIGHTS, REST):
-            if _digest(path / name) != contents["sha256"][name]:
-                raise ValueError(f"{name} differs from what was written; the file is damaged")
+            require_unchanged(path, contents, name)
         weights = safetensors.torch.load_file(path / WEIGHTS)
         rest = torch.load(path / REST, map_location="cpu", weights_only=True)
         for named, iteration in ((REST, int(rest["iteration"])), (CONTENTS, int(contents["iteration"]))):
@@ -167,8 +166,3 @@ def require_finite_weights(state: Mapping[str, Tensor], done: int) -> None:
     if broken:
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise NotFiniteError(f"after iteration {done} weights are not finite ({broken[0]}{more})")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

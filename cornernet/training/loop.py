@@ -24,7 +24,7 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from cornernet.config import Config, TrainingConfig
+from cornernet.config import CocoSource, Config, TrainingConfig
 from cornernet.console import Progress
 from cornernet.data import (
     DataError,
@@ -36,6 +36,7 @@ from cornernet.data import (
 )
 from cornernet.data.leakage import write_training_digests
 from cornernet.data.loader import Batch, training_loader
+from cornernet.data.origin import read_origin, write_origin
 from cornernet.evaluation.evaluate import Evaluation, evaluate
 from cornernet.files import atomic_write, sync
 from cornernet.model.detector import Detector, build_detector
@@ -49,11 +50,11 @@ from cornernet.training.checkpoints import (
 from cornernet.training.devices import Processes, process_group
 from cornernet.training.errors import Interrupted, TrainingError
 from cornernet.training.metrics import append_metrics, finite, read_metrics, truncate_metrics
-from cornernet.training.run_folder import RunFolder, explain_resume, open_folder
+from cornernet.training.run_folder import RunFolder, explain_resume, open_folder, resume_command
 from cornernet.training.signals import StopAtBoundary, signals_blocked
 from cornernet.training.step import StepResult, TrainStep
 from cornernet.visualization.sheets import preview, write_image
-from cornernet.weights.checkpoints import save_detector
+from cornernet.weights.checkpoints import header, save_detector
 
 __all__ = ["Interrupted", "TrainingError", "learning_rate", "train"]
 
@@ -92,7 +93,9 @@ def train(
             _introduce(train_set, val_set, quiet)
         step = TrainStep(_new_detector(config, train_set), config.training, processes)
         trainer = Trainer(config, folder, train_set, val_set, step, quiet, on_iteration, on_record)
-        trainer.run(trainer.resume() if resume else 0)
+        start = trainer.resume() if resume else 0
+        trainer.record_data()
+        trainer.run(start)
         if not processes.first:
             return None
         trainer.save_weights()
@@ -138,6 +141,23 @@ class Trainer:
                 remove_others(self.folder.checkpoints, kept)
             truncate_metrics(self.folder.metrics, start)
         return start
+
+    def record_data(self) -> None:
+        """Note where the data lies and its digests, in the folder and for the weights. Warns if val has changed."""
+        source = self.config.data.source
+        if not self.processes.first or not isinstance(source, CocoSource):
+            return
+        digests = {"train": self.data, "val": self.val_set.quick_fingerprint()}
+        before = read_origin(self.folder.path)
+        # that train is the same, the checkpoint has told
+        if before is not None and before.digests["val"] != digests["val"] and self.folder.metrics.exists():
+            print(
+                f"warning: {self.val_set.name} {self.val_set.split} has changed since the run in {self.folder} began: "
+                "its metrics before and after this point are of different data",
+                file=sys.stderr,
+            )
+        self.detector.data_digests = digests
+        write_origin(self.folder.path, source, digests)
 
     def run(self, start: int) -> None:
         """Train from iteration ``start`` to the last. Raises :class:`Interrupted` after Ctrl-C."""
@@ -244,7 +264,7 @@ class Trainer:
     def _interrupted(self, done: int) -> Interrupted:
         return Interrupted(
             f"stopped after iteration {done} of {self.config.training.iterations}; a checkpoint is in {self.folder}; "
-            "continue with --resume"
+            f"continue with: {resume_command(self.folder)}"
         )
 
     def _log(self, done: int, losses: dict[str, float], result: StepResult, rate: float) -> str:
@@ -340,11 +360,13 @@ class Trainer:
             try:
                 if self.folder.metrics.exists():
                     sync(self.folder.metrics)  # a crash of the machine must not lose lines from before the checkpoint
-                write_checkpoint(self.folder.checkpoints, done, weights, self.step.state_dict(), self.data)
+                write_checkpoint(
+                    self.folder.checkpoints, done, weights, self.step.state_dict(), self.data, header(self.detector)
+                )
             except OSError as error:
                 raise TrainingError(
                     f"after iteration {done} no checkpoint could be written: {error}; the last one is kept; "
-                    "free some disk space, then continue with --resume"
+                    f"free some disk space, then continue with: {resume_command(self.folder)}"
                 ) from error
         if self.processes.count > 1:
             dist.barrier()

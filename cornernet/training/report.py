@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from cornernet.config import Config
 from cornernet.console import count, printable
 from cornernet.data import DataError, DetectionDataset, open_dataset
+from cornernet.data.origin import at_origin, is_same_data
 from cornernet.drawing.boxes import draw_boxes
 from cornernet.drawing.escapes import figure_escape
 from cornernet.drawing.figures import rendered, styled, subplots
@@ -33,6 +34,7 @@ from cornernet.inference.detections import Detections
 from cornernet.model.detector import Detector
 from cornernet.training.metrics import read_metrics
 from cornernet.weights.checkpoints import load_detector
+from cornernet.weights.unfinished import has_weights
 
 __all__ = ["SCORE", "run_page"]
 
@@ -46,16 +48,17 @@ _ROWS_SHOWN = 100
 """About how many rows of a curve's data the page shows, evenly spaced."""
 
 
-def run_page(run: Path, images: int = 3, detector: Detector | None = None) -> str:
+def run_page(run: Path, images: int = 3, detector: Detector | None = None, *, other_data: bool = False) -> str:
     """Return the page of a run's folder, with the ``images`` best and as many worst of its evaluation data.
 
-    ``detector`` is the run's own; by default it is loaded from the folder. Raises :class:`DataError` if the folder
-    holds no run or a file in it is damaged.
+    ``detector`` is the run's own; by default it is loaded from the folder. Of a run that is not finished, it is that of
+    the newest checkpoint. Raises :class:`DataError` if the folder holds no run, if a file in it is damaged, and, unless
+    ``other_data`` is set, if the data at the run's path is not what it was trained with.
     """
     config_file = run / "config.json"
     if not config_file.is_file():
         raise DataError(f"{run} is not a run's folder: it has no config.json; give a folder that cornernet train wrote")
-    config = Config.load(config_file)
+    config = at_origin(Config.load(config_file), run)
     lines, evaluation = _metrics(run / "metrics.jsonl"), _evaluation(run / "evaluation.json")
     return (
         _environment()
@@ -66,7 +69,7 @@ def run_page(run: Path, images: int = 3, detector: Detector | None = None) -> st
             metrics=None if evaluation is None else _overall(evaluation["metrics"]),
             classes=None if evaluation is None else _classes(evaluation["per_class"]),
             curves=_curves(_with_final(lines, config.training.iterations, evaluation)),
-            images=_images(run, config, images, detector),
+            images=_images(run, config, images, detector, other_data),
             score=SCORE,
             configuration=json.dumps(config.to_public_dict(), indent=1),
         )
@@ -227,17 +230,21 @@ class _Images:
     best: Sequence[_Compared] = ()
     worst: Sequence[_Compared] = ()
     missing: str = ""
+    notes: Sequence[str] = ()
 
 
-def _images(run: Path, config: Config, images: int, detector: Detector | None) -> _Images:
+def _images(run: Path, config: Config, images: int, detector: Detector | None, other_data: bool) -> _Images:
     """Return the best and the worst images by F1; of equal F1, in the order of the data."""
-    if not (run / "model.safetensors").is_file():
+    if images == 0:
+        return _Images(missing="None were asked for.")
+    if not has_weights(run):
         return _Images(missing="There are no weights yet, so there are no detections: the training is not finished.")
     try:
         dataset = open_dataset(config.data.source, "val")
     except DataError as error:
         return _Images(missing=f"The evaluation data is not available here: {error}")
     detector = load_detector(run) if detector is None else detector
+    notes = _notes(detector, dataset, config, other_data)
     found = [each.filter(SCORE) for each in detect_all(detector, dataset, config)]
     scores = [image_f1(ours, truth.boxes, truth.labels) for ours, truth in zip(found, dataset.records, strict=True)]
     order = sorted(range(len(scores)), key=lambda at: (-scores[at], at))
@@ -246,7 +253,26 @@ def _images(run: Path, config: Config, images: int, detector: Detector | None) -
         [_compared(dataset, at, found[at], scores[at]) for at in chosen]
         for chosen in (order[:shown], order[len(order) - shown :][::-1])
     )
-    return _Images(best, worst)
+    return _Images(best, worst, notes=notes)
+
+
+def _notes(detector: Detector, dataset: DetectionDataset, config: Config, other_data: bool) -> list[str]:
+    """Return what is to be said about the weights and the data. Raises ``DataError`` for other data than the run's."""
+    notes = []
+    if detector.unfinished is not None:
+        done, total = detector.unfinished
+        notes.append(f"The training is not finished: the weights are the checkpoint of iteration {done} of {total}.")
+    same = is_same_data(dataset, config.data.source, "val", detector.data_digests)
+    if same is None:
+        notes.append("The run holds no digest of its data: whether these images are it cannot be checked.")
+    elif not same and not other_data:
+        raise DataError(
+            f"{dataset.name} {dataset.split} is not the data that the run is of: its images, boxes or classes differ. "
+            "Restore the data, use what is there with --other-data, or show no images with --images 0"
+        )
+    elif not same:
+        notes.append("These images are other data than the run is of: they or their boxes have changed.")
+    return notes
 
 
 def _compared(dataset: DetectionDataset, at: int, found: Detections, score: float) -> _Compared:

@@ -3,6 +3,7 @@
 ::
 
     config.json            the resolved configuration
+    data.json              where the data lay, and its digests; not for generated data (cornernet.data.origin)
     metrics.jsonl          one line every training.log_every iterations, and one for each evaluation
     checkpoints/step-N/    the newest checkpoint (cornernet.training.checkpoints)
     previews/step-N.png    at each evaluation: detections in the same four images of val
@@ -17,6 +18,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +31,7 @@ from cornernet.files import atomic_write, remove_unfinished
 from cornernet.training.checkpoints import newest
 from cornernet.training.errors import Interrupted, NotFiniteError, TrainingError
 
-__all__ = ["RunFolder", "differences", "explain_resume", "open_folder"]
+__all__ = ["RunFolder", "differences", "explain_resume", "open_folder", "resume_command"]
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -80,7 +83,8 @@ def _begin(folder: RunFolder, config: Config, resume: bool) -> None:
     begun = [path.name for path in (folder.metrics, folder.checkpoints, folder.weights) if path.exists()]
     if begun and not resume:
         raise ConfigError(
-            f"{folder} already holds a run ({begun[0]}); choose another folder, or continue that run with --resume"
+            f"{folder} already holds a run ({begun[0]}); choose another folder, or continue that run with: "
+            f"{resume_command(folder)}"
         )
     if begun and folder.config.exists():
         before = Config.load(folder.config)
@@ -92,6 +96,19 @@ def _begin(folder: RunFolder, config: Config, resume: bool) -> None:
     for each in (folder.path, folder.previews):
         remove_unfinished(each)
     atomic_write(folder.config, config.to_json())
+
+
+def resume_command(folder: RunFolder) -> str:
+    """Return the whole command that resumes a run from the folder in which this process was started."""
+    as_module = Path(sys.argv[0]).parts[-3:] == ("cornernet", "cli", "__main__.py")
+    program = "python -m cornernet.cli" if as_module else "cornernet"
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        # with several machines, torchrun needs the flags that only the user knows
+        here = os.environ.get("LOCAL_WORLD_SIZE") == str(processes)
+        how = f"--standalone --nproc-per-node {processes}" if here else "..."
+        program = f"torchrun {how} -m cornernet.cli"
+    return f"{program} train --resume --out {shlex.quote(str(folder))}"
 
 
 def differences(a: Config, b: Config) -> list[str]:
@@ -121,7 +138,7 @@ def explain_resume(folder: RunFolder) -> Iterator[None]:
             raise
         raise TrainingError(
             f"{error}; the last checkpoint in {folder}, if there is one, is kept; "
-            "free some disk space, then continue with --resume"
+            f"free some disk space, then continue with: {resume_command(folder)}"
         ) from error
     except RuntimeError as error:
         # torch raises this one from a signal handler, wherever this process happens to be
@@ -129,7 +146,7 @@ def explain_resume(folder: RunFolder) -> Iterator[None]:
             raise
         raise TrainingError(
             f"a loader process died (out of memory?): {str(error).splitlines()[0]}; the last checkpoint in {folder} "
-            "is kept; continue with --resume, and with fewer --training.workers if it happens again"
+            f"is kept; if it happens again, use fewer --training.workers; continue with: {resume_command(folder)}"
         ) from error
 
 
@@ -138,7 +155,7 @@ def _how_to_resume(folder: RunFolder) -> str:
     kept = newest(folder.checkpoints)
     if kept is not None:
         done = int(kept.name.removeprefix("step-"))
-        return f"stopped; {folder} has the checkpoint of iteration {done}; continue with --resume"
+        return f"stopped; {folder} has the checkpoint of iteration {done}; continue with: {resume_command(folder)}"
     if folder.config.exists():
-        return f"stopped before the first checkpoint in {folder}; start again with --resume"
+        return f"stopped before the first checkpoint in {folder}; start again with: {resume_command(folder)}"
     return "stopped before the run began; start it with the same command"

@@ -8,14 +8,16 @@ configuration. docs/checkpoints.md lists what is supported.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import re
+import shlex
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,17 @@ from cornernet.console import PrintableError, count
 from cornernet.files import atomic_write, nearest, require_regular
 from cornernet.model.detector import Detector, build_detector
 from cornernet.weights.foreign import FORMATS, Format, inferred_config, recognised
+from cornernet.weights.unfinished import WEIGHTS, newest, read_contents, read_newest, require_unchanged
 
-__all__ = ["CheckpointError", "foreign_state", "from_authors_key", "load_detector", "save_detector", "save_foreign"]
+__all__ = [
+    "CheckpointError",
+    "foreign_state",
+    "from_authors_key",
+    "header",
+    "load_detector",
+    "save_detector",
+    "save_foreign",
+]
 
 FORMAT = "cornernet-lab/1"
 STARTER = Path(__file__).with_name("starter.safetensors")
@@ -51,15 +62,20 @@ class CheckpointError(PrintableError, ValueError):
 
 def save_detector(detector: Detector, path: str | Path) -> None:
     """Write a detector's weights, configuration and classes to ``path`` (.safetensors), whole or not at all."""
-    metadata = {
+    # safetensors stores dense row-major tensors: channels_last weights are copied
+    state = {key: value.detach().cpu().contiguous() for key, value in detector.state_dict().items()}
+    atomic_write(path, safetensors.torch.save(state, {**header(detector), "sha256": _digest(state)}))
+
+
+def header(detector: Detector) -> dict[str, str]:
+    """Return what the header of a file in our format says about a detector, without the digest of the weights."""
+    return {
         "format": FORMAT,
         "config": detector.config.to_json(),
         "classes": json.dumps(detector.classes),
         "category_ids": json.dumps(detector.category_ids),
+        **({} if detector.data_digests is None else {"data": json.dumps(detector.data_digests)}),
     }
-    # safetensors stores dense row-major tensors: channels_last weights are copied
-    state = {key: value.detach().cpu().contiguous() for key, value in detector.state_dict().items()}
-    atomic_write(path, safetensors.torch.save(state, {**metadata, "sha256": _digest(state)}))
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:
@@ -82,7 +98,9 @@ def load_detector(
 
     ``source`` is one of
 
-    * a file in our format (.safetensors), the folder of a run, or ``starter``, the package's own weights;
+    * a file in our format (.safetensors), the folder of a run, or ``starter``, the package's own weights. Of a run
+      that is not finished, the newest checkpoint is taken, also while it is being trained, and ``unfinished`` of the
+      detector says at which iteration it was written;
     * a pickled file (.pkl, .pth, .pt, .bin);
     * a state dict, with the names of this project, the authors' CornerNet, CornerNet-Lite or mmdetection.
 
@@ -116,6 +134,7 @@ def load_detector(
         detector = build_detector(config)
     _fit(detector, state, found.origin, theirs)
     detector.classes, detector.category_ids = found.classes, found.category_ids
+    detector.data_digests, detector.unfinished = found.data_digests, found.unfinished
     return detector.to(device).eval()
 
 
@@ -128,14 +147,29 @@ class _Source:
     config: Config | None = None
     classes: tuple[str, ...] | None = None
     category_ids: tuple[int, ...] | None = None
+    data_digests: dict[str, str] | None = None
+    unfinished: tuple[int, int] | None = None
 
 
 def _read(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> _Source:
     if isinstance(source, Mapping):
         return _Source("the state dict", _state_dict(source, "the state dict"))
+    if source != "starter" and _is_unfinished(Path(source)):
+        return _read_unfinished(Path(source))
     origin, path = _located(source)
     if path.suffix in PICKLED:
         return _Source(origin, _read_pickled(path))
+    found = _read_ours(origin, path)
+    return found if found.data_digests else replace(found, data_digests=_digests_of_older_run(path))
+
+
+def _is_unfinished(run: Path) -> bool:
+    """Return whether a folder is that of a run without final weights."""
+    return ((run / "checkpoints").is_dir() or (run / "config.json").is_file()) and not (run / WEIGHTS).exists()
+
+
+def _read_ours(origin: str, path: Path) -> _Source:
+    """Return the contents of a file in our format, or of a .safetensors file without a configuration."""
     state, metadata = _read_safetensors(path)
     if "config" not in metadata:
         return _Source(origin, state)
@@ -147,7 +181,56 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> _Source:
             f"{path} has {count(len(classes or ()), 'entry', 'entries')} in classes and {len(category_ids or ())} in "
             "category_ids; the numbers must be equal. Save the detector again"
         )
-    return _Source(origin, state, config, tuple(classes or ()) or None, tuple(category_ids or ()) or None)
+    return _Source(
+        origin, state, config, tuple(classes or ()) or None, tuple(category_ids or ()) or None, _digests(path, metadata)
+    )
+
+
+def _digests(path: Path, metadata: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the digests of the data by split, or None in files that have none."""
+    try:
+        found = json.loads(metadata.get("data", "null"))
+    except (ValueError, RecursionError):
+        found = ()
+    if found is None or (isinstance(found, dict) and all(isinstance(each, str) for each in found.values())):
+        return found
+    raise CheckpointError(f"{path}: data in its metadata is not an object of text; save the detector again")
+
+
+def _digests_of_older_run(path: Path) -> dict[str, str] | None:
+    """Return the digest of the training data from the checkpoint beside weights that do not have it themselves."""
+    checkpoint = newest(path.parent / "checkpoints") if path.name == WEIGHTS else None
+    if checkpoint is not None:
+        with contextlib.suppress(OSError, ValueError):
+            digest = read_contents(checkpoint).get("data")
+            return {"train": digest} if isinstance(digest, str) else None
+    return None
+
+
+def _read_unfinished(run: Path) -> _Source:
+    """Return the newest checkpoint of a run that has no final weights, whether or not it is being trained."""
+
+    def read(checkpoint: Path) -> _Source:
+        try:
+            contents = read_contents(checkpoint)
+            require_unchanged(checkpoint, contents, WEIGHTS)
+            found = _read_ours(str(checkpoint), checkpoint / WEIGHTS)
+            digests = found.data_digests or {"train": str(contents["data"])}
+            iteration = int(contents["iteration"])
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"cannot read the checkpoint {checkpoint}: {error}") from error
+        # older checkpoints hold no configuration and no classes
+        config = found.config or Config.load(run / "config.json")
+        unfinished = (iteration, config.training.iterations)
+        return replace(found, config=config, data_digests=digests, unfinished=unfinished)
+
+    source = read_newest(run / "checkpoints", read)
+    if source is None:
+        raise CheckpointError(
+            f"the run in {run} has no checkpoint yet. If it is being trained, wait for the first one; otherwise resume "
+            f"it: cornernet train --resume --out {shlex.quote(str(run))}"
+        )
+    return source
 
 
 def _located(source: str | os.PathLike[str]) -> tuple[str, Path]:
@@ -155,11 +238,7 @@ def _located(source: str | os.PathLike[str]) -> tuple[str, Path]:
     path = STARTER if source == "starter" else Path(source)
     origin = str(path)
     if path.is_dir():
-        path = path / "model.safetensors"
-        if not path.is_file() and (path.parent / "checkpoints").is_dir():
-            raise CheckpointError(
-                f"the run in {path.parent} is not finished. Resume it: cornernet train --out {path.parent} --resume"
-            )
+        path = path / WEIGHTS
     try:
         require_regular(path, LARGEST_FILE)
     except FileNotFoundError:

@@ -42,7 +42,7 @@ def test_a_full_disk_stops_the_run_with_its_last_checkpoint_and_it_resumes_once_
         assert status == 2, said
         assert "Traceback" not in said
         assert "cornernet: error: " in said
-        assert re.search(r"free some disk space, then continue with --resume\n$", said), said
+        assert re.search(r"free some disk space, then continue with: cornernet train --resume --out \S+\n$", said), said
         assert not list((tmp_path / "run").rglob("*.partial")), "an unfinished checkpoint takes no space"
         assert not list((tmp_path / "run").rglob("*.tmp"))
         tally("full disks")
@@ -65,7 +65,8 @@ def test_a_disk_that_is_full_or_over_quota_stops_the_run_and_it_resumes(number, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", answers)
         with pytest.raises(
-            TrainingError, match=rf"{os.strerror(number)}.*free some disk space, then continue with --resume"
+            TrainingError,
+            match=rf"{os.strerror(number)}.*free some disk space, then continue with: cornernet train --resume --out ",
         ):
             train(config(), run, quiet=True)
     assert not list(run.rglob("*.partial")), "an unfinished checkpoint takes no space"

@@ -116,7 +116,7 @@ def test_ctrl_c_to_the_whole_group_leaves_the_loader_processes_to_finish_the_ite
     run.signal(number)
     status, _ = run.wait()
     assert status == 130, log.read_text()
-    assert "continue with --resume" in log.read_text()
+    assert f"continue with: cornernet train --resume --out {out}\n" in log.read_text()
     assert "Traceback" not in log.read_text()
     assert len(list((out / "checkpoints").glob("step-*"))) == 1
     tally("seconds to stop", round(time.monotonic() - began))
@@ -137,7 +137,7 @@ def test_a_loader_process_that_is_killed_ends_the_run_with_a_reason_and_its_chec
     assert status == 2, said
     assert "Traceback" not in said
     assert "cornernet: error: a loader process died (out of memory?): DataLoader worker" in said
-    assert "continue with --resume, and with fewer --training.workers" in said
+    assert f"use fewer --training.workers; continue with: cornernet train --resume --out {out}\n" in said
     assert len(list((out / "checkpoints").glob("step-*"))) == 1
     tally("loader processes killed")
 
@@ -155,7 +155,8 @@ def test_ctrl_c_during_an_evaluation_stops_it_and_resuming_makes_up_for_it(zygot
     assert run.wait()[0] == 130, log.read_text()
     said = log.read_text()
     assert "stopping after this iteration; press Ctrl-C again to stop at once" in said
-    assert f"stopped after iteration 2 of 8; a checkpoint is in {out}; continue with --resume" in said
+    resume = f"cornernet train --resume --out {out}\n"
+    assert f"stopped after iteration 2 of 8; a checkpoint is in {out}; continue with: {resume}" in said
     assert [line for line in (out / "metrics.jsonl").read_text().splitlines() if "val/AP" in line] == []
     # training does not depend on the data of val
     path.write_text(long.with_("data.source.val_images", 3).with_("training.iterations", 3).to_json())
@@ -175,7 +176,9 @@ def interrupt_after(last: int) -> Callable[[int], None]:
 
 def test_ctrl_c_in_the_last_iteration_leaves_the_final_evaluation_to_the_next_call(tmp_path) -> None:
     short = config(training__iterations=2, training__evaluate_every=0)
-    with pytest.raises(Interrupted, match=r"stopped after iteration 2 of 2; .*continue with --resume"):
+    with pytest.raises(
+        Interrupted, match=r"stopped after iteration 2 of 2; .*continue with: cornernet train --resume --out "
+    ):
         train(short, tmp_path, quiet=True, on_iteration=interrupt_after(2))
     assert not (tmp_path / "evaluation.json").exists()
     assert train(short, tmp_path, resume=True, quiet=True) is not None
@@ -195,10 +198,15 @@ def test_ctrl_c_outside_the_loop_says_how_to_continue(tmp_path, monkeypatch) -> 
             train(short, tmp_path / "run", quiet=True)
     with monkeypatch.context() as patch:
         patch.setattr("cornernet.training.loop.build_detector", stopped)
-        with pytest.raises(Interrupted, match=r"stopped before the first checkpoint in .*; start again with --resume"):
+        with pytest.raises(
+            Interrupted,
+            match=r"stopped before the first checkpoint in .*; start again with: cornernet train --resume --out ",
+        ):
             train(short, tmp_path / "run", quiet=True)
     with monkeypatch.context() as patch:
         patch.setattr("cornernet.training.loop.evaluate", stopped)
-        with pytest.raises(Interrupted, match="has the checkpoint of iteration 1; continue with --resume"):
+        with pytest.raises(
+            Interrupted, match="has the checkpoint of iteration 1; continue with: cornernet train --resume --out "
+        ):
             train(short, tmp_path / "run", resume=True, quiet=True)
     assert train(short, tmp_path / "run", resume=True, quiet=True) is not None

@@ -302,7 +302,7 @@ def test_names_of_other_projects(name: str, theirs: str, ours: str) -> None:
     assert FORMATS[name].from_ours(ours) == theirs.removeprefix("module.")
 
 
-def test_an_unfinished_run_says_how_to_resume(tmp_path) -> None:
+def test_a_run_without_a_checkpoint_says_how_to_resume(tmp_path) -> None:
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(CheckpointError, match=r"not finished.*cornernet train --out .* --resume"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint yet.*cornernet train --resume --out "):
         load_detector(tmp_path)

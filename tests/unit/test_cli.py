@@ -216,7 +216,7 @@ def test_ablate_runs_the_command_line_of_the_ablations(here, capsys) -> None:
     [
         (["trian"], "did you mean train"),
         (["train", "--recipe", "tinny"], "did you mean tiny"),
-        (["train", "--resume"], "--resume needs --out"),
+        (["train", "--resume"], "name the folder of the run to resume with --out"),
         (["train", "--data", "nowhere"], "nowhere"),
         (["train", "--recipe", "tiny", "--config-file", "x.json"], "give one"),
         (["train", "--config-file", "absent.json"], "absent.json"),

@@ -19,7 +19,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from cornernet.files import nearest
 _MISSING = "its file is missing"
 
 __all__ = [
+    "Split",
     "annotation_files",
     "find_annotations",
     "is_detection_file",
@@ -41,6 +42,8 @@ __all__ = [
     "read_annotations",
     "split_of",
 ]
+
+Split: TypeAlias = Literal["train", "val", "test"]
 
 _UNUSABLE = (
     "",
@@ -58,14 +61,14 @@ _PLAIN = re.compile(r"[^/\\:\0]+").fullmatch
 _NO_SUCH_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
-def open_coco(source: CocoSource, split: Literal["train", "val"]) -> DetectionDataset:
-    """Return one split of the folder ``source.root``.
+def open_coco(source: CocoSource, split: Split) -> DetectionDataset:
+    """Return one split of the folder ``source.root``. The name of the test split is ``test``.
 
     Raises ``DataError``, naming file, field and fix, where the folder, its annotation file or its images cannot be
     found, or the file is not in COCO format.
     """
     root = Path(source.root)
-    wanted = source.train_split if split == "train" else source.val_split
+    wanted = {"train": source.train_split, "val": source.val_split, "test": "test"}[split]
     return read_annotations(root, find_annotations(root, wanted, split), wanted)
 
 
@@ -75,7 +78,6 @@ def open_coco(source: CocoSource, split: Literal["train", "val"]) -> DetectionDa
 def annotation_files(root: Path) -> list[str]:
     """Return the paths of all files below ``root`` that may contain annotations, relative to it, with slashes.
 
-    Hidden files and folders (of Jupyter, macOS, editors) are passed over.
     Raises ``DataError`` where ``root`` is not a folder.
     """
     if not root.is_dir():
@@ -83,15 +85,14 @@ def annotation_files(root: Path) -> list[str]:
     found: set[Path] = set()
     for pattern in ("*.json", "annotations/*.json", "*/*annotations*.json"):
         found.update(path for path in root.glob(pattern) if path.is_file())
-    names = sorted(path.relative_to(root).as_posix() for path in found)
-    return [name for name in names if not name.startswith(".") and "/." not in name]
+    return sorted(path.relative_to(root).as_posix() for path in found)
 
 
 def find_annotations(root: Path, wanted: str, split: str) -> str:
     """Return the annotation file of a split, relative to ``root``.
 
-    ``wanted`` is part of its name, or its path below ``root``; ``split`` is 'train' or 'val', for messages. Raises
-    ``DataError``, listing the files, where none or several match.
+    ``wanted`` is part of its name, or its path below ``root``; ``split`` is 'train', 'val' or 'test', for messages.
+    Raises ``DataError``, listing the files, where none or several match.
     """
     files = annotation_files(root)
     if not wanted:
@@ -108,13 +109,14 @@ def find_annotations(root: Path, wanted: str, split: str) -> str:
     matches = exact or [name for name in matches if _stem(name).startswith("instances_")] or matches
     if len(matches) == 1:
         return matches[0]
-    flag = f"--data.source.{split}-split"
+    # there is no configuration of a test split: any file can be evaluated in place of val
+    flag = "--split val --data.source.val-split" if split == "test" else f"--data.source.{split}-split"
     if matches:
         raise DataError(
             f"several annotation files in {root} match the split {wanted!r}: {_listing(matches)}; "
             f"choose one, for example: {flag} {matches[0]}"
         )
-    if len(files) == 1:
+    if len(files) == 1 and split != "test":
         fix = (
             f"split it: cornernet data split {root}; or, only to try things out, use the same file for both: "
             f"{flag} {split_of(files[0])}"
