@@ -33,7 +33,7 @@ from cornernet.config import Size
 from cornernet.console import PrintableError
 from cornernet.files import read_regular
 
-__all__ = ["LARGEST_FILE", "MOST_PIXELS", "DataError", "decode", "read_image", "stated_size"]
+__all__ = ["LARGEST_FILE", "MOST_PIXELS", "DataError", "decode", "image_size", "read_image", "stated_size"]
 
 LARGEST_FILE = 2**30
 """Bytes of an image file."""
@@ -113,6 +113,20 @@ def read_image(path: Path, size: Size | None = None) -> NDArray[np.uint8]:
         f"the image {path} is {image.shape[1]}x{image.shape[0]} pixels (width x height), but the annotations say "
         f"{size[1]}x{size[0]}; correct its 'width' and 'height', or restore the file"
     )
+
+
+def image_size(path: Path, stated: Size | None = None) -> Size:
+    """Return the (height, width) of the image at ``path``: upright, or as stored if that is ``stated``.
+
+    ``stated`` is what an annotation file says. It is only confirmed or not: another size is never returned for it. An
+    image whose header confirms it is not decoded. Raises :class:`DataError` as :func:`read_image` does.
+    """
+    if stated is not None:
+        content = _content(path)
+        if _may_be_decoded(path, content) and stated_size(content) == stated:
+            return stated
+    height, width = read_image(path).shape[:2]
+    return height, width
 
 
 def _may_be_decoded(path: Path, content: bytes) -> bool:

@@ -78,6 +78,7 @@ def open_coco(source: CocoSource, split: Split) -> DetectionDataset:
 def annotation_files(root: Path) -> list[str]:
     """Return the paths of all files below ``root`` that may contain annotations, relative to it, with slashes.
 
+    Hidden files and folders (of Jupyter, macOS, editors) are passed over.
     Raises ``DataError`` where ``root`` is not a folder.
     """
     if not root.is_dir():
@@ -85,7 +86,8 @@ def annotation_files(root: Path) -> list[str]:
     found: set[Path] = set()
     for pattern in ("*.json", "annotations/*.json", "*/*annotations*.json"):
         found.update(path for path in root.glob(pattern) if path.is_file())
-    return sorted(path.relative_to(root).as_posix() for path in found)
+    names = sorted(path.relative_to(root).as_posix() for path in found)
+    return [name for name in names if not name.startswith(".") and "/." not in name]
 
 
 def find_annotations(root: Path, wanted: str, split: str) -> str:

@@ -30,10 +30,12 @@ __all__ = [
     "annotation_file",
     "check_classes",
     "clipped",
+    "files_below",
     "image_files",
     "require_folder",
     "require_names",
     "require_new",
+    "split_named",
     "split_of_folder",
     "write_import",
 ]
@@ -201,16 +203,20 @@ def require_folder(folder: Path) -> None:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files below ``folder``, by their endings, sorted; hidden files and folders are skipped.
+    """Return the image files below ``folder``, by their endings, sorted; see :func:`files_below`."""
+    return files_below(folder, IMAGE_SUFFIXES)
 
-    Raises ``DataError`` for a name that is not UTF-8, because it cannot be written into an annotation file.
+
+def files_below(folder: Path, suffixes: str | tuple[str, ...]) -> list[Path]:
+    """Return the files below ``folder`` with these endings, in either case, sorted; hidden ones are skipped.
+
+    Hidden are files and folders that begin with a dot: of an editor, of Jupyter, of macOS. Raises ``DataError`` for a
+    name that is not UTF-8, because it cannot be written into an annotation file.
     """
     found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(parent, name) for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-        ]
+        found += [Path(parent, name) for name in names if name.lower().endswith(suffixes) and not name.startswith(".")]
     require_names(found)
     return sorted(found)
 
@@ -224,10 +230,13 @@ def require_names(paths: Iterable[Path]) -> None:
 
 def split_of_folder(path: Path, folder: Path) -> str:
     """Return the split named by a folder between ``folder`` and the file ``path``, or 'all'."""
-    for part in reversed(path.relative_to(folder).parent.parts):
-        if part.lower() in _SPLIT_FOLDERS:
-            return _SPLIT_FOLDERS[part.lower()]
-    return "all"
+    parts = reversed(path.relative_to(folder).parent.parts)
+    return next((split for part in parts if (split := split_named(part)) is not None), "all")
+
+
+def split_named(word: str) -> str | None:
+    """Return the split that a folder or a list with this name stands for, in any case; None if it names none."""
+    return _SPLIT_FOLDERS.get(word.lower())
 
 
 def clipped(

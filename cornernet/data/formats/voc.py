@@ -6,8 +6,10 @@ that is x from 0 to 10. Several annotation tools write edges into the same tags;
 unchanged. The file does not say which convention it uses. The user chooses, and the report shows hints of a wrong
 choice.
 
-The xml files are those in ``Annotations``, or else all below the folder. Splits come from the lists in
-``ImageSets/Main`` if there are any, or else from folder names (train, valid, test); otherwise there is one, 'all'.
+The xml files are those below folders named ``Annotations``, or else all below the folder; hidden files and folders are
+skipped. ``cornernet.data.formats.gathering`` says which picture belongs to a file. The size is the picture's, whatever
+``<size>`` says. Splits come from the lists in ``ImageSets/Main`` (train, val, test, also ``Valid.txt``), with several
+years below the folder from those of each; otherwise from folder names; otherwise there is one, 'all'.
 
 Files are not trusted. Entities and document types are refused (an entity may expand to gigabytes or read other files),
 and so are files above :data:`LARGEST_FILE` and nesting deeper than :data:`DEEPEST`.
@@ -17,25 +19,38 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+from cornernet.config import Size
 from cornernet.console import count
 from cornernet.data.dataset import Dropped
+from cornernet.data.formats.gathering import (
+    ANNOTATION_FOLDERS,
+    PICTURE_FOLDERS,
+    Box,
+    Gathering,
+    after,
+    bounding_box,
+    same_name,
+    stem_of,
+    turned_corners,
+)
 from cornernet.data.formats.importing import (
-    IMAGE_SUFFIXES,
     ImportedBox,
     ImportedFolder,
     ImportedImage,
     check_classes,
-    clipped,
+    files_below,
     require_folder,
+    split_named,
     split_of_folder,
 )
-from cornernet.data.images import DataError, read_image
+from cornernet.data.images import DataError
 from cornernet.files import read_regular
 
 __all__ = ["DEEPEST", "LARGEST_FILE", "BoxConvention", "Treatment", "parse_xml", "read_voc"]
@@ -45,6 +60,7 @@ LARGEST_FILE = 16 * 2**20
 DEEPEST = 32
 """Nesting of tags; VOC needs five."""
 _NAME = "the name of the class"
+_FLAGGED = re.compile(r"(.*\S)\s+(?:-1|0|1)").fullmatch
 
 Treatment: TypeAlias = Literal["keep", "ignore", "drop"]
 """What happens to a flagged object: used like any other; written as a crowd, which neither training nor evaluation
@@ -67,20 +83,31 @@ def read_voc(
     are listed as dropped.
     """
     require_folder(folder)
+    files, elsewhere = _xml_files(folder)
     reader = _Reader(folder, boxes, {"difficult": difficult, "truncated": truncated}, tuple(classes))
-    files = _xml_files(folder)
-    splits = _listed_splits(folder)
-    images = [image for path in files if (image := reader.image(path, _split(path, folder, splits))) is not None]
-    check_classes(classes, reader.names)
-    listed = {stem for stems in splits.values() for stem in stems} - {path.stem for path in files}
-    dropped = [Dropped(name, None, "it is listed in ImageSets/Main but has no xml file") for name in sorted(listed)]
+    lists = [_Lists(place, files) for place in _list_folders(folder)]
+    images = [image for path in files if (image := reader.image(path, _split(path, folder, lists))) is not None]
+    check_classes(classes, reader.gathering.names)
+    missing = sorted({name for each in lists for name in each.missing})
+    dropped = [Dropped(name, None, "it is listed in ImageSets/Main but has no xml file") for name in missing]
+    notes = [note for each in lists for note in each.notes]
+    if elsewhere:
+        notes.append(
+            f"{count(len(elsewhere), 'xml file')} outside of Annotations: not read "
+            f"(first: {elsewhere[0].relative_to(folder)})"
+        )
+    left = reader.gathering.unannotated({path.stem for path in files})
+    if left:
+        notes.append(
+            f"{count(len(left), 'image')} without an xml file: left out (first: {left[0].relative_to(folder)})"
+        )
     return ImportedFolder(
         folder=folder,
         form="Pascal VOC",
-        classes=tuple(classes) or tuple(sorted(reader.names)),
+        classes=tuple(classes) or tuple(sorted(reader.gathering.names)),
         images=tuple(images),
-        dropped=(*reader.dropped, *dropped),
-        notes=reader.notes(),
+        dropped=(*reader.gathering.dropped, *dropped),
+        notes=(*reader.notes(), *notes),
         options={"boxes": boxes, "difficult": difficult, "truncated": truncated},
     )
 
@@ -88,49 +115,139 @@ def read_voc(
 # ------------------------------------------------------------------------------------------- folders
 
 
-def _xml_files(folder: Path) -> list[Path]:
-    """Return the xml files of a folder, sorted."""
-    places = [folder / "Annotations", folder / "annotations"]
-    found = [path for place in places for path in place.glob("*.xml")]
-    found = found or [path for path in folder.rglob("*.xml") if not path.name.startswith(".")]
+def _xml_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the xml files to read, sorted, and those that are not read because they are outside of Annotations."""
+    found = files_below(folder, ".xml")
     if not found:
         raise DataError(f"there is no xml file in {folder}: looked for Annotations/*.xml, then for **/*.xml")
-    return sorted(set(found))
+    inside = [path for path in found if _in_annotations(path, folder)]
+    return (inside, [path for path in found if path not in set(inside)]) if inside else (found, [])
 
 
-def _listed_splits(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return the file stems that ImageSets/Main lists for each split; without train, trainval takes its place."""
-    place = folder / "ImageSets" / "Main"
-    names = [name for name in ("train", "val", "test") if (place / f"{name}.txt").is_file()]
-    if "train" not in names and (place / "trainval.txt").is_file():
-        names.append("trainval")
-    splits = {}
-    for name in names:
-        path = place / f"{name}.txt"
+def _in_annotations(path: Path, folder: Path) -> bool:
+    return "annotations" in (part.lower() for part in path.relative_to(folder).parent.parts)
+
+
+def _list_folders(folder: Path) -> list[Path]:
+    """Return the folders with lists below ``folder``: ImageSets/Main, or else ImageSets itself."""
+    places = sorted({path.parent for path in files_below(folder, ".txt")})
+    main = [place for place in places if _names(place, folder)[-2:] == ("imagesets", "main")]
+    sets = [place for place in places if _names(place, folder)[-1:] == ("imagesets",)]
+    return main + [place for place in sets if not any(other.parent == place for other in main)]
+
+
+def _names(place: Path, folder: Path) -> tuple[str, ...]:
+    return tuple(part.lower() for part in place.relative_to(folder).parts)
+
+
+class _Lists:
+    """The lists of one folder ImageSets/Main, which concern the xml files beside and below ImageSets."""
+
+    def __init__(self, place: Path, files: Sequence[Path]) -> None:
+        self.place = place
+        self.root = next(parent for parent in (place, *place.parents) if parent.name.lower() == "imagesets").parent
+        self.missing: list[str] = []
+        """Names that are listed and have no xml file."""
+        self.notes: list[str] = []
+        self._files: dict[str, list[Path]] = defaultdict(list)
+        for path in files:
+            if path.is_relative_to(self.root):
+                self._files[same_name(path.stem)].append(path)
+        self._splits = self._read()
+
+    def __bool__(self) -> bool:
+        """Return whether there is a list of a split."""
+        return bool(self._splits)
+
+    def split(self, path: Path) -> str | None:
+        """Return the split of an xml file; None if it is in no list."""
+        return next((split for split, files in self._splits.items() if path in files), None)
+
+    def _read(self) -> dict[str, set[Path]]:
+        lists: dict[str, Path] = {}
+        unused = []
+        for path in sorted(path for path in self.place.iterdir() if path.name.lower().endswith(".txt")):
+            split = "trainval" if path.stem.lower() == "trainval" else split_named(path.stem)
+            if path.name.startswith("."):
+                continue
+            if split is None:
+                unused.append(path)
+            elif split in lists:
+                raise DataError(f"{lists[split]} and {path} are both lists of {split}; remove one of them")
+            else:
+                lists[split] = path
+        if unused:
+            names = ", ".join(path.name for path in unused[:3])
+            self.notes.append(
+                f"{count(len(unused), 'list')} of no split in {self.place}: not used ({names}"
+                f"{', ...' if len(unused) > 3 else ''})"
+            )
+        if {"train", "val"} <= set(lists):
+            lists.pop("trainval", None)
+        order: list[str] = [split for split in ("train", "val", "test", "trainval") if split in lists]
+        splits: dict[str, set[Path]] = {split: self._listed(lists[split]) for split in order}
+        for at, split in enumerate(order):
+            for other in order[at + 1 :]:
+                self._require_apart(lists[split], splits[split], lists[other], splits[other])
+        if "trainval" in splits and ("train" in splits or "val" in splits):
+            both = splits.pop("trainval")
+            known, new = ("train", "val") if "train" in splits else ("val", "train")
+            if rest := both - splits[known]:
+                splits[new] = rest
+                self.notes.append(f"{new} is what {lists['trainval'].name} lists and {lists[known].name} does not")
+        return splits
+
+    def _require_apart(self, one: Path, files: set[Path], other: Path, others: set[Path]) -> None:
+        if other.stem.lower() == "trainval" and split_named(one.stem) != "test":
+            return  # it contains the others
+        if twice := files & others:
+            raise DataError(
+                f"{self.place}: {min(twice).stem} is listed in {one.name} and in {other.name}; an image belongs to one "
+                "split: correct one of the lists"
+            )
+
+    def _listed(self, path: Path) -> set[Path]:
+        """Return the xml files that a list names: a name per line, which lists of a class follow with 1, -1 or 0."""
         try:
-            rows = read_regular(path, LARGEST_FILE, "a list of images").decode("utf-8", "replace").splitlines()
+            rows = read_regular(path, LARGEST_FILE, "a list of images").decode("utf-8-sig", "replace").splitlines()
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
-        splits[name] = tuple(row.split()[0] for row in rows if row.strip())
-    twice = set()
-    for name, stems in splits.items():
-        for other, others in splits.items():
-            if name < other:
-                twice |= {(stem, name, other) for stem in set(stems) & set(others)}
-    if twice:
-        stem, name, other = min(twice)
-        raise DataError(
-            f"{place}: {stem} is listed in {name}.txt and in {other}.txt; an image belongs to one split: correct one "
-            "of the lists"
-        )
-    return splits
+        found = set()
+        for row in rows:
+            name = row.strip()
+            if not name:
+                continue
+            flagged = _FLAGGED(name)
+            file = self._file(name, path) or (self._file(flagged[1], path) if flagged else None)
+            if file is None:
+                self.missing.append(flagged[1] if flagged else name)
+            else:
+                found.add(file)
+        return found
+
+    def _file(self, name: str, path: Path) -> Path | None:
+        """Return the xml file with a listed name, which may be a path, with or without an ending."""
+        *folders, last = [part for part in re.split(r"[\\/]+", name) if part not in ("", ".")] or [""]
+        last = last[: -len(".xml")] if last.lower().endswith(".xml") else last
+        files = self._files.get(same_name(last)) or self._files.get(same_name(stem_of(last)), [])
+        own = {file: after(file.relative_to(self.root).parent.parts, ANNOTATION_FOLDERS) for file in files}
+        wanted = after(folders, (*PICTURE_FOLDERS, *ANNOTATION_FOLDERS))
+        exact = [file for file in files if own[file] == wanted] or [file for file in files if not own[file]]
+        if not exact and not wanted:
+            exact = files
+        if len(exact) > 1:
+            raise DataError(
+                f"{path}: {name} may be {exact[0]} or {exact[1]}; write the folder, too, or rename one of them"
+            )
+        return exact[0] if exact else None
 
 
-def _split(path: Path, folder: Path, splits: dict[str, tuple[str, ...]]) -> str | None:
-    """Return the split of an xml file; None if there are lists but it is in none of them."""
-    if not splits:
+def _split(path: Path, folder: Path, lists: Sequence[_Lists]) -> str | None:
+    """Return the split of an xml file; None if there are lists for it but it is in none of them."""
+    near = [each for each in lists if each and path.is_relative_to(each.root)]
+    if not near:
         return split_of_folder(path, folder)
-    return next((name for name, stems in splits.items() if path.stem in stems), None)
+    return max(near, key=lambda each: len(each.root.parts)).split(path)
 
 
 # --------------------------------------------------------------------------------------------- files
@@ -150,6 +267,7 @@ def parse_xml(path: Path) -> Element:
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         nonlocal depth
+        tag = tag.rpartition(":")[2]  # without the prefix of a namespace
         depth += 1
         if depth > DEEPEST:
             raise DataError(f"{path} nests tags more than {DEEPEST} deep; VOC needs five")
@@ -158,7 +276,7 @@ def parse_xml(path: Path) -> Element:
     def end(tag: str) -> None:
         nonlocal depth
         depth -= 1
-        builder.end(tag)
+        builder.end(tag.rpartition(":")[2])
 
     def refuse(*_: object) -> None:
         raise DataError(
@@ -185,13 +303,10 @@ class _Reader:
     def __init__(
         self, folder: Path, boxes: BoxConvention, treatments: dict[str, Treatment], classes: tuple[str, ...]
     ) -> None:
-        self.folder, self.boxes, self.treatments, self.classes = folder, boxes, treatments, classes
-        self.dropped: list[Dropped] = []
-        self.names: set[str] = set()
+        self.folder, self.boxes, self.treatments = folder, boxes, treatments
+        self.gathering = Gathering(folder, classes)
         self.flagged = dict.fromkeys(treatments, 0)
-        self.at_zero = self.over = self.measured = 0
-        self.taken: dict[Path, Path] = {}
-        self._listings: dict[Path, frozenset[str]] = {}
+        self.at_zero = self.swapped = self.outlines = self.parts = 0
 
     def notes(self) -> tuple[str, ...]:
         """Return notes on how the files were read."""
@@ -213,124 +328,137 @@ class _Reader:
                 f"{count(self.at_zero, 'box', 'boxes')} from pixel 0, which does not exist if pixels are counted "
                 "from 1: the tool that wrote the files may use edges; if so, give --boxes edges"
             )
-        if self.over:
+        if self.swapped:
             notes.append(
-                f"{count(self.over, 'box', 'boxes')} beyond the edge of the image by more than a pixel: clipped"
+                f"{count(self.swapped, 'box', 'boxes')} with xmin above xmax or ymin above ymax: dropped; exchange the "
+                "two in the files"
             )
-        if self.measured:
-            notes.append(f"{count(self.measured, 'file')} without the size of the image: taken from the image")
-        return tuple(notes)
+        if self.outlines:
+            notes.append(
+                f"{count(self.outlines, 'object')} with a polygon or a rotated box alone: replaced by the bounding box"
+            )
+        if self.parts:
+            notes.append(f"{count(self.parts, 'part')} of objects, with boxes of their own: left out")
+        return (*notes, *self.gathering.notes())
 
     def image(self, path: Path, split: str | None) -> ImportedImage | None:
         """Return the image of an xml file with its objects, or None if it was dropped."""
-        shown = path.relative_to(self.folder).as_posix()
+        shown = self.gathering.shown(path)
         root = parse_xml(path)
         if root.tag != "annotation":
-            raise DataError(f"{path}: the outermost tag is <{root.tag}>; in VOC it is <annotation>")
+            if not _in_annotations(path, self.folder):
+                self.gathering.drop(shown, f"its outermost tag is <{root.tag[:40]}>, not <annotation>")
+                return None
+            hint = "; read it with cornernet data import-cvat" if root.tag == "annotations" else ""
+            raise DataError(f"{path}: the outermost tag is <{root.tag}>; in VOC it is <annotation>{hint}")
         if split is None:
-            self.dropped.append(Dropped(shown, None, "it is in no list of ImageSets/Main"))
+            self.gathering.drop(shown, "it is in no list of ImageSets/Main")
             return None
-        image_path = self._image_path(root, path)
-        if image_path is None:
+        stated = root.findtext("filename", "").strip() or root.findtext("path", "").strip()
+        picture = self.gathering.picture(stated, path.parent, path.stem)
+        if picture is None:
             name = root.findtext("filename", "").strip() or f"{path.stem}.*"
-            self.dropped.append(Dropped(shown, None, f"its image is missing (the first is {name})"))
+            self.gathering.drop(shown, f"its image is missing (the first is {name})")
             return None
-        if image_path in self.taken:
-            raise DataError(f"{self.taken[image_path]} and {path} both annotate {image_path}; remove one of them")
-        self.taken[image_path] = path
-        size = self._size(root, path, image_path)
-        objects = []
-        for number, node in enumerate(root.findall("object"), start=1):
-            item = self._object(node, number, path, size)
-            if item is not None:
-                objects.append(item)
-        return ImportedImage(image_path, size, tuple(objects), split)
+        self.gathering.take(picture, str(path))
+        size = self.gathering.size(picture, _stated_size(root, path), shown)
+        if size is None:
+            return None
+        objects = [self._object(node, at, path, size) for at, node in enumerate(root.findall("object"), start=1)]
+        return ImportedImage(picture, size, tuple(item for item in objects if item is not None), split)
 
-    def _image_path(self, root: Element, path: Path) -> Path | None:
-        """Return the image file: named by the tag <filename>, or else like the xml file."""
-        stated = re.split(r"[\\/]", root.findtext("filename", "").strip())[-1]
-        names = [stated] if stated else []
-        names += [stem + suffix for stem in (path.stem, Path(stated).stem) for suffix in IMAGE_SUFFIXES if stem]
-        names += [name[: -len(Path(name).suffix)] + Path(name).suffix.upper() for name in names if Path(name).suffix]
-        beside = [path.parent.parent / "JPEGImages", path.parent.parent / "images", path.parent]
-        places = [self.folder / "JPEGImages", *beside, self.folder / "images", self.folder]
-        for place in dict.fromkeys(places):
-            there = self._listing(place)
-            for name in names:
-                if name in there and name.lower().endswith(IMAGE_SUFFIXES):
-                    return place / name
-        return None
-
-    def _listing(self, place: Path) -> frozenset[str]:
-        if place not in self._listings:
-            inside = place.is_dir() and place.resolve().is_relative_to(self.folder.resolve())
-            self._listings[place] = frozenset(entry.name for entry in place.iterdir()) if inside else frozenset()
-        return self._listings[place]
-
-    def _size(self, root: Element, path: Path, image_path: Path) -> tuple[int, int]:
-        """Return (height, width) from the file, or from the image if the file states none."""
-        texts = [(root.findtext(f"size/{side}") or "").strip() for side in ("height", "width")]
-        if all(text in ("", "0") for text in texts):
-            self.measured += 1
-            height, width = read_image(image_path).shape[:2]
-            return height, width
-        for side, text in zip(("height", "width"), texts, strict=True):
-            if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) == 0:
-                raise DataError(
-                    f"{path}: size.{side} is {text!r}; write the image's {side} in pixels, or remove <size>"
-                )
-        return int(texts[0]), int(texts[1])
-
-    def _object(self, node: Element, number: int, path: Path, size: tuple[int, int]) -> ImportedBox | None:
+    def _object(self, node: Element, number: int, path: Path, size: Size) -> ImportedBox | None:
         where = f"{path}: object {number}"
         name = (node.findtext("name") or "").strip()
         if not name:
             raise DataError(f"{where} has no <name>; write {_NAME}, or remove the object")
-        bounds = node.find("bndbox")
-        if bounds is None:
-            raise DataError(f"{where} ({name}) has no <bndbox>; write one with xmin, ymin, xmax and ymax")
-        x1, y1, x2, y2 = (_number(bounds, tag, where) for tag in ("xmin", "ymin", "xmax", "ymax"))
+        box = self._box(node, f"{where} ({name})", where)
         flags = {flag: _flag(node, flag, where) for flag in self.treatments}
-        self.names.add(name)
-        reason = ""
-        if self.classes and name not in self.classes:
-            reason = f"its class {name} is not among --classes"
+        reason = "it is marked as deleted" if _flag(node, "deleted", where) else ""
         for flag, raised in flags.items():
             self.flagged[flag] += raised
             if raised and self.treatments[flag] == "drop":
                 reason = reason or f"it is {flag} (--{flag} drop)"
-        if self.boxes == "one-based":
-            self.at_zero += min(x1, y1) == 0
-            x1, y1 = x1 - 1, y1 - 1
-        if not reason and not (x2 > x1 and y2 > y1):
-            reason = "its box has no width or no height"
-        box, over = clipped((x1, y1, x2, y2), size)
-        if not reason and not (box[2] > box[0] and box[3] > box[1]):
-            reason = "its box lies outside the image"
-        if reason:
-            shown = path.relative_to(self.folder).as_posix()
-            self.dropped.append(Dropped(f"{shown} object {number}", None, reason))
+        self.parts += sum(part.find("bndbox") is not None for part in node.findall("part"))
+        inside = self.gathering.box(box, name, size, f"{self.gathering.shown(path)} object {number}", reason)
+        if inside is None:
             return None
-        self.over += over > 1
         ignored = any(raised and self.treatments[flag] == "ignore" for flag, raised in flags.items())
-        return ImportedBox(box, name, ignored, {flag: int(raised) for flag, raised in flags.items()})
+        return ImportedBox(inside, name, ignored, {flag: int(raised) for flag, raised in flags.items()})
+
+    def _box(self, node: Element, shown: str, where: str) -> Box:
+        """Return an object's box between edges."""
+        bounds = node.find("bndbox")
+        if bounds is None:
+            outline = _outline(node, where)
+            if not outline:
+                raise DataError(f"{shown} has no <bndbox>; write one with xmin, ymin, xmax and ymax")
+            self.outlines += 1
+            return bounding_box(outline)
+        x1, y1, x2, y2 = (_number(bounds, tag, where) for tag in ("xmin", "ymin", "xmax", "ymax"))
+        first = 1 if self.boxes == "one-based" else 0
+        self.swapped += x1 - first > x2 or y1 - first > y2
+        self.at_zero += first == 1 and min(x1, y1) == 0
+        return x1 - first, y1 - first, x2, y2
 
 
-def _number(bounds: Element, tag: str, where: str) -> float:
+def _stated_size(root: Element, path: Path) -> Size | None:
+    """Return (height, width) from the tag <size>, or None if it is missing or 0."""
+    sides = []
+    for side in ("height", "width"):
+        text = (root.findtext(f"size/{side}") or "0").strip() or "0"
+        if not re.fullmatch(r"[0-9]{1,6}(\.0*)?", text):
+            raise DataError(
+                f"{path}: size.{side} is {text[:40]!r}; write the image's {side} in pixels, or remove <size>"
+            )
+        sides.append(int(float(text)))
+    return (sides[0], sides[1]) if all(sides) else None
+
+
+def _outline(node: Element, where: str) -> list[tuple[float, float]]:
+    """Return the corners of an object that has a polygon or a rotated box in place of a box; none if it has neither.
+
+    Polygons are <x1><y1><x2><y2>..., or <pt> or <point> with <x> and <y>; rotated boxes are those of roLabelImg.
+    """
+    polygon, turned = node.find("polygon"), node.find("robndbox")
+    if turned is not None:
+        cx, cy, w, h, angle = (_number(turned, tag, where, "robndbox") for tag in ("cx", "cy", "w", "h", "angle"))
+        return turned_corners((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), angle)
+    if polygon is None:
+        return []
+    points = [*polygon.findall("pt"), *polygon.findall("point")]
+    if points:
+        pairs = [(point, "x", "y") for point in points]
+    else:
+        numbers = [tag.tag[1:] for tag in polygon if re.fullmatch(r"x[0-9]+", tag.tag)]
+        pairs = [(polygon, f"x{number}", f"y{number}") for number in numbers]
+    if len(pairs) < 2:
+        raise DataError(f"{where}: its <polygon> has no corners; write a <bndbox>, or remove the object")
+    return [(_number(at, x, where, "polygon"), _number(at, y, where, "polygon")) for at, x, y in pairs]
+
+
+def _number(bounds: Element, tag: str, where: str, parent: str = "bndbox") -> float:
     text = (bounds.findtext(tag) or "").strip()
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{where}: bndbox.{tag} is {text!r}; write a number of pixels")
+        raise DataError(f"{where}: {parent}.{tag} is {text[:40]!r}; write a number of pixels")
     return value
 
 
 def _flag(node: Element, flag: str, where: str) -> bool:
+    """Return whether an object is flagged; some tools write a fraction (of what is cut off) or a degree."""
     text = (node.findtext(flag) or "0").strip().lower()
-    if text in ("0", "false", "unspecified", ""):
+    if text in ("false", "no", "unspecified", ""):
         return False
-    if text in ("1", "true"):
+    if text in ("true", "yes"):
         return True
-    raise DataError(f"{where}: {flag} is {text!r}; write 0 or 1")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value >= 0:
+        raise DataError(f"{where}: {flag} is {text[:40]!r}; write 0 or 1")
+    return value > 0

@@ -489,7 +489,23 @@ _VOC: list[tuple[str, Callable[[Path], object], Outcome]] = [
         also(voc(xml(thing())), lambda root: (root / "JPEGImages" / "a.png").unlink()),
         Dropped("its image is missing (the first is a.png)"),
     ),
-    ("two files of one picture", voc(xml(thing()), xml(filename="a.png")), refused("both annotate", "remove one")),
+    (
+        "two files of one picture",
+        also(voc(xml(thing()), xml(filename="a.png")), lambda root: (root / "JPEGImages" / "c.png").unlink()),
+        refused("both annotate", "remove one"),
+    ),
+    ("another picture named", voc(xml(thing()), xml(filename="a.png")), Used("the file's own name decides")),
+    (
+        "size of another picture",
+        voc(xml(thing(), size="<width>40</width><height>60</height>")),
+        Used("1 image of another size than the annotations state"),
+    ),
+    (
+        "picture that is none",
+        also(voc(xml(thing())), lambda root: (root / "JPEGImages" / "a.png").write_bytes(b"none")),
+        Dropped("its image cannot be read"),
+    ),
+    ("truncated 0.23", voc(xml(thing(truncated=0.23))), Used("1 truncated object: kept")),
     ("class of 10,000 letters", voc(xml(thing("x" * 10_000))), Used()),
     ("class in another script", voc(xml(thing("細胞"))), Used()),
 ]

@@ -17,6 +17,8 @@ from pycocotools.cocoeval import COCOeval
 
 from cornernet.config import CocoSource
 from cornernet.data import DataError, DetectionDataset, open_dataset, require_same_classes
+from cornernet.data.formats.check import check_folder
+from cornernet.data.formats.coco import annotation_files
 from tests.unit.data.folders import annotation, coco_folder, picture, tree, write_images, write_json
 
 
@@ -351,3 +353,15 @@ def test_summary_counts_images_boxes_classes_sizes_and_crowds(tmp_path: Path) ->
     assert "3 classes: person 1, stop sign 1, toothbrush 1" in text
     assert "2 small" in text
     assert "1 medium, 0 large" in text
+
+
+def test_hidden_files_and_folders_are_no_annotations(tmp_path) -> None:
+    root = coco_folder(tmp_path)
+    for name in (
+        "annotations/._instances_train.json",
+        ".ipynb_checkpoints/train_annotations-checkpoint.json",
+        ".x.json",
+    ):
+        write_json(root / name, "damaged")
+    assert annotation_files(root) == ["annotations/instances_train.json"]
+    assert check_folder(root).files[0].dataset is not None
