@@ -19,7 +19,7 @@ from cornernet.data.formats.check import check_folder
 from cornernet.data.formats.importing import ImportedFolder, require_folder, write_import
 from cornernet.data.formats.split import divide, write_division
 from cornernet.data.formats.voc import BoxConvention, Treatment, read_voc
-from cornernet.data.formats.yolo import read_yolo
+from cornernet.data.formats.yolo import Points, read_yolo
 from cornernet.files import nearest
 from cornernet.visualization.sheets import fixed_images, show_data, write_image
 
@@ -82,11 +82,15 @@ class ImportYoloArguments(WriteArguments):
     out: Path | None = None
     """Folder for annotations/*.json and copies of the images. Default: the folder itself, without copying images."""
     names: Path | None = None
-    """File with the class names: yaml with `names`, or text with one name per line. Default: searched for."""
+    """File with the class names: yaml with `names`, or text with one name per line. If it is a yaml with `train`,
+    `val` and `test`, these are followed too. Default: searched for."""
     classes: tuple[str, ...] = ()
     """Only these classes, in this order. Default: all classes."""
     unlabelled: Literal["keep", "drop"] = "keep"
     """Images without a text file: keep them as images without objects, or drop them."""
+    points: Points = "auto"
+    """What more than four numbers after the class are: polygon (also oriented boxes), or keypoints after the box.
+    auto: keypoints where the yaml has kpt_shape, else polygons; lines that could be both are an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +159,11 @@ def import_yolo(command: Command, argv: Sequence[str]) -> int:
     """Convert a YOLO folder to COCO format."""
     arguments = command.parse(ImportYoloArguments, argv)
     found = read_yolo(
-        arguments.folder, names=arguments.names, classes=arguments.classes, unlabelled=arguments.unlabelled
+        arguments.folder,
+        names=arguments.names,
+        classes=arguments.classes,
+        unlabelled=arguments.unlabelled,
+        points=arguments.points,
     )
     return _write_import(found, arguments.out or arguments.folder, arguments)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,7 @@ from cornernet.data.images import DataError
 from cornernet.files import atomic_write, nearest
 
 __all__ = [
+    "FOREIGN_SUFFIXES",
     "IMAGE_SUFFIXES",
     "ImportedBox",
     "ImportedFolder",
@@ -40,8 +42,16 @@ __all__ = [
     "write_import",
 ]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-"""Endings, in lower case, of files that are treated as images."""
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".webp", ".gif", ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".ras", ".sr"),
+)
+"""Endings, in lower case, of files that are treated as images: what OpenCV reads with 8 or 16 bits a channel."""
+FOREIGN_SUFFIXES = (
+    *(".heic", ".heif", ".jxl", ".jxr", ".svg", ".psd", ".ico", ".tga", ".pcx", ".exr", ".hdr", ".pfm", ".dng", ".raw"),
+    *(".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
+"""Endings, in lower case, of pictures that are not read; an importer says so instead of passing over them."""
 _SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 _SPLIT_FOLDERS |= {"test": "test", "testing": "test"}
 
@@ -207,17 +217,28 @@ def image_files(folder: Path) -> list[Path]:
     return files_below(folder, IMAGE_SUFFIXES)
 
 
-def files_below(folder: Path, suffixes: str | tuple[str, ...]) -> list[Path]:
+def files_below(folder: Path, suffixes: str | tuple[str, ...] = "") -> list[Path]:
     """Return the files below ``folder`` with these endings, in either case, sorted; hidden ones are skipped.
 
-    Hidden are files and folders that begin with a dot: of an editor, of Jupyter, of macOS. Raises ``DataError`` for a
-    name that is not UTF-8, because it cannot be written into an annotation file.
+    Hidden are files and folders that begin with a dot: of an editor, of Jupyter, of macOS. Links to folders are
+    followed, each target once, so that links in a circle end. Raises ``DataError`` for a name that is not UTF-8, because
+    it cannot be written into an annotation file; without ``suffixes``, the caller must look (:func:`require_names`).
     """
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    found: list[Path] = []
+    followed = {folder.resolve()}
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        kept = []
+        for name in sorted(folders):
+            path = Path(parent, name)
+            if name.startswith(".") or (path.is_symlink() and path.resolve() in followed):
+                continue
+            if path.is_symlink():
+                followed.add(path.resolve())
+            kept.append(name)
+        folders[:] = kept
         found += [Path(parent, name) for name in names if name.lower().endswith(suffixes) and not name.startswith(".")]
-    require_names(found)
+    if suffixes:
+        require_names(found)
     return sorted(found)
 
 
@@ -235,8 +256,11 @@ def split_of_folder(path: Path, folder: Path) -> str:
 
 
 def split_named(word: str) -> str | None:
-    """Return the split that a folder or a list with this name stands for, in any case; None if it names none."""
-    return _SPLIT_FOLDERS.get(word.lower())
+    """Return the split that a folder or a list with this name stands for, in any case; None if it names none.
+
+    A year or a number may follow: ``train2017``, ``val_1``.
+    """
+    return _SPLIT_FOLDERS.get(re.sub(r"[-_]?[0-9]+$", "", word.lower()))
 
 
 def clipped(
