@@ -36,7 +36,8 @@ from cornernet.data.formats.check import check_folder
 from cornernet.data.formats.importing import write_import
 from cornernet.data.formats.split import divide, write_division
 from cornernet.data.formats.voc import read_voc
-from cornernet.data.formats.yolo import read_names, read_yolo
+from cornernet.data.formats.yolo import read_yolo
+from cornernet.data.formats.yolo_set import read_set
 from cornernet.data.images import MOST_PIXELS, read_image
 from cornernet.model.detector import build_detector
 from cornernet.training.report import run_page
@@ -298,7 +299,10 @@ def test_any_yolo_label_is_used_or_refused(yolo: Path, label: bytes) -> None:
         assert np.isfinite(np.array(boxes)).all()
 
 
-_YAML = b"path: ../data\nnc: 2\nnames:\n  0: cell\n  1: 'stop sign'\nval: [a, {b: c}]\n"
+_YAML = (
+    b"path: ../data\nnc: 2\nnames:\n  0: cell\n  1: 'stop sign'\n"
+    b"train: images\nval: [../images, a]\nkpt_shape: [2, 3]\n"
+)
 
 
 @MANY
@@ -313,14 +317,14 @@ def test_any_yaml_of_names_gives_names_or_is_refused(yolo: Path, content: bytes)
     path = yolo / "fuzzed.yaml"
     path.write_bytes(content)
     with bounded(), contextlib.suppress(DataError):
-        names = read_names(yolo, path)
+        names = read_set(yolo, path).names
         assert all(isinstance(name, str) and name for name in names)
         assert len(set(names)) == len(names)
 
 
 def test_the_yaml_of_names_that_is_damaged_is_whole(yolo: Path) -> None:
     (yolo / "whole.yaml").write_bytes(_YAML)
-    assert read_names(yolo, yolo / "whole.yaml") == ("cell", "stop sign")
+    assert read_set(yolo, yolo / "whole.yaml").names == ("cell", "stop sign")
     assert yaml.safe_load(_YAML)["nc"] == 2
 
 

@@ -393,8 +393,8 @@ class _SetReader:
             if drive or spelling.startswith("/"):
                 for start in range(len(parts)):
                     yield self.folder.joinpath(*parts[start:]), False
-            elif parts[:1] == ["data"] and regular > 1:
-                # Darknet's lists begin with the folder from which it was run
+            elif parts[:1] == ["data"]:
+                # Darknet's files are named from the folder above its data
                 yield self.folder.joinpath(*parts[1:]), False
 
     def _inside(self, path: Path) -> Path | None:
