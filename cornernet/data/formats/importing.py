@@ -221,8 +221,9 @@ def files_below(folder: Path, suffixes: str | tuple[str, ...] = "") -> list[Path
     """Return the files below ``folder`` with these endings, in either case, sorted; hidden ones are skipped.
 
     Hidden are files and folders that begin with a dot: of an editor, of Jupyter, of macOS. Links to folders are
-    followed, each target once, so that links in a circle end. Raises ``DataError`` for a name that is not UTF-8, because
-    it cannot be written into an annotation file; without ``suffixes``, the caller must look (:func:`require_names`).
+    followed, each target once, so that links in a circle end. Raises ``DataError`` for a name that is not UTF-8,
+    because it cannot be written into an annotation file; without ``suffixes``, the caller must look
+    (:func:`require_names`).
     """
     found: list[Path] = []
     followed = {folder.resolve()}
