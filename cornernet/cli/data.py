@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from cornernet.config.recipes import recipe
 from cornernet.console import count, printable
 from cornernet.data import Split, open_dataset
 from cornernet.data.formats.check import check_folder
-from cornernet.data.formats.importing import ImportedFolder, require_folder, write_import
+from cornernet.data.formats.coco import file_to_split
+from cornernet.data.formats.importing import ImportedFolder, annotation_file, require_folder, write_import
 from cornernet.data.formats.split import divide, write_division
 from cornernet.data.formats.voc import BoxConvention, Treatment, read_voc
 from cornernet.data.formats.yolo import Points, read_yolo
@@ -99,7 +101,8 @@ class SplitArguments(WriteArguments):
 
     folder: _Folder
     file: str | None = None
-    """Annotation file to split, as a path below the folder. Default: the only one."""
+    """Annotation file to split, as a path below the folder. Default: the only one that is not of test; that of train if
+    there is none of val."""
     val: float = 0.2
     """Fraction of the images for val."""
     test: float = 0.0
@@ -136,10 +139,15 @@ class ShowArguments:
 
 
 def check(command: Command, argv: Sequence[str]) -> int:
-    """Print a report about a folder; the exit status is 2 if it cannot be used."""
+    """Print a report about a folder; the exit status is 2 if it cannot be used, or if train or val is missing."""
     report = check_folder(command.parse(CheckArguments, argv).folder)
     print(report.to_text())
-    return 0 if report.usable else 2
+    if report.usable and not report.missing:
+        print(_next("train", "--data", report.folder))
+        return 0
+    if report.usable and file_to_split([file.name for file in report.files]) is not None:
+        print(_next("data", "split", report.folder))
+    return 2
 
 
 def import_voc(command: Command, argv: Sequence[str]) -> int:
@@ -152,7 +160,7 @@ def import_voc(command: Command, argv: Sequence[str]) -> int:
         truncated=arguments.truncated,
         classes=arguments.classes,
     )
-    return _write_import(found, arguments.out or arguments.folder, arguments)
+    return _write_import(found, arguments.out or arguments.folder, arguments, command, argv)
 
 
 def import_yolo(command: Command, argv: Sequence[str]) -> int:
@@ -165,15 +173,41 @@ def import_yolo(command: Command, argv: Sequence[str]) -> int:
         unlabelled=arguments.unlabelled,
         points=arguments.points,
     )
-    return _write_import(found, arguments.out or arguments.folder, arguments)
+    return _write_import(found, arguments.out or arguments.folder, arguments, command, argv)
 
 
-def _write_import(found: ImportedFolder, out: Path, arguments: WriteArguments) -> int:
+def _write_import(
+    found: ImportedFolder, out: Path, arguments: WriteArguments, command: Command, argv: Sequence[str]
+) -> int:
     """Write the imported data set and print the report and the next command."""
     written = write_import(found, out, overwrite=arguments.overwrite, dry_run=arguments.dry_run)
-    following = "check" if {"train", "val"} <= set(found.splits) else "split"
-    print(found.to_text(), *written, f"next: cornernet data {following} {printable(out)}", sep="\n")
+    following = _for_real(command, argv) if arguments.dry_run else _after_import(found.splits, out)
+    print(found.to_text(), *written, following, sep="\n")
     return 0
+
+
+def _after_import(splits: Sequence[str], out: Path) -> str:
+    """Return the line with the next command for a folder with annotation files of these splits."""
+    if {"train", "val"} <= set(splits):
+        return _next("data", "check", out)
+    files = [annotation_file(split) for split in splits]
+    if file_to_split(files) is not None:
+        return _next("data", "split", out)
+    if "val" in splits and len(splits) > 1:  # what is neither of val nor of test is for training
+        rest = next((split for split in splits if split not in ("val", "test")), None)
+        if rest is not None:
+            return _next("train", "--data", out, "--data.source.train-split", rest)
+    return _next("data", "split", out, "--file", files[0])
+
+
+def _next(*words: object) -> str:
+    """Return the line that names the command to run next, written so that a shell reads it."""
+    return f"next: {printable(shlex.join(['cornernet', *map(str, words)]))}"
+
+
+def _for_real(command: Command, argv: Sequence[str]) -> str:
+    """Return the line that names the same command without --dry-run."""
+    return _next(*command.name.split(), *(word for word in argv if word.replace("_", "-") != "--dry-run"))
 
 
 def split(command: Command, argv: Sequence[str]) -> int:
@@ -184,7 +218,8 @@ def split(command: Command, argv: Sequence[str]) -> int:
     fractions = {"val": arguments.val} | ({"test": arguments.test} if arguments.test else {})
     division = divide(folder, fractions, seed=arguments.seed, file=arguments.file)
     written = write_division(division, folder, overwrite=arguments.overwrite, dry_run=arguments.dry_run)
-    print(division.to_text(), *written, f"next: cornernet train --data {printable(folder)}", sep="\n")
+    following = _for_real(command, argv) if arguments.dry_run else _next("train", "--data", folder)
+    print(division.to_text(), *written, following, sep="\n")
     return 0
 
 

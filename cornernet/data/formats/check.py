@@ -66,8 +66,14 @@ class DataReport:
 
     @property
     def usable(self) -> bool:
-        """Whether training can run on the folder; dropped items are allowed, errors are not."""
+        """Whether nothing stops training; dropped items are allowed, errors are not. See also :attr:`missing`."""
         return not self.errors
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Those of train and val for which no annotation file is used by default."""
+        names = {file.name for file in self.files}
+        return tuple(split for split, found in self.splits if found not in names)
 
     def to_text(self) -> str:
         """Return the report as text: some lines for each annotation file, and the verdict at the end."""
@@ -86,11 +92,10 @@ class DataReport:
     def _verdict(self) -> str:
         if not self.usable:
             return "This folder cannot be used as it is."
-        lacking = [split for split, found in self.splits if found not in {file.name for file in self.files}]
-        if not lacking:
+        if not self.missing:
             return "This folder can be used."
-        flags = " ".join(f"--data.source.{split}-split NAME" for split in lacking)
-        return f"To use this folder, say which file is {' and which is '.join(lacking)}: {flags} (see above)."
+        flags = " ".join(f"--data.source.{split}-split NAME" for split in self.missing)
+        return f"To use this folder, say which file is {' and which is '.join(self.missing)}: {flags} (see above)."
 
 
 def check_folder(folder: str | Path) -> DataReport:
@@ -116,12 +121,13 @@ def check_folder(folder: str | Path) -> DataReport:
             errors.append(f"{file.name}: there is no box to train on")
     if not files:
         errors.append(f"there is no annotation file in {root}; expected annotations/*.json or *.json in COCO format")
+    splits = _splits(root) if files else []
     return DataReport(
         folder=root,
         files=files,
         ignored=[name for name in names if name not in wanted],
-        splits=_splits(root) if files else (),
-        warnings=_warnings(files),
+        splits=splits,
+        warnings=_warnings(files, dict(splits)),
         errors=errors,
     )
 
@@ -161,14 +167,17 @@ def _splits(root: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _warnings(files: Sequence[FileReport]) -> list[str]:
+def _warnings(files: Sequence[FileReport], used: dict[str, str]) -> list[str]:
     warnings = []
     for file in files:
         repeated = len(file.digests) - len(set(file.digests))
         if repeated:
             warnings.append(f"{file.name}: {count(repeated, 'image')} with the same content as another")
-    # the file that `data split` splits is not a split itself
-    splits = [file for file in files if Path(file.name).stem != "instances_all"]
+    # the file that `data split` has split is not a split itself: with train and val in use, their sources are not
+    if set(used.values()) <= {file.name for file in files}:
+        splits = [file for file in files if file.name in used.values() or split_of(file.name) == "test"]
+    else:
+        splits = [file for file in files if not Path(file.name).stem.endswith("_all")]
     for a, b in itertools.combinations(splits, 2):
         shared = len(set(a.digests) & set(b.digests))
         if shared:
@@ -185,7 +194,7 @@ def _warnings(files: Sequence[FileReport]) -> list[str]:
 
 def _file_lines(file: FileReport) -> Iterable[str]:
     if file.dataset is None:
-        return [f"error: {printable(file.error)}"]
+        return ["cannot be read: see the error below"]
     lines = file.dataset.summary().split("\n")
     boxes = np.concatenate([record.boxes for record in file.dataset.records])
     if len(boxes):

@@ -17,7 +17,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -36,6 +38,7 @@ _MISSING = "its file is missing"
 __all__ = [
     "Split",
     "annotation_files",
+    "file_to_split",
     "find_annotations",
     "is_detection_file",
     "open_coco",
@@ -106,9 +109,7 @@ def find_annotations(root: Path, wanted: str, split: str) -> str:
             return Path(wanted).as_posix()
     if not files:
         raise DataError(f"there is no annotation file in {root}; expected annotations/*.json or *.json in COCO format")
-    matches = [name for name in files if _names_split(name, wanted)]
-    exact = [name for name in matches if _stem(name).removeprefix("instances_") == wanted.lower()]
-    matches = exact or [name for name in matches if _stem(name).startswith("instances_")] or matches
+    matches = _matches(files, wanted)
     if len(matches) == 1:
         return matches[0]
     # there is no configuration of a test split: any file can be evaluated in place of val
@@ -118,14 +119,36 @@ def find_annotations(root: Path, wanted: str, split: str) -> str:
             f"several annotation files in {root} match the split {wanted!r}: {_listing(matches)}; "
             f"choose one, for example: {flag} {matches[0]}"
         )
-    if len(files) == 1 and split != "test":
+    source = file_to_split(files)
+    if source is not None and wanted == split != "test":
         fix = (
-            f"split it: cornernet data split {root}; or, only to try things out, use the same file for both: "
-            f"{flag} {split_of(files[0])}"
+            f"split {source}: cornernet data split {shlex.quote(str(root))}; or, only to try things out, use the same "
+            f"file for both: {flag} {split_of(source)}"
         )
     else:
         fix = f"choose one: {flag} PART-OF-ITS-NAME"
     raise DataError(f"no annotation file in {root} matches the split {wanted!r}: it has {_listing(files)}; {fix}")
+
+
+def file_to_split(files: Sequence[str]) -> str | None:
+    """Return the annotation file among ``files`` from which ``cornernet data split`` takes what is missing, or None.
+
+    It is the only file, or the one that is not of test, or that of train if there is none of val.
+    """
+    if len(files) == 1:
+        return files[0]
+    rest = [name for name in files if split_of(name) != "test"]
+    if any(split_of(name) == "val" for name in rest):
+        return None
+    matches = rest if len(rest) == 1 else _matches(rest, "train")
+    return matches[0] if len(matches) == 1 else None
+
+
+def _matches(files: Sequence[str], wanted: str) -> list[str]:
+    """Return the files of a split: of its very name, or else with it in their names; those of ``instances_`` first."""
+    matches = [name for name in files if _names_split(name, wanted)]
+    matches = [name for name in matches if _stem(name).removeprefix("instances_") == wanted.lower()] or matches
+    return [name for name in matches if _stem(name).startswith("instances_")] or matches
 
 
 def _stem(name: str) -> str:

@@ -26,6 +26,7 @@ from cornernet.files import atomic_write, nearest
 __all__ = [
     "FOREIGN_SUFFIXES",
     "IMAGE_SUFFIXES",
+    "WRITTEN_BY_US",
     "ImportedBox",
     "ImportedFolder",
     "ImportedImage",
@@ -52,6 +53,8 @@ FOREIGN_SUFFIXES = (
     *(".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
 )
 """Endings, in lower case, of pictures that are not read; an importer says so instead of passing over them."""
+WRITTEN_BY_US = {"written_by": "cornernet data"}
+"""In the ``info`` of every annotation file that an importer or ``data split`` writes."""
 _SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 _SPLIT_FOLDERS |= {"test": "test", "testing": "test"}
 
@@ -124,7 +127,11 @@ class ImportedFolder:
                     }
                 )
         return {
-            "info": {"description": f"{self.folder.resolve().name} {split}, from {self.form}", **self.options},
+            "info": {
+                "description": f"{self.folder.resolve().name} {split}, from {self.form}",
+                **WRITTEN_BY_US,
+                **self.options,
+            },
             "images": images,
             "categories": [{"id": number, "name": name} for name, number in categories.items()],
             "annotations": annotations,

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from cornernet.console import count, listing, named, printable
 from cornernet.data.dataset import DetectionDataset, content_digests
-from cornernet.data.formats.coco import annotation_files, is_detection_file, read_annotations
-from cornernet.data.formats.importing import annotation_file, require_new
+from cornernet.data.formats.coco import annotation_files, file_to_split, is_detection_file, read_annotations
+from cornernet.data.formats.importing import WRITTEN_BY_US, annotation_file, require_new
 from cornernet.data.images import DataError
 from cornernet.files import atomic_write
 
@@ -39,6 +39,8 @@ class Division:
     """Indices of the images of each split."""
     repeated: int
     """Number of images with the same bytes as another."""
+    others: tuple[str, ...] = ()
+    """Annotation files beside it, which stay as they are."""
 
     def to_text(self) -> str:
         """Return the numbers of images and of boxes of each class in every split."""
@@ -59,15 +61,17 @@ class Division:
         if self.dataset.dropped:
             images = sum(item.annotation is None for item in self.dataset.dropped)
             lines.append(f"  note: {count(images, 'unusable image')} in no split: see cornernet data check")
+        if self.others:
+            lines.append(f"  note: left as it is: {listing(self.others)}")
         return "\n".join(lines)
 
 
 def divide(folder: Path, fractions: dict[str, float], *, seed: int = 0, file: str | None = None) -> Division:
     """Split the annotation file of a COCO-format folder.
 
-    ``fractions`` gives the share of every split except train, which gets the rest. ``file`` is a path below the folder,
-    by default its only annotation file. Raises ``DataError`` where there are several files and ``file`` is not given,
-    and where a split would be empty.
+    ``fractions`` gives the share of every split except train, which gets the rest. ``file`` is a path below the folder.
+    By default it is the only annotation file that is not of test, or that of train if there is none of val. Raises
+    ``DataError`` where that is not a single one and ``file`` is not given, and where a split would be empty.
     """
     for split, fraction in fractions.items():
         if not 0 < fraction < 1:
@@ -76,7 +80,8 @@ def divide(folder: Path, fractions: dict[str, float], *, seed: int = 0, file: st
         raise DataError(
             f"{' and '.join('--' + split for split in fractions)} together leave nothing for train; lower them"
         )
-    name = _only_file(folder) if file is None else file
+    there = [name for name in annotation_files(folder) if is_detection_file(folder / name)]
+    name = _default_file(folder, there) if file is None else file
     if not (folder / name).is_file():
         raise DataError(f"there is no file {folder / name}; {folder} has {listing(annotation_files(folder))}")
     dataset = read_annotations(folder, name, "all")
@@ -100,20 +105,23 @@ def divide(folder: Path, fractions: dict[str, float], *, seed: int = 0, file: st
             f"{folder / name} has {count(len(ordered), 'different image')}, too few to give {empty[0]} one with these "
             "fractions"
         )
-    return Division(dataset, folder / name, parts, len(dataset) - len(ordered))
+    others = tuple(other for other in there if other != name and other not in map(annotation_file, parts))
+    return Division(dataset, folder / name, parts, len(dataset) - len(ordered), others)
 
 
-def _only_file(folder: Path) -> str:
-    files = [name for name in annotation_files(folder) if is_detection_file(folder / name)]
+def _default_file(folder: Path, files: list[str]) -> str:
     if not files:
         raise DataError(
             f"there is no annotation file in {folder}; expected annotations/*.json or *.json in COCO format"
         )
-    if len(files) > 1:
+    name = file_to_split(files)
+    if name is None:
+        # a file that was split before is the likely one to be split again
+        likely = next((each for each in files if Path(each).stem.endswith("_all")), files[0])
         raise DataError(
-            f"{folder} has several annotation files: {listing(files)}; choose one, for example: --file {files[0]}"
+            f"{folder} has several annotation files: {listing(files)}; choose one, for example: --file {likely}"
         )
-    return files[0]
+    return name
 
 
 def deal(counts: NDArray[np.int64], sizes: Sequence[int], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
@@ -154,21 +162,26 @@ def deal(counts: NDArray[np.int64], sizes: Sequence[int], shares: Sequence[float
 def write_division(division: Division, folder: Path, *, overwrite: bool = False, dry_run: bool = False) -> list[str]:
     """Write an annotation file for each split below ``folder`` and return a line for each.
 
-    The entries keep all their fields; only ``file_name`` becomes the path below the folder. Raises ``DataError`` where
-    a file exists already and ``overwrite`` is not set.
+    The entries keep all their fields; only ``file_name`` becomes the path below the folder. If the file that was split
+    is in the place of a split (val is taken out of ``instances_train.json``), its content is kept beside it, as
+    ``instances_train_all.json``. Raises ``DataError`` where a file exists already and ``overwrite`` is not set; also
+    for the file that was split, unless an importer wrote it.
     """
     targets = {split: folder / annotation_file(split) for split in division.parts}
-    same = [path for path in targets.values() if path.resolve() == division.file.resolve()]
-    if same:
-        raise DataError(
-            f"{same[0]} is the file to split, and writing the splits would overwrite it; rename it first, for example "
-            "to instances_all.json"
-        )
+    kept = _kept_as(division, list(targets.values()), overwrite)
     if not overwrite:
-        require_new(targets.values())
+        require_new(path for path in targets.values() if not kept or path != kept[0])
+    content = division.file.read_bytes()
+    if kept and kept[1].exists() and kept[1].read_bytes() != content:
+        again = f"--file {kept[1].relative_to(folder).as_posix()} --overwrite"
+        raise DataError(
+            f"{kept[1]} exists already, and the content of {kept[0]} would be kept there; split that file instead: "
+            f"{again}, or rename it"
+        )
+    lines = [f"{'would keep' if dry_run else 'kept'} {printable(kept[0])} as {printable(kept[1])}"] if kept else []
     if dry_run:
-        return [f"would write {printable(path)}" for path in targets.values()]
-    tree: dict[str, Any] = json.loads(division.file.read_bytes())
+        return lines + [f"would write {printable(path)}" for path in targets.values()]
+    tree: dict[str, Any] = json.loads(content)
     images = {row["id"]: row for row in tree["images"]}
     rows = defaultdict(list)
     for row in tree["annotations"]:
@@ -176,6 +189,11 @@ def write_division(division: Division, folder: Path, *, overwrite: bool = False,
         if isinstance(row.get("image_id"), int | float):
             rows[row["image_id"]].append(row)
     targets[next(iter(targets))].parent.mkdir(parents=True, exist_ok=True)
+    if kept:
+        atomic_write(kept[1], content)
+    about = tree.get("info")
+    tree["info"] = {**(about if isinstance(about, dict) else {}), **WRITTEN_BY_US}
+    # train first: what is left by a process that is killed in between has no image in two splits
     for split, part in division.parts.items():
         records = [division.dataset.records[index] for index in part]
         named = [
@@ -185,4 +203,30 @@ def write_division(division: Division, folder: Path, *, overwrite: bool = False,
         ]
         annotations = [row for record in records for row in rows[record.image_id]]
         atomic_write(targets[split], json.dumps({**tree, "images": named, "annotations": annotations}) + "\n")
-    return [f"wrote {printable(path)}" for path in targets.values()]
+    return lines + [f"wrote {printable(path)}" for path in targets.values()]
+
+
+def _kept_as(division: Division, targets: Sequence[Path], overwrite: bool) -> tuple[Path, Path] | None:
+    """Return the target that is the file to split, and where its content is kept; None if no target is that file.
+
+    Raises ``DataError`` where it may not be replaced.
+    """
+    same = next((path for path in targets if path.resolve() == division.file.resolve()), None)
+    if same is None:
+        return None
+    what = f"{same} is the file to split, and writing the splits would overwrite it"
+    # another split is there: this file has been split before, or its rest is in use
+    if any(path.exists() for path in targets if path != same):
+        raise DataError(f"{what}; rename it first, for example to instances_all.json")
+    kept = same.with_name(f"{same.stem}_all.json")
+    if not overwrite and (same.is_symlink() or not _written_by_us(same)):
+        raise DataError(f"{what}; give --overwrite, and its content is kept in {kept.name}")
+    return same, kept
+
+
+def _written_by_us(path: Path) -> bool:
+    try:
+        about = json.loads(path.read_bytes()).get("info")
+    except (ValueError, AttributeError, RecursionError):
+        return False
+    return isinstance(about, dict) and WRITTEN_BY_US.items() <= about.items()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from cornernet.cli import main
 from cornernet.data.formats.check import check_folder
 from tests.unit.data.folders import annotation, coco_folder, tree, write_images, write_json
 
@@ -77,7 +80,7 @@ def test_damaged_annotations_are_an_error_and_the_other_file_is_still_reported(t
     write_json(root / "annotations" / "instances_val.json", '{"images": [')
     report = check_folder(root)
     assert not report.usable
-    assert "instances_val.json are not JSON" in report.to_text()
+    assert report.to_text().count("instances_val.json are not JSON") == 1
     assert "3 boxes, 1 crowd" in report.to_text()
 
 
@@ -97,3 +100,39 @@ def test_folder_without_boxes_without_annotations_or_that_is_not_there_is_an_err
         report = check_folder(str(root))
         assert not report.usable
         assert message in report.to_text()
+
+
+@pytest.mark.parametrize(
+    ("splits", "status", "following"),
+    [
+        (("train", "val"), 0, "train --data"),
+        (("train",), 2, "data split"),
+        (("train", "test"), 2, "data split"),
+        (("all",), 2, "data split"),
+        (("all", "val"), 2, ""),
+    ],
+)
+def test_the_status_says_whether_train_and_val_are_there_and_what_is_next(
+    splits, status, following, tmp_path: Path, capsys
+) -> None:
+    root = coco_folder(tmp_path / "my photos")
+    for split in splits:
+        write_json(root / f"annotations/instances_{split}.json", tree())
+    if "train" not in splits:
+        (root / "annotations/instances_train.json").unlink()
+    assert main(["data", "check", str(root)]) == status
+    said = capsys.readouterr().out
+    assert said.endswith(f"next: cornernet {following} '{root}'\n") == bool(following)
+
+
+def test_a_file_that_was_split_under_any_name_is_no_split_that_leaks(tmp_path: Path) -> None:
+    root = coco_folder(tmp_path)
+    images, rows = tree()["images"], tree()["annotations"]
+    write_json(root / "everything.json", tree())
+    for split, part in (("train", images[:2]), ("val", images[2:])):
+        ids = {image["id"] for image in part}
+        kept = [row for row in rows if row["image_id"] in ids]
+        write_json(root / f"annotations/instances_{split}.json", tree(images=part, annotations=kept))
+    assert not check_folder(root).warnings
+    write_json(root / "annotations/instances_test.json", tree())
+    assert [line.split(" in both")[0] for line in check_folder(root).warnings] == ["2 images are", "1 image is"]

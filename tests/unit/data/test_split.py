@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from cornernet.cli import main
 from cornernet.config import CocoSource
 from cornernet.data import open_dataset, shared_images
+from cornernet.data.formats.importing import WRITTEN_BY_US
 from cornernet.data.formats.split import deal, divide
+from cornernet.files import atomic_write
 from tests.unit.data.folders import annotation, coco_folder, picture, tree, write_json
 
 
@@ -143,3 +145,125 @@ def test_the_file_that_was_divided_is_no_split_that_leaks(tmp_path, capsys) -> N
     assert main(["data", "split", str(root)]) == 0
     assert main(["data", "check", str(root)]) == 0
     assert "are in both" not in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------- val out of train, test left alone
+
+
+def renamed(root: Path, name: str, *others: str) -> Path:
+    """The folder with its annotation file under another name, and copies of it as ``others``."""
+    content = (root / "annotations/instances_all.json").read_text()
+    (root / "annotations/instances_all.json").unlink()
+    for each in (name, *others):
+        (root / each).parent.mkdir(exist_ok=True)
+        (root / each).write_text(content)
+    return root
+
+
+def ours(root: Path, split: str) -> None:
+    write_json(root / f"annotations/instances_{split}.json", {**read(root, split), "info": dict(WRITTEN_BY_US)})
+
+
+@pytest.mark.parametrize("others", [(), ("annotations/instances_test.json",)])
+def test_val_is_taken_out_of_an_imported_train_whose_content_is_kept(others, tmp_path, capsys) -> None:
+    root = renamed(folder(tmp_path), "annotations/instances_train.json", *others)
+    ours(root, "train")
+    before = {path.name: path.read_bytes() for path in (root / "annotations").iterdir()}
+    assert main(["data", "split", str(root), "--dry-run"]) == 0
+    assert "would keep" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in (root / "annotations").iterdir()} == before
+    assert main(["data", "split", str(root), "--val", "0.25"]) == 0
+    said = capsys.readouterr().out
+    assert f"kept {root}/annotations/instances_train.json as {root}/annotations/instances_train_all.json" in said
+    assert ("left as it is: annotations/instances_test.json" in said) == bool(others)
+    assert (root / "annotations/instances_train_all.json").read_bytes() == before["instances_train.json"]
+    assert [len(read(root, split)["images"]) for split in ("train", "val")] == [15, 5]
+    if others:
+        assert (root / others[0]).read_bytes() == before["instances_test.json"]
+    again = ["data", "split", str(root)]
+    assert main(again) == 2
+    assert "for example: --file annotations/instances_train_all.json" in capsys.readouterr().err
+    assert main([*again, "--file", "annotations/instances_train_all.json", "--seed", "1", "--overwrite"]) == 0
+    assert [len(read(root, split)["images"]) for split in ("train", "val")] == [16, 4]
+
+
+def test_a_train_file_of_the_users_is_replaced_only_when_asked_and_then_kept(tmp_path, capsys) -> None:
+    root = renamed(folder(tmp_path), "annotations/instances_train.json")
+    path = root / "annotations/instances_train.json"
+    before = path.read_bytes()
+    assert main(["data", "split", str(root)]) == 2
+    assert "give --overwrite, and its content is kept in instances_train_all.json" in capsys.readouterr().err
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert main(["data", "split", str(root), "--overwrite"]) == 0
+    assert (root / "annotations/instances_train_all.json").read_bytes() == before
+
+
+def test_a_link_to_the_users_train_file_is_not_ours(tmp_path, capsys) -> None:
+    root = renamed(folder(tmp_path), "annotations/instances_train.json")
+    ours(root, "train")
+    path = root / "annotations/instances_train.json"
+    path.rename(root / "elsewhere.txt")
+    path.symlink_to(root / "elsewhere.txt")
+    before = (root / "elsewhere.txt").read_bytes()
+    assert main(["data", "split", str(root)]) == 2
+    assert "give --overwrite" in capsys.readouterr().err
+    assert (root / "elsewhere.txt").read_bytes() == before
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 2])
+def test_a_split_that_is_killed_leaves_no_image_in_two_splits_and_can_be_repeated(
+    killed_after, tmp_path, monkeypatch, capsys
+) -> None:
+    root = renamed(folder(tmp_path), "annotations/instances_train.json")
+    ours(root, "train")
+    before = (root / "annotations/instances_train.json").read_bytes()
+    written = []
+
+    def write(path: Path, content: bytes | str) -> None:
+        if len(written) == killed_after:
+            raise KeyboardInterrupt
+        written.append(path)
+        atomic_write(path, content)
+
+    monkeypatch.setattr("cornernet.data.formats.split.atomic_write", write)
+    assert main(["data", "split", str(root)]) == 130
+    monkeypatch.undo()
+    assert not (root / "annotations/instances_val.json").exists()
+    capsys.readouterr()
+    flags = []
+    if killed_after == 2:
+        assert main(["data", "split", str(root)]) == 2
+        flags = ["--file", "annotations/instances_train_all.json", "--overwrite"]
+        assert " ".join(flags) in capsys.readouterr().err
+    assert main(["data", "split", str(root), *flags]) == 0
+    assert (root / "annotations/instances_train_all.json").read_bytes() == before
+    assert [len(read(root, split)["images"]) for split in ("train", "val")] == [16, 4]
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("annotations/train.json", "annotations/test.json"),
+        ("train/_annotations.coco.json", "test/_annotations.coco.json"),
+        ("annotations/instances_train2017.json", "annotations/instances_test2017.json"),
+        ("annotations/labels.json", "annotations/test.json"),
+    ],
+)
+def test_other_names_of_train_and_test_are_split_beside_themselves(train, test, tmp_path, capsys) -> None:
+    root = renamed(folder(tmp_path), train, test)
+    before = {name: (root / name).read_bytes() for name in (train, test)}
+    for path in (root / "images/all").iterdir():
+        path.rename(root / "images" / path.name)
+    assert main(["train", "--data", str(root), "--dry-run"]) == 2
+    assert f"split {train}: cornernet data split {root}" in capsys.readouterr().err
+    assert main(["data", "split", str(root)]) == 0
+    assert {name: (root / name).read_bytes() for name in (train, test)} == before
+    source = CocoSource(root=str(root))
+    assert [len(open_dataset(source, split)) for split in ("train", "val")] == [16, 4]
+
+
+def test_the_example_for_splitting_again_leads_on(tmp_path, capsys) -> None:
+    root = renamed(folder(tmp_path), "annotations/instances_all.json", "annotations/instances_test.json")
+    assert main(["data", "split", str(root), "--test", "0.2"]) == 2
+    assert "instances_test.json exists already" in capsys.readouterr().err
+    assert main(["data", "split", str(root)]) == 0

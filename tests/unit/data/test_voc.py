@@ -176,7 +176,8 @@ def test_another_folder_gets_copies_and_a_dry_run_writes_nothing(dry, tmp_path, 
     assert main(["data", "import-voc", str(root), "--out", str(out), *(["--dry-run"] if dry else [])]) == 0
     printed = capsys.readouterr().out
     assert "instances_all.json" in printed
-    assert "next: cornernet data split" in printed
+    following = f"import-voc {root} --out {out}" if dry else f"split {out}"
+    assert printed.endswith(f"next: cornernet data {following}\n")
     assert out.exists() != dry
     if not dry:
         dataset = open_dataset(CocoSource(root=str(out), train_split="all"), "train")
