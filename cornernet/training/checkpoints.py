@@ -44,7 +44,7 @@ __all__ = [
 
 REST = "training.pt"
 
-_PARTIAL = re.compile(r"\.step-\d+\.partial")
+_PARTIAL = re.compile(r"\.step-[0-9]{1,18}\.partial")
 
 
 class RunCheckpoint(NamedTuple):

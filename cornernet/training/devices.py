@@ -43,7 +43,7 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
+    match = re.fullmatch(r"cpu|cuda(?::([0-9]{1,9}))?", name)
     if match is None:
         raise ConfigError(f"training.device is {name!r}; use auto, cpu, cuda or cuda:N")
     if name == "cpu":

@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shlex
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,11 +26,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from cornernet.config import Config, HourglassConfig
-from cornernet.config.checks import value_at
+from cornernet.config import Config, ConfigError, HourglassConfig
+from cornernet.config.checks import json_problem, value_at
 from cornernet.console import PrintableError, count
 from cornernet.files import atomic_write, nearest, require_regular
 from cornernet.model.detector import Detector, build_detector
+from cornernet.weights.bounds import problem_in_file, problem_in_state
 from cornernet.weights.foreign import FORMATS, Format, inferred_config, recognised
 from cornernet.weights.unfinished import WEIGHTS, newest, read_contents, read_newest, require_unchanged
 
@@ -120,7 +121,12 @@ def load_detector(
     state, theirs = found.state, recognised(found.state)
     if theirs is not None:
         state = _renamed(state, theirs, found.origin)
-        config = config or theirs.with_conventions(inferred_config(state, start))
+        if config is None:
+            try:
+                config = theirs.with_conventions(inferred_config(state, start))
+            except ConfigError as error:
+                # the shapes and names in the file ask for a network above the limits
+                raise CheckpointError(f"{found.origin} does not hold a usable network: {error}") from error
         if not isinstance(config.model.backbone, HourglassConfig):
             raise CheckpointError(
                 f"{found.origin} holds {theirs.title}, which has an hourglass backbone, but the configuration has a "
@@ -171,6 +177,7 @@ def _is_unfinished(run: Path) -> bool:
 def _read_ours(origin: str, path: Path) -> _Source:
     """Return the contents of a file in our format, or of a .safetensors file without a configuration."""
     state, metadata = _read_safetensors(path)
+    _require_usable(state, str(path))
     if "config" not in metadata:
         return _Source(origin, state)
     config = Config.from_json(metadata["config"], f"the configuration in {path}")
@@ -181,6 +188,17 @@ def _read_ours(origin: str, path: Path) -> _Source:
             f"{path} has {count(len(classes or ()), 'entry', 'entries')} in classes and {len(category_ids or ())} in "
             "category_ids; the numbers must be equal. Save the detector again"
         )
+    if classes and len(classes) != config.model.num_classes:
+        raise CheckpointError(
+            f"{path} names {count(len(classes), 'class', 'classes')}, but the network in it has "
+            f"{config.model.num_classes}. Save the detector again"
+        )
+    for number, times in Counter(category_ids or ()).items():
+        if times > 1 or not -(2**63) <= number < 2**63:
+            what = "twice" if times > 1 else "which does not fit 64 bits"
+            raise CheckpointError(
+                f"{path} has the category id {number}, {what}, in category_ids. Save the detector again"
+            )
     return _Source(
         origin, state, config, tuple(classes or ()) or None, tuple(category_ids or ()) or None, _digests(path, metadata)
     )
@@ -306,7 +324,10 @@ def _fit(detector: Detector, state: dict[str, Tensor], origin: str, theirs: Form
         parts = [f"{len(names)} {what}: {_first(names)}" for what, names in listed if names]
         what = "the configured detector" if theirs is None else f"the detector expected of {theirs.title}"
         raise CheckpointError(f"{origin} does not fit {what}; " + "; ".join(parts))
-    copied = {key: state[key].to(value.dtype).clone() for key, value in expected.items()}
+    try:
+        copied = {key: state[key].to(value.dtype).clone() for key, value in expected.items()}
+    except (NotImplementedError, RuntimeError) as error:  # some of torch's packed types of 4 bits convert to nothing
+        raise CheckpointError(f"{origin} holds weights of a type that cannot be converted: {error}") from error
     wild = [named(key) for key, value in copied.items() if not torch.isfinite(value).all()]
     if wild:
         raise CheckpointError(
@@ -337,7 +358,7 @@ def _listed(path: Path, metadata: Mapping[str, str], name: str, kind: type) -> l
         found = json.loads(metadata.get(name, "null"))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{path}: {name} in its metadata is not JSON: {error}; save the detector again"
+            f"{path}: {name} in its metadata is not JSON: {json_problem(error)}; save the detector again"
         ) from error
     if found is None or (isinstance(found, list) and all(type(each) is kind for each in found)):
         return found
@@ -345,6 +366,8 @@ def _listed(path: Path, metadata: Mapping[str, str], name: str, kind: type) -> l
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
+    if (problem := problem_in_file(path)) is not None:
+        raise CheckpointError(f"{path} cannot be read as weights: {problem}; save the state dict again with torch.save")
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -375,7 +398,14 @@ def _state_dict(content: Any, origin: str) -> dict[str, Tensor]:
         or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
     ):
         raise CheckpointError(f"{origin} holds no state dict (a mapping from names to tensors)")
-    return dict(content)
+    state = dict(content)
+    _require_usable(state, origin)
+    return state
+
+
+def _require_usable(state: Mapping[str, Tensor], origin: str) -> None:
+    if (problem := problem_in_state(state)) is not None:
+        raise CheckpointError(f"{origin} cannot be used as weights: {problem}")
 
 
 # ------------------------------------------------------------------------------------------------------- other names

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from cornernet.config import Config, CornerHeadConfig, DataConfig, HourglassConfig, ModelConfig
+from cornernet.config.limits import MOST_ENTRIES
 from cornernet.config.recipes import hourglass_104
 from cornernet.model.detector import build_detector
 
@@ -74,7 +75,7 @@ class Format:
 
 
 def _translation(source: str, target: str, parts: dict[str, str]) -> tuple[re.Pattern[str], str, dict[str, str]]:
-    pattern = re.escape(source).replace(r"\#", r"(\d+)") + r"\.(.+)"
+    pattern = re.escape(source).replace(r"\#", r"([0-9]+)") + r"\.(.+)"
     return re.compile(pattern), target, parts
 
 
@@ -224,9 +225,9 @@ def inferred_config(state: Mapping[str, Tensor], start: Config | None = None) ->
     ``state`` as well as the one inferred from shapes does, so that one damaged entry does not pass for another network.
     """
     config = hourglass_104() if start is None else start
-    stacks = _count(state, r"backbone\.hourglasses\.(\d+)\.")
+    stacks = _count(state, r"backbone\.hourglasses\.([0-9]+)\.")
     for path, branch in (("model.num_classes", "heatmap"), ("model.head.embedding_dim", "embedding")):
-        pattern = re.compile(rf"head\.stacks\.\d+\.\w+\.{branch}\.2\.weight")
+        pattern = re.compile(rf"head\.stacks\.[0-9]+\.\w+\.{branch}\.2\.weight")
         widths = Counter(
             value.shape[0] for name, value in state.items() if pattern.fullmatch(name) and value.dim() == 4
         )
@@ -269,14 +270,16 @@ def _width(state: Mapping[str, Tensor], pattern: str) -> int | None:
 def _inferred_hourglass(state: Mapping[str, Tensor], stacks: int) -> tuple[HourglassConfig, int] | None:
     """Return the backbone and the pooling width that the shapes in ``state`` imply; None if they are incomplete."""
     stem = _width(state, r"backbone\.stem\.0\.")
-    pool = _width(state, r"head\.stacks\.\d+\.\w+\.pooling\.(vertical|horizontal)\.")
-    channels, blocks, level = [], [], r"backbone\.hourglasses\.\d+\."
-    while _count(state, level + r"skip\.(\d+)\."):
+    pool = _width(state, r"head\.stacks\.[0-9]+\.\w+\.pooling\.(vertical|horizontal)\.")
+    channels: list[int | None] = []
+    blocks, level = [], r"backbone\.hourglasses\.[0-9]+\."
+    # one level above the limit is enough for its error
+    while len(channels) <= MOST_ENTRIES["model.backbone.channels"] and _count(state, level + r"skip\.([0-9]+)\."):
         channels.append(_width(state, level + r"skip\."))
-        blocks.append(_count(state, level + r"skip\.(\d+)\."))
+        blocks.append(_count(state, level + r"skip\.([0-9]+)\."))
         level += r"inner\."
-    channels.append(_width(state, level + r"\d+\."))
-    blocks.append(_count(state, level + r"(\d+)\."))
+    channels.append(_width(state, level + r"[0-9]+\."))
+    blocks.append(_count(state, level + r"([0-9]+)\."))
     widths = tuple(width for width in channels if width is not None)
     if stem is None or pool is None or len(channels) < 2 or len(widths) < len(channels) or 0 in blocks:
         return None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cornernet.files import read_regular
+from cornernet.files import open_regular, read_regular
 
 __all__ = [
     "CONTENTS",
@@ -29,10 +29,11 @@ __all__ = [
 
 WEIGHTS, CONTENTS = "model.safetensors", "contents.json"
 """Files of a checkpoint: its weights, and what it holds with the sha256 of each file."""
-STEP = re.compile(r"step-(\d+)")
+STEP = re.compile(r"step-([0-9]{1,18})")
 """Matches the name of a checkpoint."""
 
 _LARGEST_CONTENTS = 2**20
+_LARGEST_PART = 2**40
 
 T = TypeVar("T")
 
@@ -66,7 +67,10 @@ def read_newest(folder: Path, read: Callable[[Path], T]) -> T | None:
 
 def read_contents(checkpoint: Path) -> dict[str, Any]:
     """Return what a checkpoint says that it holds. Raises ``OSError`` or ``ValueError`` where it does not say it."""
-    tree = json.loads(read_regular(checkpoint / CONTENTS, _LARGEST_CONTENTS))
+    try:
+        tree = json.loads(read_regular(checkpoint / CONTENTS, _LARGEST_CONTENTS))
+    except RecursionError as error:
+        raise ValueError(f"{CONTENTS} is nested too deeply") from error
     if not isinstance(tree, dict):
         raise ValueError(f"{CONTENTS} holds no JSON object")
     return tree
@@ -79,6 +83,6 @@ def require_unchanged(checkpoint: Path, contents: dict[str, Any], name: str) -> 
 
 
 def file_digest(path: Path) -> str:
-    """Return the sha256 (hex) of a file."""
-    with path.open("rb") as file:
+    """Return the sha256 (hex) of a file. Raises ``OSError`` for what is no file."""
+    with open_regular(path, _LARGEST_PART) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
