@@ -170,7 +170,9 @@ def mutation(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def faults(session: nox.Session) -> None:
-    """Kill trainings, studies and the renderer hundreds of times, fill disks, damage files (docs/reliability.md).
+    """Kill trainings, studies and the renderer hundreds of times, fill disks, damage files, start with cold caches.
+
+    docs/reliability.md has the outcomes.
 
     CORNERNET_FAULTS in the environment sets the number of faults of each kind (default 200). Arguments go to pytest.
     """

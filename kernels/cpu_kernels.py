@@ -15,29 +15,28 @@ first NaN. The gradient of a record is the sum of the gradients from it to just 
 the scan in the other direction and adds up. Records are kept as bits, 16 lanes per word: [N, C, H, ceil(W / 16)] words
 for contiguous tensors, [N, H, W, ceil(C / 16)] for channels_last ones.
 
-Compiled functions here call only functions of this file, because numba's cache on disk notices changes in a compiled
-function's own file only. A compiled function of another file that inlines the small ones in ``__all__`` must put a
-digest of this file into its cache key.
+Compiled functions here call only functions of this file. A compiled function of another file that inlines the small
+ones in ``__all__`` must name this module among its ``calls``, so that it is compiled again when this file changes.
 """
 
 # ruff: noqa: ARG001  (numba fixes the arguments of code generators, used or not)
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from llvmlite import ir
-from numba import cfunc, njit, types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
+
+from .compiled import CFunction, c_function
 
 __all__ = [
     "LANES",
     "PARAMETERS",
-    "c_function",
     "entry",
     "float32_at",
     "int32_at",
@@ -865,34 +864,42 @@ def _backward(p: Any, at: Any, wide_at: Any) -> None:
         rows_backward(*tensors, *words, scratch, tickets, pieces, units, height, width, reverse, parts)
 
 
+@c_function()
 def _forward_float64(p: Any) -> None:
     _forward(p, float64_at, float64_at)
 
 
+@c_function()
 def _forward_float32(p: Any) -> None:
     _forward(p, float32_at, float32_at)
 
 
+@c_function()
 def _forward_float16(p: Any) -> None:
     _forward(p, float16_at, float32_at)
 
 
+@c_function()
 def _forward_bfloat16(p: Any) -> None:
     _forward(p, bfloat16_at, float32_at)
 
 
+@c_function()
 def _backward_float64(p: Any) -> None:
     _backward(p, float64_at, float64_at)
 
 
+@c_function()
 def _backward_float32(p: Any) -> None:
     _backward(p, float32_at, float32_at)
 
 
+@c_function()
 def _backward_float16(p: Any) -> None:
     _backward(p, float16_at, float32_at)
 
 
+@c_function()
 def _backward_bfloat16(p: Any) -> None:
     _backward(p, bfloat16_at, float32_at)
 
@@ -913,20 +920,6 @@ _ENTRIES = {
 }
 
 
-def c_function(function: Callable[[Any], None]) -> Any:
-    """Compile ``function`` to a C function ``void(int64 *parameters)``, cached on disk.
-
-    numba tries NUMBA_CACHE_DIR, the folder of the function's file, then the user's cache folder. If none can be
-    written, it raises an error; then every process compiles again, which takes a few seconds.
-    """
-    signature = types.void(types.CPointer(types.int64))  # type: ignore[no-untyped-call]
-    try:
-        return cfunc(signature, cache=True, error_model="numpy")(function)
-    except RuntimeError:
-        return cfunc(signature, error_model="numpy")(function)
-
-
-@functools.cache
-def entry(mode: str, dtype: str) -> Any:
-    """Return the C function for ``mode``, forward or backward, and a dtype's name, compiled at the first call."""
-    return c_function(_ENTRIES[mode][dtype])
+def entry(mode: str, dtype: str) -> CFunction:
+    """Return the C function for ``mode``, forward or backward, and a dtype's name."""
+    return _ENTRIES[mode][dtype]

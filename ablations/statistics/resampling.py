@@ -36,7 +36,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cornernet.compiled import compiled
 from cornernet.evaluation.corners import CORNER_METRICS, KINDS, QUADRANTS, CornerMatches
 from cornernet.evaluation.evaluate import METRICS
 from cornernet.evaluation.matching import (
@@ -48,6 +47,7 @@ from cornernet.evaluation.matching import (
     ClassMatches,
     Matches,
 )
+from cornernet.kernels.compiled import compiled
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
@@ -100,7 +100,7 @@ def image_weights(
 
 
 # ------------------------------------------------------------------------------------------------------ accumulation
-@compiled
+@compiled("float64[:,:,::1](int64[:,::1], int64[::1], int64[::1], uint8[:,:,::1], int64[:,::1], float64[::1])")
 def _accumulate(
     weights: NDArray[np.int64],
     images: NDArray[np.int64],

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from cornernet.compiled import compiled
+from cornernet.kernels.compiled import compiled
 
 __all__ = ["MOST_PAIRS", "Picks", "pick_all"]
 
@@ -141,7 +141,7 @@ class _Tables:
         return True
 
 
-@compiled
+@compiled("void(int64[::1], int64[::1], float32[:,::1], int64[::1], float32, float32[::1])")
 def _overlaps_of(
     rows: NDArray[np.int64],
     groups: NDArray[np.int64],
@@ -169,7 +169,10 @@ def _overlaps_of(
             at += 1
 
 
-@compiled
+@compiled(
+    "int64(int64, float32[::1], int64[::1], float32[::1], float32[::1], int64[::1], float32, int64, boolean,"
+    " int64[::1], float32[::1], int64[::1], int64[::1], int64[::1], int64[:,::1], int64[::1], int32[::1])"
+)
 def _pick(
     group: int,
     all_scores: Rows,

@@ -32,6 +32,7 @@ from cornernet.ablations.running.runner import run_group
 from cornernet.ablations.running.store import Store
 from cornernet.cli import main as cornernet_command
 from cornernet.training.loop import train
+from tests.faults.cold import race
 
 FILE_OPERATIONS = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.chmod", "shutil.rmtree")
 
@@ -118,11 +119,16 @@ def _cornernet(request: dict[str, Any]) -> int:
     return cornernet_command(request["argv"])
 
 
+def _cold(request: dict[str, Any]) -> None:
+    race(Path(request["cache"]), Path(request["out"]), request["processes"], request["seed"], request["costly"])
+
+
 KINDS: dict[str, Callable[[dict[str, Any]], int | None]] = {
     "train": _train,
     "ablate": _ablate,
     "write": _write,
     "cornernet": _cornernet,
+    "cold": _cold,
 }
 
 

@@ -15,7 +15,6 @@ that float32 loses digits.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -26,9 +25,9 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cornernet.compiled import compiled, source_digest
 from cornernet.config import TestingConfig
 from cornernet.kernels import cpu_kernels
+from cornernet.kernels.compiled import c_function, compiled
 from cornernet.kernels.cpu import on_threads, threads_to_use
 from cornernet.kernels.cpu_kernels import float32_at, int32_at, int64_at, parameter, take_ticket
 from cornernet.model.heads.candidates import Candidates
@@ -77,23 +76,23 @@ def decode_large(predictions: Any, testing: TestingConfig) -> list[Candidates] |
         return None
     places, logits, counts, lasts, scores = found
     batch, _, height, width = predictions.heatmaps.top_left.shape
-    maps = [tensor.numpy() for pair in (predictions.embeddings, predictions.offsets) for tensor in pair]
+    maps = [_dense(tensor) for pair in (predictions.embeddings, predictions.offsets) for tensor in pair]
     images = []
     for image in range(batch):
         tables = []
         for kind in range(2):
-            unit = kind * batch + image
+            unit, count = kind * batch + image, counts[kind * batch + image]
             table = _ranked(
-                scores[unit], places[unit], logits[unit], counts[unit], lasts[unit], testing.top_k, height, width,
-                maps[kind][image], maps[2 + kind][image],
+                scores[unit, :count], places[unit, :count], logits[unit, :count], lasts[unit], testing.top_k, height,
+                width, maps[kind][image], maps[2 + kind][image],
             )  # fmt: skip
-            if not len(table):
+            if table is None:
                 return None
             tables.append(table)
-        unambiguous, *columns = _pair(
+        columns = _pair(
             tables[0], tables[1], np.float32(testing.embedding_threshold), testing.reject_empty, testing.num_candidates
         )
-        if not unambiguous:
+        if columns is None:
             return None
         images.append(Candidates(*map(torch.from_numpy, columns)))
     return images
@@ -127,13 +126,13 @@ def _candidates(heatmaps: Any, testing: TestingConfig) -> tuple[Array, Array, Ar
     on_threads(search_entry(), parameters, min(threads_to_use(), units))
     if counts.min() < wanted:
         return None
-    scores = torch.from_numpy(windows[:, : counts.max()]).sigmoid().numpy()
+    scores = torch.from_numpy(windows[:, : counts.max()]).sigmoid().contiguous().numpy()
     return places, logits, counts, best[:, 0], scores
 
 
-def _dense(heatmap: Tensor) -> Tensor:
-    """Return a dense heatmap: contiguous, or channels_last."""
-    return heatmap if heatmap.is_contiguous(memory_format=torch.channels_last) else heatmap.contiguous()
+def _dense(maps: Tensor) -> Tensor:
+    """Return dense maps [B, C, h, w]: contiguous, or channels_last."""
+    return maps if maps.is_contiguous(memory_format=torch.channels_last) else maps.contiguous()
 
 
 def _inlined(function: _F) -> _F:
@@ -358,8 +357,8 @@ def _search_heatmap(
 # parameters of the C function: 0 counter, zero; 1 places; 2 logits; 3 best; 4 windows; 5 numbers; 6, 7 the heatmaps;
 # 8, 9 whether they are channels_last; 10 batch; 11 classes; 12 height; 13 width; 14 wanted; 15 half a window;
 # 16 scratch for maxima; 17 its size per heatmap; 18 scratch for a heap
-@_inlined
-def _search(p: Any, _inlined_sources: int) -> None:
+@c_function(calls=(cpu_kernels,))
+def _search(p: Any) -> None:
     """Search one heatmap after another until this thread and the others have taken all of them."""
     tickets, batch, wanted, half = int64_at(parameter(p, 0)), parameter(p, 10), parameter(p, 14), parameter(p, 15)
     classes, height, width = parameter(p, 11), parameter(p, 12), parameter(p, 13)
@@ -380,68 +379,117 @@ def _search(p: Any, _inlined_sources: int) -> None:
         unit = take_ticket(tickets)
 
 
-@functools.cache
 def search_entry() -> int:
-    """Return the address of the C function of :func:`_search`, compiled at the first call and cached on disk.
-
-    It inlines functions of ``cpu_kernels``. numba's cache notices changes in the compiled function's own file only, but
-    its key includes what the function closes over: here a digest of the other file.
-    """
-    sources = source_digest(cpu_kernels)
-
-    def search(p: Any) -> None:
-        _search(p, sources)
-
-    return int(cpu_kernels.c_function(search).address)
+    """Return the address of the C function of :func:`_search`, compiled at the first call and kept on disk."""
+    return _search.address
 
 
 # ------------------------------------------------------------------------------------------------- corners and pairs
-@compiled
 def _ranked(
-    scores: Array, places: Array, logits: Array, count: int, last: np.float32, wanted: int, height: int, width: int,
-    embeddings: Array, offsets: Array,
-) -> Array:  # fmt: skip
-    """Return scores, labels, x, y and embeddings [5, wanted] of the best corners; empty if the choice is ambiguous."""
-    centre = scores.shape[1] // 2
-    order = np.argsort(places[:count])
-    keys = np.empty(count, np.float32)
-    reached = np.float32(2)
-    for i in range(count):
-        if logits[i] >= last:
-            reached = min(reached, scores[i, centre])
-    peaks = 0
-    for i in range(count):
-        window = scores[order[i]]
-        keys[i] = np.float32(1)  # sorts after all peaks, whose keys are negated scores
-        if window[centre] == window.max():
-            keys[i] = -window[centre]
-            peaks += window[centre] >= reached
-    ranked = np.argsort(keys, kind="mergesort")
-    if peaks < wanted or (count > wanted and keys[ranked[wanted]] == keys[ranked[wanted - 1]]):
-        return np.empty((0, 0), np.float32)
-    ranked = order[ranked]
+    scores: Array, places: Array, logits: Array, last: np.float32, wanted: int, height: int, width: int,
+    embeddings: Tensor, offsets: Tensor,
+) -> Array | None:  # fmt: skip
+    """Return scores, labels, x, y and embeddings [5, wanted] of the best corners; None if the choice is ambiguous.
+
+    ``scores`` [n, window], ``places`` [n] and ``logits`` [n] are those of the candidates; ``embeddings`` is
+    [1, height, width], ``offsets`` [2, height, width], both in any layout.
+    """
+    order = np.argsort(places)
+    keys = np.empty(len(places), np.float32)
+    peaks = _keys(scores, logits, last, order, keys)
+    ranked = np.argsort(keys, kind="stable")
+    if peaks < wanted or (len(keys) > wanted and keys[ranked[wanted]] == keys[ranked[wanted - 1]]):
+        return None
     table = np.empty((5, wanted), np.float32)
-    for rank in range(wanted):
-        at = ranked[rank]
-        cell = places[at] % (height * width)
-        y, x = cell // width, cell % width
-        table[0, rank] = scores[at, centre]
-        table[1, rank] = np.float32(places[at] // (height * width))
-        table[2, rank] = np.float32(x) + offsets[0, y, x]
-        table[3, rank] = np.float32(y) + offsets[1, y, x]
-        table[4, rank] = embeddings[0, y, x]
+    (_, row, column), (axis, offset_row, offset_column) = embeddings.stride(), offsets.stride()
+    _table(
+        scores, places, order[ranked[:wanted]], height, width,
+        _flat(embeddings), row, column, _flat(offsets), axis, offset_row, offset_column, table,
+    )  # fmt: skip
     return table
 
 
-@compiled
+def _flat(dense: Tensor) -> Array:
+    """Return the values of a dense tensor in the order of memory."""
+    flat: Array = dense.as_strided((dense.numel(),), (1,)).numpy()
+    return flat
+
+
+@compiled("int64(float32[:,::1], float32[::1], float32, int64[::1], float32[::1])")
+def _keys(scores: Array, logits: Array, last: np.float32, order: Array, keys: Array) -> int:
+    """Write the keys that sort candidates in ``order``, the best first; return the number of peaks that reach ``last``.
+
+    Peaks have negated scores as keys, and 1 is the key of the others.
+    """
+    centre = scores.shape[1] // 2
+    reached = np.float32(2)
+    for i in range(len(logits)):
+        if logits[i] >= last and scores[i, centre] < reached:
+            reached = scores[i, centre]
+    peaks = 0
+    for i in range(len(order)):
+        at = order[i]
+        most = scores[at, 0]
+        for j in range(1, scores.shape[1]):
+            if scores[at, j] > most:
+                most = scores[at, j]
+        keys[i] = np.float32(1)
+        if scores[at, centre] == most:
+            keys[i] = -scores[at, centre]
+            peaks += scores[at, centre] >= reached
+    return peaks
+
+
+@compiled(
+    "void(float32[:,::1], int64[::1], int64[::1], int64, int64,"
+    " float32[::1], int64, int64, float32[::1], int64, int64, int64, float32[:,::1])"
+)
+def _table(
+    scores: Array, places: Array, ranked: Array, height: int, width: int,
+    embeddings: Array, embedding_row: int, embedding_column: int,
+    offsets: Array, offset_axis: int, offset_row: int, offset_column: int, table: Array,
+) -> None:  # fmt: skip
+    """Write the table of :func:`_ranked` for the candidates ``ranked``; maps are flat, with their strides."""
+    centre = scores.shape[1] // 2
+    for rank in range(len(ranked)):
+        at = ranked[rank]
+        label, cell = places[at] // (height * width), places[at] % (height * width)
+        y, x = cell // width, cell % width
+        offset = y * offset_row + x * offset_column
+        table[0, rank] = scores[at, centre]
+        table[1, rank] = np.float32(label)
+        table[2, rank] = np.float32(x) + offsets[offset]
+        table[3, rank] = np.float32(y) + offsets[offset + offset_axis]
+        table[4, rank] = embeddings[y * embedding_row + x * embedding_column]
+
+
 def _pair(
     a: Array, b: Array, threshold: np.float32, reject_empty: bool, most: int
-) -> tuple[bool, Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array] | None:
     """Return boxes, scores, corner scores and labels of the best pairs of corners; see :func:`.decode.decode`.
 
-    The first value tells whether the selection is unambiguous: the same for any order of equal scores.
+    None if the selection is ambiguous: another order of equal scores would give other pairs.
     """
-    pairs = [(0, 0) for _ in range(0)]
+    size = a.shape[1] * b.shape[1]
+    first, second, means = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.float32)
+    found = _pairs(a, b, threshold, reject_empty, first, second, means)
+    order = np.argsort(-means[:found], kind="stable")
+    if found > most and means[order[most]] == means[order[most - 1]]:
+        return None
+    order = order[:most]
+    i, j = first[order], second[order]
+    boxes, corner_scores = np.empty((len(order), 4), np.float32), np.empty((len(order), 2), np.float32)
+    boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = a[2, i], a[3, i], b[2, j], b[3, j]
+    corner_scores[:, 0], corner_scores[:, 1] = a[0, i], b[0, j]
+    return boxes, means[order], corner_scores, a[1, i].astype(np.int64)
+
+
+@compiled("int64(float32[:,::1], float32[:,::1], float32, boolean, int64[::1], int64[::1], float32[::1])")
+def _pairs(
+    a: Array, b: Array, threshold: np.float32, reject_empty: bool, first: Array, second: Array, means: Array
+) -> int:
+    """Write the accepted pairs, as columns of ``a`` and of ``b``, and their scores; return how many there are."""
+    found = 0
     for i in range(a.shape[1]):
         for j in range(b.shape[1]):
             if a[1, i] != b[1, j] or not abs(a[4, i] - b[4, j]) <= threshold:
@@ -450,20 +498,6 @@ def _pair(
                 continue
             if reject_empty and (a[2, i] == b[2, j] or a[3, i] == b[3, j]):
                 continue
-            pairs.append((i, j))
-    means = np.empty(len(pairs), np.float32)
-    for at in range(len(pairs)):
-        i, j = pairs[at]
-        means[at] = (a[0, i] + b[0, j]) / np.float32(2)
-    order = np.argsort(-means, kind="mergesort")
-    count = min(len(order), most)
-    unambiguous = count == len(order) or means[order[count]] != means[order[count - 1]]
-    boxes, scores = np.empty((count, 4), np.float32), np.empty(count, np.float32)
-    corner_scores, labels = np.empty((count, 2), np.float32), np.empty(count, np.int64)
-    for at in range(count):
-        i, j = pairs[order[at]]
-        boxes[at, 0], boxes[at, 1], boxes[at, 2], boxes[at, 3] = a[2, i], a[3, i], b[2, j], b[3, j]
-        scores[at] = means[order[at]]
-        corner_scores[at, 0], corner_scores[at, 1] = a[0, i], b[0, j]
-        labels[at] = np.int64(a[1, i])
-    return unambiguous, boxes, scores, corner_scores, labels
+            first[found], second[found], means[found] = i, j, (a[0, i] + b[0, j]) / np.float32(2)
+            found += 1
+    return found
