@@ -266,9 +266,9 @@ def split_of_folder(path: Path, folder: Path) -> str:
 def split_named(word: str) -> str | None:
     """Return the split that a folder or a list with this name stands for, in any case; None if it names none.
 
-    A year or a number may follow: ``train2017``, ``val_1``.
+    A year may follow, as in ``train2017``.
     """
-    return _SPLIT_FOLDERS.get(re.sub(r"[-_]?[0-9]+$", "", word.lower()))
+    return _SPLIT_FOLDERS.get(re.sub(r"[-_]?(19|20)[0-9]{2}$", "", word.lower()))
 
 
 def clipped(

@@ -264,7 +264,8 @@ def _orphans(
             if foreign(path) and path not in dropped and _part(path, folder) in parts:
                 dropped[path] = foreign_reason(path.suffix)
     found = [Dropped(path.relative_to(folder).as_posix(), None, dropped[path]) for path in sorted(dropped)]
-    return [item for item in found if item not in known.dropped]
+    said = set(known.dropped)
+    return [item for item in found if item not in said]
 
 
 def _is_label_file(path: Path) -> bool:

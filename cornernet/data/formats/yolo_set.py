@@ -82,6 +82,8 @@ class _Source:
     root: str = ""
     """``path``."""
     keypoints: tuple[int, int] | None = None
+    size: str = ""
+    """``nc``, the number of classes, or nothing."""
 
     def base(self) -> Path:
         """Return the folder that the entries are relative to."""
@@ -103,9 +105,12 @@ def read_set(folder: Path, names: Path | None = None) -> YoloSet:
     reader.require_same_images([source for source in sources if source.splits])
     own = given or next((source for source in sources if source.names is not None), None)
     source = next((source for source in sources if source.splits), None) or reader.lists()
-    known = own.names if own is not None and own.names is not None else reader.names_of_texts()
     if own is not None and own.names is not None:
-        reader.compare_texts(own.path, own.names)
+        known = own.names
+        reader.compare_texts(own.path, known)
+    else:
+        known = reader.names_of_texts()
+        _require_number(sources, known)
     images = None if source is None else reader.images(source)
     return YoloSet(
         names=known,
@@ -146,7 +151,7 @@ class _SetReader:
         self.folder = folder
         self.root, self.real = _plain(folder), folder.resolve()
         self.notes: list[str] = []
-        self.dropped: list[Dropped] = []
+        self.dropped: dict[Dropped, None] = {}
         self.moved: Counter[str] = Counter()
 
     # ---------------------------------------------------------------------------------------- names
@@ -264,6 +269,7 @@ class _SetReader:
         found: dict[tuple[Path, str], None] = {}
         for split, entries in source.splits.items():
             before = len(found)
+            notes = len(self.notes)
             repeated = 0
             for entry in entries:
                 for path in self._entry(entry, split, source):
@@ -271,11 +277,15 @@ class _SetReader:
                     found[path, split] = None
             if repeated:
                 self.notes.append(f"{source.path.name} names {count(repeated, 'image')} of {split} twice: read once")
-            if split == "train" and len(found) == before:
+            if len(found) > before:
+                continue
+            if split == "train":
                 raise DataError(
                     f"{source.path}: there is no image in train ({', '.join(entries)}); correct it, or restore the "
                     "files"
                 )
+            if len(self.notes) == notes:
+                self.notes.append(f"{split} of {source.path.name} is {', '.join(entries)}, which has no image")
         for name, number in self.moved.items():
             self.notes.append(f"{name}: {count(number, 'line')} found at another place in the folder than named")
         splits = Counter(path for path, _ in found)
@@ -312,7 +322,7 @@ class _SetReader:
                 if file.suffix.lower() in IMAGE_SUFFIXES:
                     yield file
                 elif foreign(file):
-                    self._drop_foreign(file)
+                    self._drop(file.relative_to(self.folder).as_posix(), foreign_reason(file.suffix))
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             yield path
         elif path.suffix.lower() in (".txt", ".lst", ".list"):
@@ -332,13 +342,13 @@ class _SetReader:
             found, how = self._locate(line, bases, len(bases))
             where = f"{path.name} line {number}"
             if suffix in FOREIGN_SUFFIXES:
-                self.dropped.append(Dropped(where, None, foreign_reason(suffix)))
+                self._drop(where, foreign_reason(suffix))
             elif found is None or not found.is_file():
                 missing += 1
                 reason = f"it names an image outside the folder: {how}" if found is None and how else ""
-                self.dropped.append(Dropped(where, None, reason or "the image that it names is not there"))
+                self._drop(where, reason or "the image that it names is not there")
             elif suffix not in IMAGE_SUFFIXES:
-                self.dropped.append(Dropped(where, None, "it names a file without the ending of an image"))
+                self._drop(where, "it names a file without the ending of an image")
             else:
                 self.moved[path.name] += bool(how)
                 yield found
@@ -346,13 +356,11 @@ class _SetReader:
             first = next(line for line in lines if line)
             raise DataError(
                 f"none of the {count(missing, 'image')} of the list {path} is there, such as {first}; looked relative "
-                f"to {path.parent} and {self.folder}; correct the list"
+                f"to {path.parent} and {self.folder}; correct the list, or remove it"
             )
 
-    def _drop_foreign(self, path: Path) -> None:
-        item = Dropped(path.relative_to(self.folder).as_posix(), None, foreign_reason(path.suffix.lower()))
-        if item not in self.dropped:
-            self.dropped.append(item)
+    def _drop(self, what: str, reason: str) -> None:
+        self.dropped[Dropped(what, None, reason)] = None
 
     # --------------------------------------------------------------------------------------- places
 
@@ -464,12 +472,17 @@ def _yaml_source(path: Path, *, required: bool) -> _Source | None:
         return None
     names = _yaml_names(path, tree["names"]) if "names" in tree else None
     size = tree.get("nc", "")
-    if names is not None and size not in _EMPTY and size != str(len(names)):
-        raise DataError(f"{path}: nc is {size}, but there are {count(len(names), 'name')}; correct one of the two")
+    if not isinstance(size, str) or not (size in _EMPTY or (size.isascii() and size.isdigit())):
+        raise DataError(f"{path}: nc must be the number of classes")
     root = tree.get("path", "")
     if not isinstance(root, str):
         raise DataError(f"{path}: path must be a folder")
-    return _Source(path, names, _splits(path, tree), "" if root in _EMPTY else root, _keypoints(path, tree))
+    size = "" if size in _EMPTY else size.lstrip("0") or "0"
+    root = "" if root in _EMPTY else root
+    source = _Source(path, names, _splits(path, tree), root, _keypoints(path, tree), size)
+    if names is not None:
+        _require_number([source], names)
+    return source
 
 
 def _tree(path: Path, text: str) -> Any:
@@ -563,6 +576,16 @@ def _require_names(path: Path, names: Iterable[str]) -> tuple[str, ...]:
         what = "no name" if not result else f"no name for class {blank[0]}" if blank else f"{twice[0]!r} twice"
         raise DataError(f"{path} has {what}; give every class its own name, in the order of the class numbers")
     return result
+
+
+def _require_number(sources: Sequence[_Source], names: Sequence[str]) -> None:
+    """Raise ``DataError`` where ``nc`` is not the number of the names."""
+    for source in sources:
+        if source.size and source.size != str(len(names)):
+            raise DataError(
+                f"{source.path}: nc is {source.size[:20]}, and the number of names is {len(names)}; correct one of "
+                "the two"
+            )
 
 
 def _require_same_names(sources: Sequence[_Source]) -> None:

@@ -148,7 +148,7 @@ def test_absolute_lines_of_another_machine_are_found_and_counted(root: Path) -> 
         ("train: {epochs: 3}\n", "train must be a folder, a .txt file"),
         ("train: one\nval: two\nvalid: one\n", "has both val and valid"),
         ("train: one\ntrain: two\n", "'train' twice"),
-        ("nc: 2\n", "nc is 2, but there are 1 name"),
+        ("nc: 2\n", "nc is 2, and the number of names is 1"),
         ("train: data.yaml\n", "give a folder, a .txt file with images, or an image"),
         ("kpt_shape: 17\n", "kpt_shape must be"),
     ],
@@ -168,6 +168,27 @@ def test_val_and_test_that_are_not_there_are_said(root: Path) -> None:
     assert found.splits == ("train",)
     assert "val of data.yaml is ../valid/images, which is not there: left out" in found.to_text()
     assert "test of data.yaml is ../test/images" in found.to_text()
+
+
+def test_a_val_without_pictures_is_said(root: Path) -> None:
+    (root / "valid").mkdir()
+    yaml(root, "train: one/images\nval: valid\n")
+    assert "val of data.yaml is valid, which has no image" in read_yolo(root).notes
+
+
+def test_the_number_of_classes_is_compared_with_names_of_a_text_file(root: Path) -> None:
+    (root / "data.yaml").write_text("train: one/images\nnc: 2\n")
+    (root / "classes.txt").write_text("cell\n")
+    with pytest.raises(DataError, match="nc is 2, and the number of names is 1"):
+        read_yolo(root)
+    (root / "classes.txt").write_text("cell\nrod\n")
+    assert read_yolo(root).classes == ("cell", "rod")
+
+
+def test_folders_of_recordings_are_no_splits(tmp_path: Path) -> None:
+    labelled(tmp_path, "images/test1/a.png", "images/test2/b.png")
+    (tmp_path / "classes.txt").write_text("cell\n")
+    assert read_yolo(tmp_path).splits == ("all",)
 
 
 def test_what_the_yaml_does_not_name_is_left_out_and_said(root: Path) -> None:
@@ -283,7 +304,7 @@ def test_lists_of_darknet_are_followed_without_a_yaml(form: str, tmp_path: Path)
     assert splits(found) == {"train": ["obj_train_data/a.png", "obj_train_data/b.png"], "val": ["obj_train_data/c.png"]}
 
 
-@pytest.mark.parametrize("places", [("train2017", "val2017"), ("Training", "Validation"), ("train_1", "valid-2")])
+@pytest.mark.parametrize("places", [("train2017", "val2017"), ("Training", "Validation"), ("train_2012", "valid-2007")])
 def test_without_a_yaml_the_folders_names_are_the_splits(places: tuple[str, str], tmp_path: Path) -> None:
     labelled(tmp_path, f"images/{places[0]}/a.png", f"images/{places[1]}/b.png")
     (tmp_path / "classes.txt").write_text("cell\n")
