@@ -67,15 +67,12 @@ def printable(text: object) -> str:
     )
 
 
-_BLURRED = re.compile(r'|\s.*|.*\s|.*[,;:"].*|.*\s[0-9.]+')
-"""Names whose ends cannot be seen among others: blank, with a separator in them, or with a number at the end."""
+_BLURRED = re.compile(r'|\s.*|.*\s|.*[,;"].*')
+"""Names whose ends cannot be seen in a list: blank at an end, or with a separator in them."""
 
 
 def named(text: object) -> str:
-    """Return a name made printable for a place among other names and numbers, in quotes where its ends are not plain.
-
-    ``cat``, but ``"cat 3, dog"`` and ``" "``.
-    """
+    """Return a name made printable for a list, in quotes where its ends are not plain: ``cat``, but ``"cat, dog"``."""
     shown = printable(text)
     return '"' + shown.replace('"', '\\"') + '"' if _BLURRED.fullmatch(shown) else shown
 
@@ -97,9 +94,9 @@ class PrintableError(BaseException):
 def text_table(header: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterable[int] = ()) -> str:
     """Return a table in plain text. The columns ``numbers`` are aligned to the right.
 
-    Cells are written as they are, made printable: a name that looks like a number stays that name.
+    Cells are written as they are, made printable: a name that looks like a number stays that name. Blanks are quoted.
     """
-    lines = [[printable(cell) for cell in row] for row in (header, *rows)]
+    lines = [[named(cell) if str(cell).isspace() else printable(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
     right = set(numbers)
     lines.insert(1, ["-" * width for width in widths])
