@@ -132,8 +132,9 @@ class Work:
         iterations = " and ".join(str(each) for each in sorted(set(trainings.values())))
         finished = sum(self.store.record(job) is not None for job in self.distinct)
         return (
-            f"profile {self.profile.name} on {self.data}: {count(len(trainings), 'training')} of {iterations} "
-            f"iterations, {count(len(self.distinct), 'evaluation')}, {finished} of them finished, {workers} at a time"
+            f"profile {self.profile.name} on {printable(self.data)}: {count(len(trainings), 'training')} of "
+            f"{iterations} iterations, {count(len(self.distinct), 'evaluation')}, {finished} of them finished, "
+            f"{workers} at a time"
         )
 
     def estimate(self, workers: int, measure: bool = False) -> Estimate:

@@ -24,7 +24,7 @@ LONGEST = 60  # lines shown of one command's output; the others are counted
 
 def main(script: Path, folder: Path, page: Path) -> None:
     """Run ``script`` in ``folder`` and write ``page``."""
-    head, _, body = script.read_text().partition("\n\n")
+    head, _, body = script.read_text(encoding="utf-8").partition("\n\n")
     title, _, introduction = head.partition("\n")
     machine = f"{os.cpu_count()} CPU cores, Python {platform.python_version()}, torch {version('torch')}"
     parts = [f"# {title}", introduction, f"Recorded {datetime.now(UTC):%Y-%m-%d} on {machine}."]
@@ -34,7 +34,7 @@ def main(script: Path, folder: Path, page: Path) -> None:
         elif line.strip():
             print(f"$ {line}", flush=True)
             parts.append(ran(line, folder))
-            page.write_text("\n\n".join(parts) + "\n")
+            page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def ran(command: str, folder: Path) -> str:

@@ -72,7 +72,7 @@ def tree_of(run: Running) -> list[psutil.Process]:
 def wait_for(condition: Callable[[], object], run: Running, log: Path) -> None:
     end = time.monotonic() + 240
     while not condition():
-        assert run.alive(), log.read_text()
+        assert run.alive(), log.read_text(encoding="utf-8")
         assert time.monotonic() < end
         time.sleep(0.02)
 

@@ -23,7 +23,7 @@ from typing import IO, Any
 import torch._dynamo  # noqa: F401 - torch imports it for the first optimiser, which takes seconds
 
 import cornernet.ablations.__main__ as ablations_command
-import cornernet.cli.train
+import cornernet.cli.train  # noqa: F401 - the processes of the tests begin with it
 import cornernet.kernels.cpu_kernels  # noqa: F401 - imported for the first pooling
 from cornernet import Config
 from cornernet.ablations.reporting.folder import write_files
@@ -153,7 +153,7 @@ def _counted(request: dict[str, Any], counted: str) -> None:
 def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
-        with tempfile.NamedTemporaryFile("r") as counted:
+        with tempfile.NamedTemporaryFile("r", encoding="utf-8") as counted:
             number = os.fork()
             if number == 0:
                 os.setsid()

@@ -65,7 +65,7 @@ def bounded() -> Iterator[None]:
         raise TimeoutError(f"a reader took more than {SECONDS} seconds")
 
     usual = resource.getrlimit(resource.RLIMIT_AS)
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    held = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
     timed = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGALRM, stop) if timed else None
     if timed:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import io
+import os
+import sys
+
 import pytest
 
-from cornernet.console import count, printable
+from cornernet.console import count, printable, survive_any_encoding
 
 
 @pytest.mark.parametrize(
@@ -34,3 +38,18 @@ def test_a_count_has_its_noun_in_the_right_number(number: int, noun: str, plural
 )
 def test_a_name_is_printed_as_one_line_that_no_terminal_obeys(name: str, shown: str) -> None:
     assert printable(name) == shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_a_console_without_the_letters_ends_nothing(encoding, monkeypatch) -> None:
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding=encoding, write_through=True))
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é 猫\n".encode()), encoding=encoding))
+    survive_any_encoding()
+    print("± 猫 \udcff")
+    shown = content.getvalue().decode(encoding)
+    expected = "± 猫 \udcff\n".encode(encoding, "backslashreplace").decode(encoding)
+    assert shown == expected
+    # a path on standard input is decoded as file names are
+    assert os.fsencode(sys.stdin.readline().strip()) == "é 猫".encode()

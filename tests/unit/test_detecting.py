@@ -25,7 +25,7 @@ from tests.unit.data.folders import write_images
 def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_images(Path("photos"), ("a.png", "deep/b.PNG", "deep/a.png"))
-    Path("photos/notes.txt").write_text("no picture")
+    Path("photos/notes.txt").write_text("no picture", encoding="utf-8")
     return tmp_path
 
 
@@ -82,9 +82,9 @@ def test_a_folder_is_detected_in_and_written_in_every_form(here, weights, capsys
     drawn = {path.relative_to("out").as_posix() for path in Path("out").rglob("*.png")}
     stems = ("a", "deep/a", "deep/b")
     assert drawn == {f"{stem}.png" for stem in stems} | {f"{stem}-heatmaps.png" for stem in stems}
-    tree = json.loads(Path("out/coco.json").read_text())
-    rows = list(csv.DictReader(Path("out/detections.csv").read_text().splitlines()))
-    entries = json.loads(Path("out/detections.json").read_text())
+    tree = json.loads(Path("out/coco.json").read_text(encoding="utf-8"))
+    rows = list(csv.DictReader(Path("out/detections.csv").read_text(encoding="utf-8").splitlines()))
+    entries = json.loads(Path("out/detections.json").read_text(encoding="utf-8"))
     assert [image["file_name"] for image in tree["images"]] == [entry["image"] for entry in entries]
     assert {(image["height"], image["width"]) for image in tree["images"]} == {(40, 60)}
     assert [c["id"] for c in tree["categories"]] == [1, 2, 7]
@@ -97,7 +97,7 @@ def test_a_folder_is_detected_in_and_written_in_every_form(here, weights, capsys
 def test_coco_output_can_be_read_as_annotations(here, weights) -> None:
     assert main(["detect", "photos", "--weights", weights, "--min-score", "0", "--write", "coco"]) == 0
     assert {path.name for path in Path("out").iterdir()} == {"coco.json"}
-    Path("coco.json").write_text(Path("out/coco.json").read_text())
+    Path("coco.json").write_text(Path("out/coco.json").read_text(encoding="utf-8"), encoding="utf-8")
     dataset = open_dataset(CocoSource(root=".", train_split="coco.json"), "train")
     assert len(dataset) == 3
     assert dataset.category_ids == (1, 2, 7)
@@ -107,8 +107,8 @@ def test_the_demo_draws_something_without_data_or_weights(here, capsys) -> None:
     assert main(["detect", "--demo", "--heatmaps"]) == 0
     sheet = cv2.imread("out/demo.png")
     assert sheet is not None
-    assert len(json.loads(Path("out/detections.json").read_text())) == 6
-    entries = json.loads(Path("out/detections.json").read_text())
+    assert len(json.loads(Path("out/detections.json").read_text(encoding="utf-8"))) == 6
+    entries = json.loads(Path("out/detections.json").read_text(encoding="utf-8"))
     assert sum(len(entry["detections"]) for entry in entries) >= 6
     assert main(["detect", "photos", "--demo"]) == 2
     assert "leave out the photographs" in capsys.readouterr().err

@@ -137,7 +137,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
         env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"},
         input="yolo/images/train/猫.png\n".encode(),
         capture_output=True,
-        timeout=300,
     )
     # strict: nothing but ASCII
     out, err = done.stdout.decode("ascii"), done.stderr.decode("ascii")

@@ -104,7 +104,7 @@ def raw(path: Path, *ids: str, **info: object) -> Path:
     """Write a file as pytest-benchmark does, with one row without figures for each of ``ids``."""
     row = blank_row("cpu", TINY, "forward", "cpu") | {"status": "unavailable", "reason": path.stem} | info
     benchmarks = [{"name": name, "extra_info": row, "stats": {"min": 0, "median": 0, "rounds": 1}} for name in ids]
-    path.write_text(json.dumps({"datetime": "2026-01-01T00:00:00", "benchmarks": benchmarks}))
+    path.write_text(json.dumps({"datetime": "2026-01-01T00:00:00", "benchmarks": benchmarks}), encoding="utf-8")
     return path
 
 
