@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from cornernet.config import CocoSource, Config, TrainingConfig
-from cornernet.console import Progress
+from cornernet.console import Progress, printable
 from cornernet.data import (
     DataError,
     DetectionDataset,
@@ -152,8 +152,8 @@ class Trainer:
         # that train is the same, the checkpoint has told
         if before is not None and before.digests["val"] != digests["val"] and self.folder.metrics.exists():
             print(
-                f"warning: {self.val_set.name} {self.val_set.split} has changed since the run in {self.folder} began: "
-                "its metrics before and after this point are of different data",
+                f"warning: {printable(self.val_set.name)} {printable(self.val_set.split)} has changed since the run in "
+                f"{printable(self.folder)} began: its metrics before and after this point are of different data",
                 file=sys.stderr,
             )
         self.detector.data_digests = digests

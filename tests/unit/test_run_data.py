@@ -153,9 +153,9 @@ def as_before_digests(run: Path) -> None:
 def test_an_older_run_is_checked_by_its_checkpoint_or_said_to_be_unchecked(home, capsys, monkeypatch) -> None:
     as_before_digests(home / "run")
     photos(Path("photos"))
-    written = json.loads(Path("photos/annotations/instances_train.json").read_text())
+    written = json.loads(Path("photos/annotations/instances_train.json").read_text(encoding="utf-8"))
     written["annotations"].pop()
-    Path("photos/annotations/instances_train.json").write_text(json.dumps(written))
+    Path("photos/annotations/instances_train.json").write_text(json.dumps(written), encoding="utf-8")
     assert evaluated("--weights", str(home / "run")) == 2, "its checkpoint has the digest of train"
     assert "is not the data that the weights are of" in capsys.readouterr().err
     monkeypatch.chdir(home)
@@ -235,7 +235,7 @@ def test_a_stopped_run_can_be_evaluated_drawn_with_and_reported_on(here, capsys)
     assert load_detector("cut").classes == ("person", "stop sign", "toothbrush")
     assert main(["report", "cut", "--images", "1"]) == 0
     assert note in capsys.readouterr().err
-    page = Path("cut/report.html").read_text()
+    page = Path("cut/report.html").read_text(encoding="utf-8")
     assert "the weights are the checkpoint of iteration 2 of 4" in page
     assert "F1 " in page
     assert main(["train", "--resume", "--out", "cut"]) == 0
@@ -360,6 +360,6 @@ def test_resume_finds_the_newest_unfinished_run_of_the_data(here, capsys) -> Non
 
 def test_a_run_that_cannot_be_read_is_passed_over_and_named(here, capsys) -> None:
     Path("runs/broken").mkdir(parents=True)
-    Path("runs/broken/config.json").write_text("[")
+    Path("runs/broken/config.json").write_text("[", encoding="utf-8")
     assert main(["train", "--resume"]) == 2
     assert "warning: passed over runs/broken" in capsys.readouterr().err
