@@ -56,7 +56,8 @@ class Arguments(Selection):
     """Address of the Ray cluster: `auto`, HOST:PORT or ray://HOST:PORT. Default: start Ray on this machine."""
     max_minutes: float | None = None
     """Stop after this time: running trainings write a checkpoint, the tables show what is finished, and the exit status
-    is 3. The same command resumes."""
+    is 3. The same command resumes. A call that has got nowhere by then goes on until it has a checkpoint or a result to
+    keep, so that enough calls finish."""
     out: Path | None = None
     """Folder of the tables. Default: reports/PROFILE-DATA."""
     plan: bool = False
@@ -132,6 +133,12 @@ def _run(arguments: Arguments, argv: Sequence[str], began: float) -> int:
         left = f"{count(len(rest.trainings), 'training')} and {count(len(rest.evaluations), 'evaluation')} are left"
         stopped = f"stopped at the limit of {arguments.max_minutes:g} minutes"
         print(f"ablations: {stopped}: {left}; {rest.to_text()}", file=sys.stderr)
+        if outcome.overran:
+            print(
+                "ablations: the limit was too short to keep anything, so the call went on until something could be "
+                "kept; a longer limit loses less time at the start of each call",
+                file=sys.stderr,
+            )
         print(f"resume with: {program()} {printable(shlex.join(argv))}", file=sys.stderr)
         return TIME_UP
     return FAILED if outcome.failed else 0

@@ -190,6 +190,8 @@ class Outcome:
     """Jobs that are left because time was up."""
     tried: int
     """How many jobs there were to do."""
+    overran: bool = False
+    """Whether the deadline came before anything could be kept, so that the call went on until something was."""
 
 
 def run_jobs(
@@ -208,7 +210,9 @@ def run_jobs(
     holds is left to it, and waited for once there is nothing else to do. ``processes`` is how many GPUs share one
     training, under torchrun. An ``executor`` decides how many run at a time and where, instead of ``workers`` and
     ``processes``. At ``deadline`` (seconds of ``time.monotonic``), or when this process is interrupted or terminated,
-    the running trainings are asked to stop, and first write a checkpoint.
+    the running trainings are asked to stop, and first write a checkpoint. Every call gets somewhere, so that enough
+    calls finish, however short and however slow the machine: if nothing is further at the deadline than it was before,
+    one training or evaluation goes on until it is.
     """
     queue = grouped(job for job in jobs if store.record(job) is None)
     queue.sort(key=lambda group: any(store.failure(job) is not None for job in group))
@@ -220,16 +224,20 @@ def run_jobs(
     progress = Progress("ablate", total, start=sum(map(store.iterations_done, trainings)), quiet=quiet)
     with contextlib.closing(progress), calls.stopped_at_the_end():
         while calls.queue or calls.running:
-            if deadline is not None and time.monotonic() >= deadline:
+            late = deadline is not None and time.monotonic() >= deadline
+            if late and calls.got_further():
                 break
-            if calls.start_next():
+            if (not late or not calls.running) and calls.start_next():
                 continue
+            if late and not calls.running:  # other processes hold all that is left
+                break
+            calls.late = late
             time.sleep(POLL_SECONDS)
             calls.collect()
             progress.update(sum(map(store.iterations_done, trainings)), calls.note())
     calls.collect(stopped=True)
     left = tuple(job for group in calls.queue for job in group if store.record(job) is None)
-    return Outcome(tuple(calls.failed), left, tried)
+    return Outcome(tuple(calls.failed), left, tried, calls.late)
 
 
 @dataclass
@@ -243,6 +251,8 @@ class _Call:
     """Where in the log this call begins."""
     before: dict[str, Failure | None]
     """Why each job had failed before."""
+    reached: tuple[int, int, bool]
+    """How far the training was before: its checkpoint's iteration, the last one logged, and whether it was finished."""
 
 
 class _Calls:
@@ -255,6 +265,9 @@ class _Calls:
         self.failed: list[Failure] = []
         self.elsewhere: dict[str, dict[str, Failure | None]] = {}
         """Groups that another process held, and how their jobs had failed before that."""
+        self.late = False
+        """Whether the deadline came before anything was further than before."""
+        self._ended_further = False
 
     def note(self) -> str:
         """Return the note of the progress line."""
@@ -284,10 +297,23 @@ class _Calls:
             return True
         return False
 
+    def got_further(self) -> bool:
+        """Return whether a stop now would keep something that was not there before this call.
+
+        A training that has logged an iteration is in its loop, and writes a checkpoint when it is asked to stop.
+        """
+        return self._ended_further or any(map(self._is_further, self.running))
+
+    def _is_further(self, call: _Call) -> bool:
+        now = _reached(self.store, call.group[0])
+        further = any(after > before for after, before in zip(now, call.reached, strict=True))
+        return further or any(self.store.record(job) is not None for job in call.group)
+
     def collect(self, stopped: bool = False) -> None:
         """Collect the processes that have ended; with ``stopped``, unfinished jobs go back to the queue."""
         for call in [call for call in self.running if call.process.poll() is not None]:
             self.running.remove(call)
+            self._ended_further |= self._is_further(call)
             missing = [job for job in call.group if self.store.record(job) is None]
             told = self._new_failures(missing, call.before)
             self.failed += told.values()
@@ -307,19 +333,33 @@ class _Calls:
         previous = None
         with contextlib.suppress(ValueError):  # only the main thread can handle signals
             previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        deadline_came = False
         try:
             yield
+            deadline_came = True
         finally:
             if previous is not None:
                 signal.signal(signal.SIGTERM, previous)
             for call in self.running:
                 call.process.terminate()
             for call in self.running:
-                try:
-                    call.process.wait(SECONDS_TO_STOP)
-                except subprocess.TimeoutExpired:
-                    call.process.terminate()
-                    call.process.wait()
+                self._wait(call, patiently=deadline_came)
+
+    def _wait(self, call: _Call, patiently: bool) -> None:
+        """Wait until a process that was asked to stop has stopped; ask again if it takes long.
+
+        The second time, a training stops without a checkpoint. ``patiently``, it is asked again only once it is
+        trained: its iterations may be longer than that, and what it has done would be lost in every call.
+        """
+        while True:
+            try:
+                call.process.wait(SECONDS_TO_STOP)
+            except subprocess.TimeoutExpired:
+                if patiently and not self.store.trained(call.group[0]):
+                    continue
+                call.process.terminate()
+                call.process.wait()
+            return
 
     def _failures(self, group: Sequence[Job]) -> dict[str, Failure | None]:
         return {job.evaluation_key: self.store.failure(job) for job in group}
@@ -333,7 +373,14 @@ class _Calls:
         """Start a group whose lock is held; its output goes to its log."""
         log, before = self.store.log_path(group[0]), self._failures(group)
         log_start = log.stat().st_size if log.exists() else 0
-        return _Call(group, self.executor.start(self.store, group, lock), log, log_start, before)
+        reached = _reached(self.store, group[0])
+        return _Call(group, self.executor.start(self.store, group, lock), log, log_start, before, reached)
+
+
+def _reached(store: Store, job: Job) -> tuple[int, int, bool]:
+    """Return how far a training is: its checkpoint's iteration, the last one logged, and whether it is finished."""
+    checkpoint = store.resumes_at(job)
+    return checkpoint, max(checkpoint, store.iterations_done(job)), store.trained(job)
 
 
 def _log_tail(call: _Call) -> str:

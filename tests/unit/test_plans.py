@@ -22,7 +22,7 @@ from cornernet import Config, recipe
 from cornernet.ablations.__main__ import main
 from cornernet.ablations.profiles import PROFILES
 from cornernet.ablations.running.estimates import Speeds, speeds_of_store
-from cornernet.ablations.running.planner import Fingerprints, grouped, in_order, make_job, plan
+from cornernet.ablations.running.planner import Fingerprints, Job, grouped, in_order, make_job, plan
 from cornernet.ablations.running.runner import run_jobs
 from cornernet.ablations.running.store import Store, StoreError
 from cornernet.ablations.studies import STUDIES
@@ -144,39 +144,132 @@ def test_speeds_of_a_store_are_seconds_by_iteration_and_image_and_skip_what_was_
 
 
 @pytest.mark.slow
-def test_a_call_stops_at_its_limit_and_the_next_goes_on_from_the_checkpoint(tmp_path, capsys, monkeypatch) -> None:
+def test_a_call_that_is_stopped_at_its_limit_leaves_a_checkpoint_and_the_next_goes_on(
+    tmp_path, capsys, monkeypatch
+) -> None:
     monkeypatch.setitem(PROFILES, "smoke", in_the_middle())
-    minutes, argv = 0.15, [*SMOKE, *places(tmp_path)]
+    argv = [*SMOKE, *places(tmp_path), "--max-minutes", "0.00001"]
 
-    def call_until_further_than(iteration: int) -> int:
-        nonlocal minutes, argv
-        for _ in range(8):
-            argv = [*SMOKE, *places(tmp_path), "--max-minutes", f"{minutes:g}"]
-            assert main(argv) == 3
-            captured = capsys.readouterr()
-            assert "2 trainings and 2 evaluations are left" in captured.err
-            assert f"resume with: python -m ablations {' '.join(argv)}" in captured.err
-            assert captured.out.count("not run") > 0
-            assert "jobs failed" not in captured.err  # a progress line says "0 failed"
-            done = [int(path.name[5:]) for path in tmp_path.glob("store/trainings/*/checkpoints/step-*")]
-            if max(done, default=0) > iteration:
-                return max(done)
-            minutes *= 2  # a slow machine spends all of a short call on starting its workers
-        pytest.fail("no call came further")
+    def reached_by_a_call() -> int:
+        assert main(argv) == 3
+        captured = capsys.readouterr()
+        assert "2 trainings and 2 evaluations are left" in captured.err
+        assert "the limit was too short to keep anything, so the call went on" in captured.err
+        assert f"resume with: python -m ablations {' '.join(argv)}" in captured.err
+        assert captured.out.count("not run") > 0
+        assert "jobs failed" not in captured.err  # a progress line says "0 failed"
+        (checkpoint,) = tmp_path.glob("store/trainings/*/checkpoints/step-*")
+        return int(checkpoint.name[5:])
 
-    first = call_until_further_than(0)
+    first = reached_by_a_call()
     assert main(["status", *SMOKE, "--store", str(tmp_path / "store")]) == 0
     assert f"stopped at iteration {first} of 50000" in capsys.readouterr().out
     assert main([*argv, "--plan"]) == 0
     assert f"resumes at {first} " in capsys.readouterr().out
-    call_until_further_than(first)
+    assert reached_by_a_call() > first
     assert not (tmp_path / "store" / "failures").exists()
 
 
-def test_a_call_without_time_starts_nothing(tmp_path, capsys) -> None:
-    assert main([*SMOKE, *places(tmp_path), "--max-minutes", "0.00001"]) == 3
-    assert "2 trainings and 2 evaluations are left" in capsys.readouterr().err
-    assert not (tmp_path / "store").exists()
+@pytest.mark.slow
+def test_calls_without_time_finish_a_study_in_the_end(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(PROFILES, "smoke", in_the_middle(iterations=1))
+    # each call keeps one thing more at least: a training's only iteration, its weights, or the record; there are two
+    statuses = [3]
+    while statuses[-1] == 3 and len(statuses) <= 2 * 3:
+        statuses.append(main([*SMOKE, *places(tmp_path), "--max-minutes", "0.00001"]))
+    assert statuses[-1] == 0
+    assert len(list((tmp_path / "store" / "evaluations").glob("*.json"))) == 2
+
+
+class Told:
+    """An executor whose runs do what they are told, for what a run seldom does."""
+
+    def __init__(self, work: Any) -> None:
+        self.work, self.asked = work, 0
+
+    def slots(self) -> int:
+        return 2
+
+    def start(self, store: Store, group: Any, lock: Any) -> Any:
+        executor = self
+
+        class Run:
+            returncode: int | None = None
+
+            def poll(self) -> int | None:
+                executor.work(store, group[0])
+                return self.returncode
+
+            def terminate(self) -> None:
+                executor.asked += 1
+
+            def wait(self, timeout: float | None = None) -> int:
+                if timeout is not None and not store.resumes_at(group[0]):
+                    # it is slow: its checkpoint comes after it was waited for
+                    checkpoint(store, group[0], 2)
+                    raise subprocess.TimeoutExpired("run", timeout)
+                self.returncode = 130
+                return 130
+
+        return Run()
+
+
+def checkpoint(store: Store, job: Job, iteration: int) -> None:
+    (store.training(job) / "checkpoints" / f"step-{iteration:07d}").mkdir(parents=True, exist_ok=True)
+
+
+def logged(store: Store, job: Job, iteration: int) -> None:
+    (store.training(job) / "metrics.jsonl").write_text(json.dumps({"iteration": iteration}) + "\n")
+
+
+def test_at_the_limit_one_training_goes_on_until_it_is_further_and_is_asked_once(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("cornernet.ablations.running.runner.POLL_SECONDS", 0)
+    jobs = [smoke_job(smoke_config().with_("training.seed", seed)) for seed in (0, 1)]
+    store, polls = Store(tmp_path), []
+
+    def work(store: Store, job: Job) -> None:
+        polls.append(job)
+        # what a call before this one had logged after its checkpoint is not further
+        logged(store, job, 3 if len(polls) < 5 else 4)
+
+    store.training(jobs[0]).mkdir(parents=True)
+    logged(store, jobs[0], 3)
+    executor = Told(work)
+    outcome = run_jobs(store, jobs, 2, quiet=True, executor=executor, deadline=time.monotonic())
+    assert outcome.overran
+    assert len(outcome.left) == 2
+    assert polls[:5] == [jobs[0]] * 5, "the second is not started any more"
+    assert executor.asked == 1, "it is asked again only where nothing would be lost"
+    assert store.resumes_at(jobs[0]) == 2
+
+
+def test_at_the_limit_a_call_that_is_further_stops_at_once(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("cornernet.ablations.running.runner.POLL_SECONDS", 0)
+    store, job, reached = Store(tmp_path), smoke_job(), []
+
+    def work(store: Store, job: Job) -> None:
+        checkpoint(store, job, 4)
+        reached.append(True)
+
+    class Deadline(float):
+        """Comes once there is a checkpoint."""
+
+        def __le__(self, _now: object) -> bool:
+            return bool(reached)
+
+    outcome = run_jobs(store, [job], 1, quiet=True, executor=Told(work), deadline=Deadline())
+    assert not outcome.overran
+    assert outcome.left == (job,)
+    assert len(reached) <= 2, "it is collected once more after it has stopped"
+
+
+def test_a_call_without_time_leaves_what_others_hold_to_them(tmp_path) -> None:
+    store, job = Store(tmp_path), smoke_job()
+    with store.acquire(job) as lock:
+        assert lock is not None
+        outcome = run_jobs(store, [job], 1, quiet=True, deadline=time.monotonic())
+    assert outcome.left == (job,)
+    assert not outcome.overran
 
 
 @pytest.mark.slow
