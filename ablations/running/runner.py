@@ -59,8 +59,8 @@ def run_group(store: Store, configs: Sequence[Config]) -> int:
     first evaluates.
     """
     config = configs[0]
-    train_set = open_dataset(config.data.source, "train")
-    val_set = open_dataset(config.data.source, "val")
+    train_set = open_dataset(config.data, "train")
+    val_set = open_dataset(config.data, "val")
     jobs = [make_job(each, Fingerprints(train_set.fingerprint, val_set.fingerprint)) for each in configs]
     if len({job.training_key for job in jobs}) > 1:
         raise ValueError("the configurations of a group must share one training")

@@ -234,7 +234,7 @@ def show(command: Command, argv: Sequence[str]) -> int:
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(f"--out is {out}; it must be a file that ends in .png, .jpg or .webp")
     config = on_data(recipe(arguments.recipe or default_recipe(arguments.folder)), arguments.folder)
-    dataset = open_dataset(config.data.source, arguments.split)
+    dataset = open_dataset(config.data, arguments.split)
     print(dataset.summary())
     chosen = fixed_images(arguments.count, len(dataset))
     images = count(len(chosen), "image")

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from cornernet.cli.command import Command
 from cornernet.cli.photos import Photo, coco_tree, csv_table, find_photos, json_list
 from cornernet.cli.start import ConfigFlags, load, prepared
-from cornernet.config import ConfigError
+from cornernet.config import ConfigError, DataConfig
 from cornernet.config.recipes import recipe
 from cornernet.console import count, printable
 from cornernet.data import DataError, open_dataset
-from cornernet.data.images import read_image
+from cornernet.data.images import inspect_image
 from cornernet.drawing.boxes import sheet
 from cornernet.files import atomic_write
 from cornernet.inference.detect import detect
@@ -108,13 +108,22 @@ def _inputs(arguments: DetectArguments) -> tuple[list[Photo], Reader]:
     """Return the photographs to detect in and the function that reads them."""
     if not arguments.demo:
         photos = find_photos(arguments.photos, arguments.out, sys.stdin)
-        return photos, lambda index: read_image(photos[index].path)
+        return photos, lambda index: _read(photos[index].path, arguments.config.data)
     if arguments.photos:
         raise ConfigError("--demo draws its own images; leave out the photographs or --demo")
     source = arguments.config.with_("data.source.val_images", _DEMO_IMAGES).data.source
     numbers = range(1, _DEMO_IMAGES + 1)
     generated = [Photo(Path(f"generated image {number}"), f"demo-{number}") for number in numbers]
     return generated, open_dataset(source, "val").read
+
+
+def _read(path: Path, data: DataConfig) -> NDArray[np.uint8]:
+    """Return a photograph's pixels, read as the weights' configuration says, and print what is doubtful about it."""
+    picture = inspect_image(path, orientation=data.orientation, bits=data.bits)
+    if picture.doubt:
+        fix = f"; --data.bits {picture.bits} scales it" if picture.largest is not None else ""
+        print(f"warning: {printable(path)}: {picture.doubt}{fix}", file=sys.stderr)
+    return picture.pixels
 
 
 def _detect_all(detector: Detector, photos: Sequence[Photo], read: Reader, arguments: DetectArguments) -> _Output:

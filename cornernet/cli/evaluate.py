@@ -27,8 +27,9 @@ from cornernet.cli.start import (
 from cornernet.config import ConfigError
 from cornernet.config.recipes import recipe
 from cornernet.console import Progress, count, printable
-from cornernet.data import DetectionDataset, Split, open_dataset
+from cornernet.data import DataError, DetectionDataset, Split, open_dataset
 from cornernet.data.leakage import leakage_warning
+from cornernet.data.survey import survey
 from cornernet.evaluation.evaluate import Backend, Evaluation, evaluate
 from cornernet.files import atomic_write
 from cornernet.model.detector import Detector, build_detector
@@ -80,10 +81,17 @@ def run(command: Command, argv: Sequence[str]) -> int:
     named = start.data is not None or source != base.data.source
     if not named:
         say_where(own, base)
-    dataset = open_dataset(source, arguments.split)
+    dataset = open_dataset(arguments.config.data, arguments.split)
     print(dataset.summary())
+    if not dataset.annotated and results is None:
+        raise DataError(
+            f"{dataset.name} {dataset.split} has no list 'annotations', so that nothing can be measured on it; write "
+            "the detections to a file: --save-results FILE"
+        )
+    for warning in survey(dataset).warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if detector is not None:
-        check_data(detector, dataset, source, arguments.split, named=named, other=arguments.other_data)
+        check_data(detector, dataset, arguments.config.data, arguments.split, named=named, other=arguments.other_data)
         if warning := leakage_warning(Path(arguments.weights), base, dataset):
             print(f"warning: {warning}", file=sys.stderr)
     if arguments.dry_run:
@@ -96,7 +104,8 @@ def run(command: Command, argv: Sequence[str]) -> int:
         torch.manual_seed(config.training.seed)
         detector = build_detector(config).eval()
     evaluation = _evaluate(detector, dataset, arguments)
-    print(evaluation.to_text())
+    if dataset.annotated:
+        print(evaluation.to_text())
     if results is not None:
         atomic_write(results, json.dumps(evaluation.results) + "\n")
     return 0

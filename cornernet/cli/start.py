@@ -14,7 +14,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from cornernet.config import CocoSource, Config, ConfigError, SourceConfig
+from cornernet.config import CocoSource, Config, ConfigError, DataConfig
 from cornernet.config.recipes import RECIPES, recipe
 from cornernet.console import printable
 from cornernet.data import DataError, DetectionDataset
@@ -79,14 +79,15 @@ def say_where(before: Config, after: Config) -> None:
 
 
 def check_data(
-    detector: Detector, dataset: DetectionDataset, source: SourceConfig, split: str, *, named: bool, other: bool
+    detector: Detector, dataset: DetectionDataset, data: DataConfig, split: str, *, named: bool, other: bool
 ) -> None:
-    """Compare the digest of ``dataset``, the split ``split`` of ``source``, with what the weights know about theirs.
+    """Compare the digest of ``dataset``, the split ``split`` of ``data``, with what the weights know about theirs.
 
     Other data is an error, unless the user has ``named`` its folder or allows any ``other``; then it is said. That the
     weights know nothing is said where the folder is not named. Raises ``DataError``.
     """
-    same = is_same_data(dataset, source, split, detector.data_digests)
+    same = is_same_data(dataset, data, split, detector.data_digests)
+    source = data.source
     what = f"{dataset.name} {dataset.split}" + (f" in {source.root}" if isinstance(source, CocoSource) else "")
     if same is None and not named:
         print(

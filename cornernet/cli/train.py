@@ -19,7 +19,7 @@ from cornernet.cli.suggest import Suggestion, machine, suggest
 from cornernet.config import CocoSource, Config, ConfigError
 from cornernet.config.recipes import recipe
 from cornernet.console import count, printable
-from cornernet.data import open_dataset
+from cornernet.data import open_dataset, require_boxes
 from cornernet.model.detector import build_detector
 from cornernet.training.devices import resolve_device
 from cornernet.training.loop import train
@@ -96,7 +96,9 @@ def _suggestion(start: TrainStart, command: Command, argv: Sequence[str]) -> Sug
     if start.data is None or start.recipe is not None or start.config_file is not None or start.resume:
         return None
     source = command.read_first(_SourceFlags, argv, _SourceFlags(source=CocoSource(root=str(start.data)))).source
-    return suggest(source, open_dataset(source, "train"), open_dataset(source, "val"), machine())
+    train_set, val_set = open_dataset(source, "train"), open_dataset(source, "val")
+    require_boxes(train_set, val_set)
+    return suggest(source, train_set, val_set, machine())
 
 
 def _start_config(start: TrainStart) -> Config:
@@ -140,7 +142,8 @@ def _stem(arguments: TrainArguments, suggestion: Suggestion | None) -> str:
 
 def _plan(config: Config, out: Path) -> str:
     """Return what ``train`` would do, on which data, and where it would write."""
-    train_set, val_set = (open_dataset(config.data.source, split) for split in ("train", "val"))
+    train_set, val_set = open_dataset(config.data, "train"), open_dataset(config.data, "val")
+    require_boxes(train_set, val_set)
     with torch.device("meta"):
         detector = build_detector(config.with_("model.num_classes", len(train_set.classes)))
     parameters = sum(parameter.numel() for parameter in detector.parameters())

@@ -10,7 +10,15 @@ Everything that changes a result is a field here and nowhere else.
 """
 
 from cornernet.config.checks import ConfigError
-from cornernet.config.data import AugmentationConfig, CocoSource, DataConfig, ShapesSource, Size, SourceConfig
+from cornernet.config.data import (
+    AugmentationConfig,
+    CocoSource,
+    DataConfig,
+    Orientation,
+    ShapesSource,
+    Size,
+    SourceConfig,
+)
 from cornernet.config.model import (
     AnchorHeadConfig,
     BackboneConfig,
@@ -41,6 +49,7 @@ __all__ = [
     "HeatmapLossName",
     "HourglassConfig",
     "ModelConfig",
+    "Orientation",
     "ResNetFPNConfig",
     "ShapesSource",
     "Size",

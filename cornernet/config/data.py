@@ -10,10 +10,12 @@ import pydantic
 from cornernet.config.checks import require
 from cornernet.config.limits import MOST_PIXELS, require_numbers
 
-__all__ = ["AugmentationConfig", "CocoSource", "DataConfig", "ShapesSource", "Size", "SourceConfig"]
+__all__ = ["AugmentationConfig", "CocoSource", "DataConfig", "Orientation", "ShapesSource", "Size", "SourceConfig"]
 
 Size: TypeAlias = tuple[int, int]
 """(height, width) in pixels."""
+Orientation: TypeAlias = Literal["annotations", "upright", "stored"]
+"""How the EXIF orientation of photographs is treated; see cornernet.data.images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +128,20 @@ class DataConfig:
     """Channel order of the network's input."""
     padding: Literal["black", "mean"] = "black"
     """Colour around an image that does not fill its canvas: black, as the authors do, or `mean`."""
+    orientation: Orientation = "annotations"
+    """EXIF orientation of photographs: turn them `upright`, leave them as `stored`, or as the sizes in the annotations
+    say, which a training then writes into its run."""
+    bits: int = 16
+    """Bits in use in 16-bit images: 12 for a camera of 12 bits, whose images are else read almost black."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """What becomes of an object that is annotated twice with the same class and box."""
+    unreadable: Literal["error", "skip"] = "error"
+    """An image that cannot be read, or only in part: stop at it (one that ends early is read as far as it goes, with a
+    warning), or leave out all such images, which are looked for before the start."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "data")
         require(min(self.input_size) >= 1, "data.input_size must be positive")
         require(self.fit is None or min(self.fit) >= 1, "data.fit must be positive")
         require(min(self.std) > 0, "data.std must be positive")
+        require(8 <= self.bits <= 16, f"data.bits is {self.bits}; use 8 to 16")

@@ -53,6 +53,10 @@ LATER_FIELDS: dict[str, Any] = {
     "data.padding": "black",
     "testing.reject_empty": False,
     "testing.nms_extent": "pixels",
+    "data.orientation": "annotations",
+    "data.bits": 16,
+    "data.duplicates": "keep",
+    "data.unreadable": "error",
 }
 """Fields added after records were first published, by path, each with the value that keeps the earlier results.
 

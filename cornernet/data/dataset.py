@@ -7,16 +7,16 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cornernet.config import Size
+from cornernet.config import Orientation, Size
 from cornernet.console import count, named, printable
-from cornernet.data.images import LARGEST_FILE, DataError, read_image
+from cornernet.data.images import LARGEST_FILE, DataError, Picture, inspect_image
 from cornernet.data.shared import SharedState, spawning
 from cornernet.files import open_regular
 
@@ -31,6 +31,7 @@ __all__ = [
     "ImageTable",
     "class_titles",
     "content_digests",
+    "require_boxes",
     "require_same_classes",
 ]
 
@@ -152,6 +153,11 @@ class DetectionDataset:
         dropped: Sequence[Dropped] = (),
         area_bands: tuple[float, float] = COCO_AREA_BANDS,
         notes: tuple[str, ...] = (),
+        warnings: tuple[str, ...] = (),
+        annotated: bool = True,
+        left_out: tuple[tuple[int, str], ...] = (),
+        orientation: Orientation = "annotations",
+        bits: int = 16,
         pixels: NDArray[np.uint8] | None = None,
     ) -> None:
         self.name = name
@@ -164,6 +170,14 @@ class DetectionDataset:
         """Upper area of small and of medium objects in square pixels."""
         self.notes = notes
         """Decisions about the data that matter for reading the results, one line each."""
+        self.warnings = warnings
+        """What makes the boxes doubtful, one line each."""
+        self.annotated = annotated
+        """Whether the source has annotations at all; without, there is nothing to train on or to measure."""
+        self.left_out = left_out
+        """Ids and names of categories of the source that only group others; they are not among the classes."""
+        self.orientation = orientation
+        self.bits = bits
         self.pixels = pixels
         """[N, H, W, 3] uint8 BGR if the images are generated, else None."""
         self.records: Sequence[ImageRecord] = _Records(images, annotations)
@@ -209,10 +223,82 @@ class DetectionDataset:
 
         Raises :class:`DataError` naming the file where it cannot be read or its size is not the stated one.
         """
+        return self.inspect(index).pixels
+
+    def inspect(self, index: int) -> Picture:
+        """Return what :meth:`read` does, with what is doubtful about it. Raises :class:`DataError` as it does."""
         if self.pixels is not None:
-            return np.array(self.pixels[index], np.uint8)
+            return Picture(np.array(self.pixels[index], np.uint8))
         record = self.records[index]
-        return read_image(record.path, (record.height, record.width))
+        size = (record.height, record.width)
+        return inspect_image(record.path, size, orientation=self.orientation, bits=self.bits)
+
+    def without(self, images: Sequence[Dropped | None], note: str) -> DetectionDataset:
+        """Return the data set without the images for which ``images``, one entry each, says why they are dropped."""
+        kept = np.array([item is None for item in images], np.bool_)
+        if kept.all():
+            return self
+        if not kept.any():
+            raise DataError(f"no image of {self.name} {self.split} can be read; the first: {self._first(images)}")
+        table, annotations = self._images, self._annotations
+        rows = np.flatnonzero(kept)
+        used = np.flatnonzero(kept[annotations.image])
+        place = np.cumsum(kept) - 1
+        return self._changed(
+            images=ImageTable(
+                ids=table.ids[rows],
+                sizes=table.sizes[rows],
+                names=[table.names[row] for row in rows.tolist()],
+                folders=table.folders,
+                folder=table.folder[rows] if len(table.folder) else table.folder,
+            ),
+            annotations=AnnotationTable(
+                ids=annotations.ids[used],
+                image=place[annotations.image[used]],
+                labels=annotations.labels[used],
+                xywh=annotations.xywh[used],
+                areas=annotations.areas[used],
+                crowd=annotations.crowd[used],
+            ),
+            dropped=(*self.dropped, *(item for item in images if item is not None)),
+            notes=(*self.notes, note),
+        )
+
+    def with_left_out(self) -> DetectionDataset:
+        """Return the data set with :attr:`left_out` among its classes, as before such categories were left out."""
+        names = dict([*zip(self.category_ids, self.classes, strict=True), *self.left_out])
+        ids = sorted(names)
+        place = np.array([ids.index(number) for number in self.category_ids], np.int64)
+        return self._changed(
+            classes=tuple(names[number] for number in ids),
+            category_ids=tuple(ids),
+            annotations=replace(self._annotations, labels=place[self._annotations.labels]),
+            left_out=(),
+        )
+
+    def _changed(self, **changes: Any) -> DetectionDataset:
+        fields: dict[str, Any] = {
+            "name": self.name,
+            "split": self.split,
+            "classes": self.classes,
+            "category_ids": self.category_ids,
+            "images": self._images,
+            "annotations": self._annotations,
+            "dropped": self.dropped,
+            "area_bands": self.area_bands,
+            "notes": self.notes,
+            "warnings": self.warnings,
+            "annotated": self.annotated,
+            "left_out": self.left_out,
+            "orientation": self.orientation,
+            "bits": self.bits,
+            "pixels": self.pixels,
+        }
+        return DetectionDataset(**{**fields, **changes})
+
+    @staticmethod
+    def _first(images: Sequence[Dropped | None]) -> str:
+        return next(item.reason for item in images if item is not None)
 
     def ground_truth(self) -> dict[str, Any]:
         """Return the data set as a COCO annotation tree for COCOeval: original ids, boxes and areas, crowds included.
@@ -343,6 +429,7 @@ class DetectionDataset:
             f"(from {self.area_bands[1]:g})",
         ]
         lines += [f"  note: {printable(note)}" for note in self.notes]
+        lines += [f"  warning: {printable(warning)}" for warning in self.warnings]
         if self.dropped:
             reasons = Counter(item.reason for item in self.dropped)
             lines.append(
@@ -364,6 +451,24 @@ def class_titles(classes: Sequence[str], category_ids: Sequence[int]) -> tuple[s
         # a class may be named like another with its id
         repeated = {title for title, number in Counter(titles).items() if number > 1}
     return tuple(titles)
+
+
+def require_boxes(*datasets: DetectionDataset) -> None:
+    """Raise :class:`DataError` for a split that has no box: nothing can be learned from it, and nothing measured."""
+    for dataset in datasets:
+        if sum(dataset.box_counts().values()):
+            continue
+        if not dataset.annotated:
+            raise DataError(
+                f"{dataset.name} {dataset.split} has no list 'annotations', so that it only serves to detect in its "
+                "images: cornernet evaluate --save-results"
+            )
+        reasons = Counter(item.reason for item in dataset.dropped if item.annotation is not None)
+        reasons = reasons or Counter(item.reason for item in dataset.dropped)
+        why = "; ".join(f"{number} dropped because {reason}" for reason, number in reasons.most_common())
+        raise DataError(
+            f"{dataset.name} {dataset.split} has no box{': ' + why if why else ''}; correct the annotations"
+        )
 
 
 def require_same_classes(train: DetectionDataset, val: DetectionDataset) -> None:

@@ -45,7 +45,7 @@ def leakage_warning(weights: Path, config: Config, dataset: DetectionDataset) ->
         shared = sum(digest.hex()[:_DIGITS] in known for digest in content_digests(dataset))
     else:
         try:
-            shared = shared_images(open_coco(config.data.source, "train"), dataset)
+            shared = shared_images(open_coco(config.data.source, "train", config.data), dataset)
         except DataError:
             return (
                 f"it is not known whether these weights were trained on images of {name}: there is no "

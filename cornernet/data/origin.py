@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cornernet.config import CocoSource, Config, SourceConfig
+from cornernet.config import CocoSource, Config, DataConfig
 from cornernet.data.dataset import DetectionDataset
 from cornernet.data.formats.coco import open_coco
 from cornernet.data.images import DataError
@@ -79,12 +79,13 @@ def at_origin(config: Config, run: Path) -> Config:
 
 
 def is_same_data(
-    dataset: DetectionDataset, source: SourceConfig, split: str, digests: Mapping[str, str] | None
+    dataset: DetectionDataset, data: DataConfig, split: str, digests: Mapping[str, str] | None
 ) -> bool | None:
-    """Return whether ``dataset``, the split ``split`` of ``source``, is of the data with ``digests``; None if unknown.
+    """Return whether ``dataset``, the split ``split`` of ``data``, is what has ``digests``; None if unknown.
 
-    Where the digest of this split is not known, the data is the same if another split of ``source`` is.
+    Where the digest of this split is not known, the data is the same if another split of ``data.source`` is.
     """
+    source = data.source
     if dataset.pixels is not None or not isinstance(source, CocoSource):
         return True
     if not digests:
@@ -94,7 +95,7 @@ def is_same_data(
     for other in ("train", "val"):
         if other in digests:
             try:
-                return open_coco(source, other).quick_fingerprint() == digests[other]
+                return open_coco(source, other, data).quick_fingerprint() == digests[other]
             except DataError:
                 continue
     return None

@@ -111,6 +111,7 @@ def evaluate(
     with the number of images done and the total. ``readers`` threads read and resize pictures ahead; the latency then
     does not include resizing. Raises ``DataError`` if detector and data have different classes.
     """
+    dataset = _with_classes_of(detector, dataset)
     _check_classes(detector, dataset)
     results, seconds, views = [], [], []
     for index, (image, inputs) in enumerate(_pictures(detector, dataset, config, readers)):
@@ -131,6 +132,15 @@ def evaluate(
         costs = error_types(dataset, results, evaluation.box_matching)
         evaluation = replace(evaluation, metrics={**evaluation.metrics, **costs})
     return evaluation
+
+
+def _with_classes_of(detector: Detector, dataset: DetectionDataset) -> DetectionDataset:
+    """Return the data set with the categories that were left out of it, if the detector was trained with them."""
+    if dataset.left_out and detector.classes is not None:
+        whole = dataset.with_left_out()
+        if (detector.classes, detector.category_ids) == (whole.classes, whole.category_ids):
+            return whole
+    return dataset
 
 
 def _check_classes(detector: Detector, dataset: DetectionDataset) -> None:
@@ -154,6 +164,7 @@ def _names(classes: Sequence[str]) -> str:
 
 def detect_all(detector: Detector, dataset: DetectionDataset, config: Config) -> Iterator[Detections]:
     """Yield the ``Detections`` of each image of ``dataset``, in order, with original pixel coordinates."""
+    dataset = _with_classes_of(detector, dataset)
     for index, (image, inputs) in enumerate(_pictures(detector, dataset, config, 0)):
         yield _examine(detector, dataset, index, config, image, inputs)[0].detections
 

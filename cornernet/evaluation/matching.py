@@ -70,9 +70,11 @@ class Matches:
 class BoxMatching:
     """Detections matched to objects by one backend's COCOeval; see :func:`match_boxes`."""
 
-    def __init__(self, run: Any, backend: Backend) -> None:
+    def __init__(self, run: Any, backend: Backend, image_ids: Sequence[int]) -> None:
         self._run = run
         self.backend = backend
+        self._image_ids = tuple(image_ids)
+        """In the order of the run's own ids."""
 
     def accumulated(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return COCO's precision [IoU, recall, class, band, limit] and recall [IoU, class, band, limit].
@@ -106,7 +108,7 @@ class BoxMatching:
             if entry is not None
         }
         return Matches(
-            image_ids=tuple(images),
+            image_ids=self._image_ids,
             classes=tuple(
                 _class_matches([[entries.get((int(category), band, image)) for image in images] for band in bands])
                 for category in params.catIds
@@ -134,14 +136,21 @@ def match_boxes(
         raise ValueError(f"there is no evaluation backend {backend!r}; use pycocotools or hotcoco")
     _check_results(truth, results)
     # both backends print to standard output
+    image_ids = sorted(image["id"] for image in truth["images"])
     with contextlib.redirect_stdout(io.StringIO()):
-        run = _pycocotools(truth, results) if backend == "pycocotools" else _hotcoco(truth, results)
+        if backend == "pycocotools":
+            run = _pycocotools(truth, results)
+        else:
+            images = {number: at for at, number in enumerate(image_ids, start=1)}
+            categories = {number: at for at, number in enumerate(category_ids, start=1)}
+            run = _hotcoco(_numbered(truth, images, categories), _renumbered(results, images, categories))
+            category_ids = list(categories.values())
         small, medium = area_bands
         run.params.areaRng = [[0, 1e10], [0, small], [small, medium], [medium, 1e10]]
         run.params.maxDets = list(MAX_DETECTIONS)
         run.params.catIds = list(category_ids)
         run.evaluate()
-    return BoxMatching(run, backend)
+    return BoxMatching(run, backend, image_ids)
 
 
 def _check_results(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
@@ -169,6 +178,27 @@ def _pycocotools(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]])
         dt.dataset = {**own, "annotations": []}
         dt.createIndex()
     return COCOeval(gt, dt, "bbox")
+
+
+def _numbered(truth: Mapping[str, Any], images: Mapping[int, int], categories: Mapping[int, int]) -> dict[str, Any]:
+    """Return ``truth`` with other ids: hotcoco has no negative ones, and COCO's format allows them."""
+    return {
+        **truth,
+        "images": [{**image, "id": images[image["id"]]} for image in truth["images"]],
+        "categories": [{**row, "id": categories[row["id"]]} for row in truth["categories"] if row["id"] in categories],
+        "annotations": _renumbered(truth["annotations"], images, categories),
+    }
+
+
+def _renumbered(
+    rows: Sequence[Mapping[str, Any]], images: Mapping[int, int], categories: Mapping[int, int]
+) -> list[dict[str, Any]]:
+    """Return annotations or results with other ids, without those of classes that are not evaluated."""
+    return [
+        {**row, "image_id": images[row["image_id"]], "category_id": categories[row["category_id"]]}
+        for row in rows
+        if row["category_id"] in categories
+    ]
 
 
 def _hotcoco(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> Any:

@@ -94,7 +94,7 @@ def detect(
     results = []
     with testing_mode(detector):
         for photograph in images:
-            image = _read(photograph)
+            image = _read(photograph, config)
             height, width = image.shape[:2]
             found = examine(detector, image, config)
             results.append(
@@ -228,10 +228,10 @@ def testing_mode(detector: Detector) -> Iterator[None]:
             module.training = training
 
 
-def _read(photograph: Photograph) -> Image:
+def _read(photograph: Photograph, config: Config) -> Image:
     """Return a photograph's pixels. Raises an error that says what is wrong with it."""
     if isinstance(photograph, str | Path):
-        return read_image(Path(photograph))
+        return read_image(Path(photograph), orientation=config.data.orientation, bits=config.data.bits)
     if photograph.ndim != 3 or photograph.shape[2] != 3 or photograph.dtype != np.uint8 or photograph.size == 0:
         raise ValueError(f"a photograph must be uint8 [H, W, 3] BGR, not {photograph.dtype} {list(photograph.shape)}")
     return photograph

@@ -24,12 +24,13 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from cornernet.config import CocoSource, Config, TrainingConfig
-from cornernet.console import Progress, printable
+from cornernet.config import CocoSource, Config, Orientation, TrainingConfig
+from cornernet.console import Progress, count, printable
 from cornernet.data import (
     DataError,
     DetectionDataset,
     open_dataset,
+    require_boxes,
     require_same_classes,
     shared_images,
     shared_images_warning,
@@ -37,6 +38,7 @@ from cornernet.data import (
 from cornernet.data.leakage import write_training_digests
 from cornernet.data.loader import Batch, training_loader
 from cornernet.data.origin import read_origin, write_origin
+from cornernet.data.survey import Survey, survey
 from cornernet.evaluation.evaluate import Evaluation, evaluate
 from cornernet.files import atomic_write, sync
 from cornernet.model.detector import Detector, build_detector
@@ -85,12 +87,16 @@ def train(
     folder = RunFolder(Path(out))
     with process_group(config.training) as processes, explain_resume(folder), ExitStack() as held:
         _use_threads(config.training.threads)
-        train_set, val_set = open_dataset(config.data.source, "train"), open_dataset(config.data.source, "val")
+        train_set, val_set = open_dataset(config.data, "train"), open_dataset(config.data, "val")
         require_same_classes(train_set, val_set)
+        require_boxes(train_set, val_set)
         config = config.with_("model.num_classes", len(train_set.classes))
+        found = survey(train_set, val_set)
+        config = _with_orientation(config, found, folder, resume)
+        train_set.orientation = val_set.orientation = config.data.orientation
         if processes.first:
             held.enter_context(open_folder(folder, config, resume))
-            _introduce(train_set, val_set, quiet)
+            _introduce(train_set, val_set, found, quiet)
         step = TrainStep(_new_detector(config, train_set), config.training, processes)
         trainer = Trainer(config, folder, train_set, val_set, step, quiet, on_iteration, on_record)
         start = trainer.resume() if resume else 0
@@ -383,10 +389,30 @@ def _use_threads(threads: int) -> None:
         cv2.setNumThreads(threads)
 
 
-def _introduce(train_set: DetectionDataset, val_set: DetectionDataset, quiet: bool) -> None:
-    """Print what the run trains and evaluates on, and a warning if the two share images."""
+def _with_orientation(config: Config, found: Survey, folder: RunFolder, resume: bool) -> Config:
+    """Return ``config`` with the rule about EXIF orientation that the annotations follow, for all that use the run.
+
+    A run that resumes keeps its rule: runs that began before there was one have none.
+    """
+    if config.data.orientation != "annotations" or found.orientation == "annotations":
+        return config
+    orientation: Orientation = found.orientation
+    if resume and folder.config.exists():
+        orientation = Config.load(folder.config).data.orientation
+    return config.with_("data.orientation", orientation)
+
+
+def _introduce(train_set: DetectionDataset, val_set: DetectionDataset, found: Survey, quiet: bool) -> None:
+    """Print what the run trains and evaluates on, what is doubtful, and a warning if the two share images."""
     if not quiet:
         print(train_set.summary(), val_set.summary(), sep="\n")
+        if train_set.orientation == "stored":
+            print(
+                f"EXIF orientation: images are used as stored, as the annotations of {count(found.stored, 'image')} "
+                "are, and detection with this run does so too"
+            )
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     shared = shared_images(train_set, val_set)
     if shared:
         print(f"warning: {shared_images_warning(shared, val_set)}", file=sys.stderr)

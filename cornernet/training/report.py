@@ -240,7 +240,7 @@ def _images(run: Path, config: Config, images: int, detector: Detector | None, o
     if not has_weights(run):
         return _Images(missing="There are no weights yet, so there are no detections: the training is not finished.")
     try:
-        dataset = open_dataset(config.data.source, "val")
+        dataset = open_dataset(config.data, "val")
     except DataError as error:
         return _Images(missing=f"The evaluation data is not available here: {error}")
     detector = load_detector(run) if detector is None else detector
@@ -262,7 +262,7 @@ def _notes(detector: Detector, dataset: DetectionDataset, config: Config, other_
     if detector.unfinished is not None:
         done, total = detector.unfinished
         notes.append(f"The training is not finished: the weights are the checkpoint of iteration {done} of {total}.")
-    same = is_same_data(dataset, config.data.source, "val", detector.data_digests)
+    same = is_same_data(dataset, config.data, "val", detector.data_digests)
     if same is None:
         notes.append("The run holds no digest of its data: whether these images are it cannot be checked.")
     elif not same and not other_data:

@@ -18,6 +18,7 @@ import itertools
 import json
 import math
 import os
+import re
 import reprlib
 import time
 import zipfile
@@ -26,17 +27,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from cornernet.config.checks import json_problem
+from cornernet.data.formats.masks import box_of_mask
 from cornernet.data.images import DataError
 from cornernet.data.shared import Texts
 from cornernet.files import atomic_write, cache_folder, open_regular, read_regular
 
-__all__ = ["CACHED_FROM", "LARGEST_FILE", "NOTHING", "AnnotationColumns", "is_detection_file", "read_columns"]
+__all__ = [
+    "CACHED_FROM",
+    "LARGEST_FILE",
+    "NOTHING",
+    "AnnotationColumns",
+    "is_detection_file",
+    "read_columns",
+    "written_integer",
+]
 
 LARGEST_FILE = 4 * 2**30
 """Bytes of an annotation file: nine times COCO's."""
@@ -45,7 +56,8 @@ CACHED_FROM = 4 * 2**20
 NOTHING = -(2**63)
 """In a column of integers: the file has no integer there."""
 _LARGEST_ID = 2**63 - 1
-_VERSION = 1
+_INTEGER = re.compile(r"-?[0-9]{1,18}").fullmatch
+_VERSION = 2
 _SETTLED = 2.0
 """Seconds: a file modified more recently than this may be modified again with the same timestamps."""
 
@@ -56,11 +68,15 @@ class AnnotationColumns:
 
     category_ids: NDArray[np.int64]
     category_names: Texts
+    parents: NDArray[np.bool_]
+    """[K] the category has no supercategory itself and is that of others, as in exports of Roboflow."""
     image_ids: NDArray[np.int64]
     image_sizes: NDArray[np.int64]
     """[N, 2] height, width; -1 if either is missing, 0 if either is not a positive integer."""
     image_names: Texts
-    """Empty if file_name is missing; see ``unnamed``."""
+    """file_name, or the last two parts of coco_url, or empty if both are missing; see ``unnamed``."""
+    from_url: NDArray[np.bool_]
+    """[N] the name is from coco_url."""
     unnamed: NDArray[np.bool_]
     """[N] file_name is a string that cannot be encoded in UTF-8, so no file has this name."""
     ids: NDArray[np.int64]
@@ -70,24 +86,34 @@ class AnnotationColumns:
     xywh: NDArray[np.float64]
     """[M, 4]; may contain NaN and infinite values."""
     no_box: NDArray[np.bool_]
-    """[M] bbox is not a list of four."""
+    """[M] bbox is not a list of four, and there is no segmentation to take a box from."""
+    from_mask: NDArray[np.bool_]
+    """[M] bbox is missing or empty, and the box is that of the segmentation."""
     areas: NDArray[np.float64]
     """[M] NaN if there is no usable area."""
     crowd: NDArray[np.uint8]
-    """[M] 0, 1, or 2 for anything else."""
+    """[M] 0, 1, or 2 for anything else; null is 0."""
+    ignored: NDArray[np.bool_]
+    """[M] the field ``ignore`` is set."""
+    as_text: NDArray[np.bool_]
+    """[M] image_id or category_id is a number written as a text."""
     odd_rows: NDArray[np.int64]
     """Annotations whose image_id is :data:`NOTHING`; ``odd_texts`` has what the file says instead."""
     odd_texts: Texts
+    annotated: NDArray[np.bool_]
+    """[1] whether the file has a list of annotations; COCO's files of test images have none."""
 
 
 class _Category(msgspec.Struct, gc=False):
     id: Any = None
     name: Any = None
+    supercategory: Any = None
 
 
 class _Image(msgspec.Struct, gc=False):
     id: Any = None
     file_name: Any = None
+    coco_url: Any = None
     height: Any = None
     width: Any = None
 
@@ -99,12 +125,23 @@ class _Annotation(msgspec.Struct, gc=False):
     bbox: Any = None
     area: Any = None
     iscrowd: Any = 0
+    ignore: Any = 0
 
 
 class _File(msgspec.Struct, gc=False):
     images: list[_Image]
-    annotations: list[_Annotation]
     categories: list[_Category]
+    annotations: list[_Annotation] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Mask(msgspec.Struct, gc=False):
+    segmentation: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Masks(msgspec.Struct, gc=False):
+    """The segmentations alone, not decoded."""
+
+    annotations: list[_Mask]
 
 
 class _Kind(msgspec.Struct, gc=False):
@@ -174,20 +211,26 @@ def _read(path: Path) -> AnnotationColumns:
         tree = msgspec.json.decode(content, type=_File)
     except _REFUSED:
         tree = _read_slowly(path, content)
+    annotated = tree.annotations is not msgspec.UNSET
+    rows = [] if isinstance(tree.annotations, msgspec.UnsetType) else tree.annotations
+    masks = _masks(content, rows)
     del content
-    names, ids = _categories(path, tree.categories)
+    names, ids, parents = _categories(path, tree.categories)
     image_ids = _image_ids(path, tree.images)
-    unnamed, image_names = _image_names(tree.images)
+    unnamed, from_url, image_names = _image_names(tree.images)
     sizes = [_size(row) for row in tree.images]
     tree.images.clear()
     return AnnotationColumns(
         category_ids=ids,
         category_names=names,
+        parents=parents,
         image_ids=image_ids,
         image_sizes=np.array(sizes, np.int64).reshape(-1, 2),
         image_names=image_names,
+        from_url=from_url,
         unnamed=unnamed,
-        **_annotations(tree.annotations),
+        **_annotations(rows, masks),
+        annotated=np.array([annotated]),
     )
 
 
@@ -205,6 +248,8 @@ def _read_slowly(path: Path, content: bytes) -> _File:
         ("annotations", "'image_id' and 'bbox'", _Annotation),
         ("categories", "'id' and 'name'", _Category),
     ):
+        if key == "annotations" and key not in tree:
+            continue
         if not isinstance(tree.get(key), list):
             raise DataError(f"the annotations {path} have no list {key!r}; COCO format needs it")
         rows[key] = []
@@ -222,8 +267,9 @@ def _without_segmentation(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _categories(path: Path, rows: Sequence[_Category]) -> tuple[Texts, NDArray[np.int64]]:
+def _categories(path: Path, rows: Sequence[_Category]) -> tuple[Texts, NDArray[np.int64], NDArray[np.bool_]]:
     names: dict[int, str] = {}
+    above: dict[int, Any] = {}
     for position, row in enumerate(rows):
         where = f"{path}: categories[{position}]"
         number = _integer(row.id)
@@ -236,10 +282,15 @@ def _categories(path: Path, rows: Sequence[_Category]) -> tuple[Texts, NDArray[n
         if number in names:
             raise DataError(f"{where}.id {number} occurs twice; give each category its own id")
         names[number] = row.name
+        above[number] = row.supercategory
     if not names:
         raise DataError(f"{path}: 'categories' is empty; list the classes")
     ids = sorted(names)
-    return Texts.of(names[number] for number in ids), np.array(ids, np.int64)
+    parents = [
+        above[number] in (None, "", "none") and any(above[other] == names[number] for other in ids if other != number)
+        for number in ids
+    ]
+    return Texts.of(names[number] for number in ids), np.array(ids, np.int64), np.array(parents, np.bool_)
 
 
 def _image_ids(path: Path, rows: Sequence[_Image]) -> NDArray[np.int64]:
@@ -254,10 +305,24 @@ def _image_ids(path: Path, rows: Sequence[_Image]) -> NDArray[np.int64]:
     return np.array([_integer(row.id) for row in rows], np.int64)
 
 
-def _image_names(rows: Sequence[_Image]) -> tuple[NDArray[np.bool_], Texts]:
+def _image_names(rows: Sequence[_Image]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Texts]:
     names = [row.file_name if isinstance(row.file_name, str) else "" for row in rows]
+    from_url = np.zeros(len(rows), np.bool_)
+    for at, (name, row) in enumerate(zip(names, rows, strict=True)):
+        if not name and isinstance(row.coco_url, str):
+            names[at] = _end_of_url(row.coco_url)
+            from_url[at] = bool(names[at])
     unnamed = np.array([not _is_utf8(name) for name in names], np.bool_)
-    return unnamed, Texts.of(name if _is_utf8(name) else ascii(name) for name in names)
+    return unnamed, from_url, Texts.of(name if _is_utf8(name) else ascii(name) for name in names)
+
+
+def _end_of_url(url: str) -> str:
+    """Return the last two parts of a URL's path: LVIS has its images in COCO's folders train2017 and val2017."""
+    try:
+        parts = [unquote(part) for part in urlsplit(url).path.split("/") if part]
+    except ValueError:
+        return ""
+    return "/".join(parts[-2:])
 
 
 def _size(row: _Image) -> tuple[int, int]:
@@ -267,21 +332,49 @@ def _size(row: _Image) -> tuple[int, int]:
     return (-1, -1) if row.height is None or row.width is None else (0, 0)
 
 
-def _annotations(rows: list[_Annotation]) -> dict[str, Any]:
-    image = _integers([row.image_id for row in rows])
+def _annotations(rows: list[_Annotation], masks: dict[int, Any]) -> dict[str, Any]:
+    images, categories = [row.image_id for row in rows], [row.category_id for row in rows]
+    crowds = [row.iscrowd for row in rows]
+    as_text = _texts(images) | _texts(categories)
+    image = _integers(images)
     odd = np.flatnonzero(image == NOTHING)
     xywh, no_box = _boxes([row.bbox for row in rows])
+    from_mask = np.zeros(len(rows), np.bool_)
+    for at, mask in masks.items():
+        box = box_of_mask(mask)
+        if box is not None:
+            xywh[at], no_box[at], from_mask[at] = box, False, True
     return {
         "ids": _integers([row.id for row in rows]),
         "image": image,
-        "category": _integers([row.category_id for row in rows]),
+        "category": _integers(categories),
         "xywh": xywh,
         "no_box": no_box,
+        "from_mask": from_mask,
         "areas": _areas([row.area for row in rows]),
-        "crowd": _crowds([row.iscrowd for row in rows]),
+        "crowd": _crowds(crowds),
+        "ignored": _flags([row.ignore for row in rows]),
+        "as_text": as_text,
         "odd_rows": odd,
         "odd_texts": Texts.of(_shown(rows[at].image_id) for at in odd.tolist()),
     }
+
+
+def _masks(content: bytes, rows: list[_Annotation]) -> dict[int, Any]:
+    """Return the segmentations of the annotations that have no bbox, by position: the only ones that are needed.
+
+    They are most of the file, so that they are read, in a second pass, only if there are such annotations.
+    """
+    without = [at for at, row in enumerate(rows) if not row.bbox]
+    if not without:
+        return {}
+    try:
+        masks = msgspec.json.decode(content, type=_Masks).annotations
+        found = {at: masks[at].segmentation for at in without}
+        return {at: msgspec.json.decode(mask) for at, mask in found.items() if not isinstance(mask, msgspec.UnsetType)}
+    except _REFUSED:
+        whole = json.loads(content)["annotations"]
+        return {at: whole[at].get("segmentation") for at in without}
 
 
 # A column is converted at once if all its values have the usual type, and value by value otherwise.
@@ -291,7 +384,9 @@ def _integers(values: list[Any]) -> NDArray[np.int64]:
     if set(map(type, values)) <= {int}:
         with contextlib.suppress(OverflowError):
             return np.fromiter(values, np.int64, len(values))
-    return _one_by_one(values, lambda value: NOTHING if (number := _integer(value)) is None else number, np.int64)
+    return _one_by_one(
+        values, lambda value: NOTHING if (number := written_integer(value)) is None else number, np.int64
+    )
 
 
 def _areas(values: list[Any]) -> NDArray[np.float64]:
@@ -300,7 +395,27 @@ def _areas(values: list[Any]) -> NDArray[np.float64]:
 
 
 def _crowds(values: list[Any]) -> NDArray[np.uint8]:
-    return _one_by_one(values, lambda value: int(value) if value in (0, 1) else 2, np.uint8)
+    if set(map(type, values)) <= {int} and set(values) <= {0, 1}:
+        return np.fromiter(values, np.uint8, len(values))
+    return _one_by_one(values, _crowd, np.uint8)
+
+
+def _crowd(value: Any) -> int:
+    if value is None:
+        return 0
+    return int(value) if value in (0, 1) else 2
+
+
+def _flags(values: list[Any]) -> NDArray[np.bool_]:
+    if set(map(type, values)) <= {int} and set(values) <= {0}:
+        return np.zeros(len(values), np.bool_)
+    return _one_by_one(values, lambda value: isinstance(value, int | float) and value > 0, np.bool_)
+
+
+def _texts(values: list[Any]) -> NDArray[np.bool_]:
+    if str not in set(map(type, values)):
+        return np.zeros(len(values), np.bool_)
+    return _one_by_one(values, lambda value: isinstance(value, str) and written_integer(value) is not None, np.bool_)
 
 
 def _boxes(values: list[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -328,6 +443,11 @@ def _integer(value: Any) -> int | None:
     if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):
         return None
     return int(value) if abs(value) <= _LARGEST_ID else None
+
+
+def written_integer(value: Any) -> int | None:
+    """Return what :func:`_integer` does, and the integer in a text that is one (``"7"``)."""
+    return int(value) if isinstance(value, str) and _INTEGER(value) else _integer(value)
 
 
 def _number(value: Any) -> float:

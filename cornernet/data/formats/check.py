@@ -11,7 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,8 @@ from cornernet.data.formats.coco import (
     read_annotations,
     split_of,
 )
-from cornernet.data.images import LARGEST_FILE, DataError
+from cornernet.data.images import LARGEST_FILE, DataError, Picture
+from cornernet.data.survey import doubts_of, survey
 from cornernet.files import read_regular
 
 __all__ = ["DataReport", "FileReport", "by_reason", "check_folder"]
@@ -45,6 +46,8 @@ class FileReport:
     error: str = ""
     unreadable: Sequence[Dropped] = ()
     """Images that would stop training and evaluation, with the reason."""
+    warnings: Sequence[str] = ()
+    """What is doubtful about its boxes and images."""
     digests: Sequence[bytes] = ()
     """sha256 of every image file that could be read."""
 
@@ -115,7 +118,7 @@ def check_folder(folder: str | Path) -> DataReport:
         if file.unreadable:
             errors.append(
                 f"{file.name}: {count(len(file.unreadable), 'image')} cannot be read, which stops training; restore "
-                "the files or remove them from the annotations"
+                "the files, remove them from the annotations, or leave them out with --data.unreadable skip"
             )
         elif file.dataset is not None and not sum(file.dataset.box_counts().values()):
             errors.append(f"{file.name}: there is no box to train on")
@@ -139,19 +142,33 @@ def _check_file(root: Path, name: str) -> FileReport:
         return FileReport(name, None, str(error))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         results = list(pool.map(lambda index: _check_image(dataset, index), range(len(dataset))))
+    read = [result for result in results if not isinstance(result, Dropped)]
+    doubts = [doubt for _, doubt in read if doubt is not None]
+    warnings = [*(f"{name}: {text}" for text in dataset.warnings), *doubts_of(name, doubts)]
+    found = survey(dataset)
+    if found.stored:
+        mixed = f", and those of {found.upright} for the image turned upright" if found.upright else ""
+        warnings.append(
+            f"{name}: the annotations of {count(found.stored, 'image')} with an EXIF orientation are for the image as "
+            f"stored{mixed}; "
+            + ("annotate them in one way" if mixed else "a training uses them so, and so does detection with its run")
+        )
     return FileReport(
         name,
         dataset,
         unreadable=[result for result in results if isinstance(result, Dropped)],
-        digests=[result for result in results if isinstance(result, bytes)],
+        warnings=warnings,
+        digests=[digest for digest, _ in read],
     )
 
 
-def _check_image(dataset: DetectionDataset, index: int) -> bytes | Dropped:
+def _check_image(dataset: DetectionDataset, index: int) -> tuple[bytes, tuple[str, Picture] | None] | Dropped:
+    """Return the digest of an image's file, and the image without its pixels if it is doubtful."""
     record = dataset.records[index]
     try:
-        dataset.read(index)
-        return hashlib.sha256(read_regular(record.path, LARGEST_FILE)).digest()
+        picture = dataset.inspect(index)
+        doubt = (record.path.name, replace(picture, pixels=picture.pixels[:0])) if picture.doubt else None
+        return hashlib.sha256(read_regular(record.path, LARGEST_FILE)).digest(), doubt
     except (DataError, OSError) as error:
         return Dropped(record.path.name, None, str(error))
 
@@ -168,8 +185,9 @@ def _splits(root: Path) -> list[tuple[str, str]]:
 
 
 def _warnings(files: Sequence[FileReport], used: dict[str, str]) -> list[str]:
-    warnings = []
+    warnings: list[str] = []
     for file in files:
+        warnings += file.warnings
         repeated = len(file.digests) - len(set(file.digests))
         if repeated:
             warnings.append(f"{file.name}: {count(repeated, 'image')} with the same content as another")
@@ -195,7 +213,8 @@ def _warnings(files: Sequence[FileReport], used: dict[str, str]) -> list[str]:
 def _file_lines(file: FileReport) -> Iterable[str]:
     if file.dataset is None:
         return ["cannot be read: see the error below"]
-    lines = file.dataset.summary().split("\n")
+    # its warnings are among those of the whole folder
+    lines = [line for line in file.dataset.summary().split("\n") if not line.startswith("  warning: ")]
     boxes = np.concatenate([record.boxes for record in file.dataset.records])
     if len(boxes):
         sides = boxes[:, 2:] - boxes[:, :2]

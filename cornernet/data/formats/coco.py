@@ -6,34 +6,39 @@ for ``train``). Among several, an exact match is preferred, then one that begins
 be given as a path below the folder.
 
 Images are looked for, in this order, in ``images/S`` and ``S`` (S is the file's name without ``instances_``, then the
-split's name), the annotation file's own folder, ``images``, and the folder itself.
+split's name), the annotation file's own folder, ``images``, and the folder itself; if none is there, below the folder
+by name (:mod:`cornernet.data.formats.image_places`). A file without a list of annotations, as of COCO's test images, is
+read with no box.
 
 Unusable images and annotations are dropped and listed with the reason. What casts doubt on the whole file (wrong types,
-duplicate ids) is a ``DataError``. Boxes come from ``bbox``; ``segmentation`` is ignored. ``area`` is kept unchanged.
+duplicate ids) is a ``DataError``. Boxes come from ``bbox``, and from ``segmentation`` only where there is no ``bbox``.
+``area`` is kept unchanged. Boxes that seem to be written in another form are left as they are, with a warning
+(:mod:`cornernet.data.formats.doubts`).
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import re
+import contextlib
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cornernet.config import CocoSource
+from cornernet.config import CocoSource, DataConfig
 from cornernet.console import count, listing
 from cornernet.data.dataset import CROWDED, AnnotationTable, DetectionDataset, Dropped, ImageTable
 from cornernet.data.formats.annotation_file import NOTHING, AnnotationColumns, is_detection_file, read_columns
+from cornernet.data.formats.doubts import box_doubts, repeated_boxes
+from cornernet.data.formats.image_places import AMBIGUOUS, MISSING, ImagePlaces, names_split, stays_inside
 from cornernet.data.images import DataError, read_image
+from cornernet.data.shared import Texts
+from cornernet.data.survey import without_unreadable
 from cornernet.files import nearest
-
-_MISSING = "its file is missing"
 
 __all__ = [
     "Split",
@@ -59,20 +64,23 @@ _UNUSABLE = (
     "its iscrowd is neither 0 nor 1",
 )
 """Why an annotation of an existing image cannot be used; the first that applies is reported. '' if it can be used."""
-_PLAIN = re.compile(r"[^/\\:\0]+").fullmatch
-"""Matches a file_name without a folder."""
-_NO_SUCH_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_REPEATED = "it repeats the class and box of an earlier annotation"
+_FOUND_AT_LEAST = 0.5
+"""Share of the images that a search by name must find: fewer are more likely to be other files of the same names."""
 
 
-def open_coco(source: CocoSource, split: Split) -> DetectionDataset:
-    """Return one split of the folder ``source.root``. The name of the test split is ``test``.
+def open_coco(source: CocoSource, split: Split, data: DataConfig | None = None) -> DetectionDataset:
+    """Return one split of the folder ``source.root``, read as ``data`` says. The name of the test split is ``test``.
+
+    With ``data.unreadable`` at ``skip`` every image is decoded, to leave out those that cannot be.
 
     Raises ``DataError``, naming file, field and fix, where the folder, its annotation file or its images cannot be
     found, or the file is not in COCO format.
     """
     root = Path(source.root)
     wanted = {"train": source.train_split, "val": source.val_split, "test": "test"}[split]
-    return read_annotations(root, find_annotations(root, wanted, split), wanted)
+    dataset = read_annotations(root, find_annotations(root, wanted, split), wanted, data)
+    return without_unreadable(dataset) if data is not None and data.unreadable == "skip" else dataset
 
 
 # ------------------------------------------------------------------------------------ finding the file
@@ -103,7 +111,7 @@ def find_annotations(root: Path, wanted: str, split: str) -> str:
     if not wanted:
         raise DataError(f"data.source.{split}_split is empty; name a split of {root}: {_listing(files)}")
     if wanted.endswith(".json"):
-        if not _stays_inside(wanted):
+        if not stays_inside(wanted):
             raise DataError(f"data.source.{split}_split is {wanted!r}; give a path below {root}")
         if (root / wanted).is_file():
             return Path(wanted).as_posix()
@@ -146,7 +154,7 @@ def file_to_split(files: Sequence[str]) -> str | None:
 
 def _matches(files: Sequence[str], wanted: str) -> list[str]:
     """Return the files of a split: of its very name, or else with it in their names; those of ``instances_`` first."""
-    matches = [name for name in files if _names_split(name, wanted)]
+    matches = [name for name in files if names_split(name, wanted)]
     matches = [name for name in matches if _stem(name).removeprefix("instances_") == wanted.lower()] or matches
     return [name for name in matches if _stem(name).startswith("instances_")] or matches
 
@@ -155,14 +163,10 @@ def _stem(name: str) -> str:
     return name.lower().removeprefix("annotations/").removesuffix(".json")
 
 
-def _names_split(name: str, wanted: str) -> bool:
-    return re.search(rf"(?<![a-z]){re.escape(wanted.lower())}", _stem(name)) is not None
-
-
 def split_of(name: str) -> str:
     """Return the split that an annotation file's name contains, or the whole name if it contains none."""
     for word in ("train", "val", "test"):
-        if _names_split(name, word):
+        if names_split(name, word):
             return word
     return name
 
@@ -171,25 +175,32 @@ def _listing(files: list[str], shown: int = 8) -> str:
     return listing(files, shown)
 
 
-def _stays_inside(name: str) -> bool:
-    """Return whether a relative path stays below its folder, with either system's separator."""
-    parts = re.split(r"[\\/]", name)
-    return not (name.startswith(("/", "\\")) or ".." in parts or re.match(r"^[A-Za-z]:", name) or "\0" in name)
-
-
 # ---------------------------------------------------------------------------------- reading the file
 
 
-def read_annotations(root: Path, file: str, split: str) -> DetectionDataset:
-    """Return the data set in the annotation file ``file`` (relative to ``root``).
+def read_annotations(root: Path, file: str, split: str, data: DataConfig | None = None) -> DetectionDataset:
+    """Return the data set in the annotation file ``file`` (relative to ``root``), read as ``data`` says.
 
     ``split`` gives its name and the folders where its images may be. Raises ``DataError`` naming file, field and fix.
     """
-    reader = _Reader(root, file, split, read_columns(root / file))
-    reader.note_categories()
+    data = DataConfig() if data is None else data
+    columns = read_columns(root / file)
+    empty = _empty_parents(root, file, columns)
+    if empty.any():
+        left_out = tuple(
+            (int(columns.category_ids[at]), columns.category_names[at]) for at in np.flatnonzero(empty).tolist()
+        )
+        columns = replace(
+            columns,
+            category_ids=columns.category_ids[~empty],
+            category_names=columns.category_names.take(np.flatnonzero(~empty)),
+        )
+    else:
+        left_out = ()
+    reader = _Reader(root, file, split, columns, drop_repeated=data.duplicates == "drop")
+    reader.note_categories(left_out)
     images = reader.images()
     annotations = reader.annotations(images)
-    columns = reader.columns
     return DetectionDataset(
         name=root.resolve().name,
         split=split,
@@ -199,91 +210,147 @@ def read_annotations(root: Path, file: str, split: str) -> DetectionDataset:
         annotations=annotations,
         dropped=reader.dropped,
         notes=tuple(reader.notes),
+        warnings=tuple(reader.warnings),
+        annotated=bool(columns.annotated[0]),
+        left_out=left_out,
+        orientation=data.orientation,
+        bits=data.bits,
     )
+
+
+def _empty_parents(root: Path, file: str, columns: AnnotationColumns) -> NDArray[np.bool_]:
+    """Return which categories only group others, and have no annotation in any annotation file of the folder.
+
+    All files count, so that train and val have the same categories.
+    """
+    empty = columns.parents.copy()
+    if not empty.any() or not len(columns.category):
+        return np.zeros_like(empty)
+    empty &= ~np.isin(columns.category_ids, columns.category)
+    for name in annotation_files(root) if empty.any() else ():
+        if name != file and is_detection_file(root / name):
+            with contextlib.suppress(DataError):  # it is reported where it is used
+                empty &= ~np.isin(columns.category_ids, read_columns(root / name).category)
+    return empty
 
 
 class _Reader:
     """Reads one annotation file; knows where its images may be and what was dropped."""
 
-    def __init__(self, root: Path, file: str, split: str, columns: AnnotationColumns) -> None:
+    def __init__(
+        self, root: Path, file: str, split: str, columns: AnnotationColumns, *, drop_repeated: bool = False
+    ) -> None:
         self.root = root
         self.file = root / file
         self.columns = columns
         self.dropped: list[Dropped] = []
         self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self._drop_repeated = drop_repeated
+        self._searched = False
         self._dropped_images: dict[int, str] = {}
-        stem = Path(file).stem.removeprefix("instances_")
-        own = Path(file).parent.as_posix()
-        places = [f"images/{stem}", stem, own, "images", "."]
-        if "/" not in split and split != stem and _stays_inside(split):
-            places[2:2] = [f"images/{split}", split]
-        self.folders = tuple(dict.fromkeys(str(root / place) for place in places))
-        self._listings: dict[str, frozenset[str]] = {}
+        self._places = ImagePlaces(root, file, split)
+        self.folders = self._places.folders
 
-    def note_categories(self) -> None:
+    def note_categories(self, left_out: Sequence[tuple[int, str]]) -> None:
         counts = Counter(self.columns.category_names)
         repeated = [name for name, number in counts.items() if number > 1]
         if repeated:
             self.notes.append(f"several categories are named {', '.join(map(repr, repeated))}; they are kept apart")
+        for number, name in left_out:
+            self.notes.append(
+                f"the category {name!r} (id {number}) is left out: it has no box and only groups the others"
+            )
+        if not self.columns.annotated[0]:
+            self.notes.append("there is no list 'annotations': the images only serve to detect in them")
 
     # ---- images
 
     def images(self) -> ImageTable:
         columns = self.columns
+        located = self._located()
         kept: list[int] = []
         folders: list[int] = []
+        names: list[str] = []
         sizes = columns.image_sizes.copy()
         measured = missing = 0
         for row, name in enumerate(columns.image_names):
-            found = "its file_name is not valid Unicode" if columns.unnamed[row] else self._locate(name)
+            found = located[row]
             if isinstance(found, str):
-                missing += found == _MISSING
+                missing += found == MISSING
                 self._drop_image(row, name, found)
                 continue
+            folder, name = found
             if sizes[row, 0] < 0:
-                sizes[row] = self._measure(Path(self.folders[found], name))
+                sizes[row] = self._measure(Path(self.folders[folder], name))
                 measured += 1
             if sizes[row, 0] < 1:
                 reason = "its width or height is not a positive integer, or is unknown"
                 self._drop_image(row, name, reason)
                 continue
             kept.append(row)
-            folders.append(found)
+            folders.append(folder)
+            names.append(name)
         if not kept:
             self._refuse_empty(missing)
         if measured:
             self.notes.append(f"{count(measured, 'image')} without width and height: taken from the file")
+        self._note_names(kept, names)
         rows = np.array(kept, np.int64)
         return ImageTable(
             ids=columns.image_ids[rows],
             sizes=sizes[rows],
-            names=columns.image_names.take(rows),
+            names=Texts.of(names),
             folders=self.folders,
             folder=np.array(folders, np.uint8),
         )
 
-    def _locate(self, name: str) -> int | str:
-        """Return the index of the folder that contains the file, or the reason why none does."""
-        if _PLAIN(name) and name not in (".", ".."):
-            for index, folder in enumerate(self.folders):
-                if name in self._listing(folder):
-                    return index
-            return _MISSING
-        if not name:
-            return "its file_name is missing"
-        if not _stays_inside(name):
-            return "its file_name leads out of the data set's folder"
-        for index, folder in enumerate(self.folders):
-            path = Path(folder, name)
-            if path.name in self._listing(str(path.parent)):
-                return index
-        return _MISSING
+    def _located(self) -> list[tuple[int, str] | str]:
+        """Return for every image its folder and name, or the reason why there is none."""
+        columns, places = self.columns, self._places
+        found: list[tuple[int, str] | str] = []
+        for row, name in enumerate(columns.image_names):
+            if columns.unnamed[row]:
+                found.append("its file_name is not valid Unicode")
+                continue
+            place = places.locate(name)
+            if place == MISSING and columns.from_url[row]:
+                place = places.locate(name.rpartition("/")[2])
+            found.append(place)
+        if not found or any(not isinstance(place, str) for place in found):
+            return found
+        searched = [
+            place if columns.unnamed[row] else places.search(columns.image_names[row])
+            for row, place in enumerate(found)
+        ]
+        there = sum(not isinstance(place, str) for place in searched)
+        ambiguous = AMBIGUOUS in searched
+        if there < _FOUND_AT_LEAST * len(found) and not (ambiguous and there == 0):
+            return found
+        if there:
+            first = next(place[1] for place in searched if not isinstance(place, str))
+            self.notes.append(
+                f"{count(there, 'image')} found by name below the folder, because none is in the usual places; the "
+                f"first is {first}"
+            )
+        self._searched = True
+        return searched
 
-    def _listing(self, folder: str) -> frozenset[str]:
-        found = self._listings.get(folder)
-        if found is None:
-            found = self._listings[folder] = _files_in(folder)
-        return found
+    def _note_names(self, rows: list[int], names: list[str]) -> None:
+        columns = self.columns
+        urls = int(columns.from_url[rows].sum())
+        if urls:
+            self.notes.append(f"{count(urls, 'image')} without file_name: named by the end of coco_url")
+        others = [
+            (columns.image_names[row], name)
+            for row, name in zip(rows, names, strict=True)
+            if not columns.from_url[row] and columns.image_names[row] != name
+        ]
+        if others and not self._searched:
+            wanted, there = others[0]
+            self.notes.append(
+                f"{count(len(others), 'image')} under another spelling of file_name, the first: {wanted} is {there}"
+            )
 
     def _measure(self, path: Path) -> tuple[int, int]:
         try:
@@ -306,7 +373,12 @@ class _Reader:
         if missing == number:
             raise DataError(
                 f"none of the {count(number, 'image')} of {self.file} exists (the first is {first.image}); looked in "
-                f"{', '.join(self.folders)}; put them in one of these folders"
+                f"{', '.join(self.folders)}, and by name everywhere below {self.root}; put them in one of these folders"
+            )
+        if first.reason == AMBIGUOUS:
+            raise DataError(
+                f"it is not clear which files below {self.root} are the images of {self.file}: {AMBIGUOUS}, the first "
+                f"being {first.image}; give each file_name its folder, as in train2017/{Path(first.image).name}"
             )
         raise DataError(
             f"none of the {count(number, 'image')} of {self.file} can be used; the first is {first.image}: "
@@ -323,14 +395,24 @@ class _Reader:
         kept = known & (reason == 0)
         again = self._repetitions(kept, image, label)
         kept[again] = False
-        repeated = {*again.tolist()}
+        repeated = dict.fromkeys(again.tolist(), "it occurs twice")
+        twins = np.flatnonzero(kept)
+        twins = twins[repeated_boxes(image[twins], label[twins], columns.crowd[twins], columns.xywh[twins])]
+        if self._drop_repeated:
+            kept[twins] = False
+            repeated |= dict.fromkeys(twins.tolist(), _REPEATED)
+        else:
+            self._note_repeated(len(twins), int(kept.sum()))
         for row in np.flatnonzero(~kept).tolist():
-            why = "it occurs twice" if row in repeated else _UNUSABLE[reason[row]]
+            why = repeated.get(row) or _UNUSABLE[reason[row]]
             self._drop_annotation(row, why, images.names[int(image[row])] if known[row] else None)
         rows = np.flatnonzero(kept)
         rows = rows[np.argsort(image[rows], kind="stable")]  # the file's order within an image
         xywh, areas = columns.xywh[rows], columns.areas[rows]
         self._note_boxes(image[rows], xywh, areas, images)
+        self._note_fields(rows)
+        objects = columns.crowd[rows] != 1
+        self.warnings += box_doubts(images.sizes[image[rows]][objects], xywh[objects], areas[objects])
         with np.errstate(over="ignore"):
             areas = np.where(np.isnan(areas), xywh[:, 2] * xywh[:, 3], areas)
         return AnnotationTable(
@@ -422,6 +504,31 @@ class _Reader:
                 "such images into tiles"
             )
 
+    def _note_repeated(self, repeated: int, objects: int) -> None:
+        if not repeated:
+            return
+        text = (
+            f"{count(repeated, 'annotation')} with the class and box of an earlier one: a detector that finds each "
+            "object once misses them; --data.duplicates drop leaves them out"
+        )
+        # large sets have a few by accident
+        (self.warnings if repeated > 0.01 * objects else self.notes).append(text)
+
+    def _note_fields(self, rows: NDArray[np.int64]) -> None:
+        columns = self.columns
+        from_mask = int(columns.from_mask[rows].sum())
+        if from_mask:
+            self.notes.append(f"{count(from_mask, 'annotation')} without bbox: the box of the segmentation is used")
+        as_text = int(columns.as_text[rows].sum())
+        if as_text:
+            self.notes.append(f"{count(as_text, 'annotation')} with an id written as a text: read as a number")
+        ignored = int((columns.ignored[rows] & (columns.crowd[rows] != 1)).sum())
+        if ignored:
+            self.warnings.append(
+                f"{count(ignored, 'annotation')} with 'ignore' set and iscrowd 0, which count as objects, as in "
+                "pycocotools: to leave them out of training and ignore them in evaluation, set iscrowd to 1"
+            )
+
     def _usable_ids(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the annotations' ids, or 1, 2, ... where COCOeval would miscount: ids repeated or below 1."""
         if (ids < 1).any() or _repeats(ids):
@@ -453,22 +560,3 @@ def _repeats(ids: NDArray[np.int64]) -> bool:
         return False
     ids = np.sort(ids)
     return bool((ids[1:] == ids[:-1]).any())
-
-
-def _files_in(folder: str) -> frozenset[str]:
-    """Return the names of the files in a folder; none if the folder does not exist or its name is impossible."""
-    try:
-        with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if _is_file(entry))
-    except OSError as error:
-        if error.errno in _NO_SUCH_PLACE:
-            return frozenset()
-        raise DataError(f"cannot list the folder {folder}: {error.strerror}") from error
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Return whether a folder's entry is a file or a link to one; False for broken and circular links."""
-    try:
-        return entry.is_file()
-    except OSError:
-        return False

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from cornernet.console import count, listing, named, printable
 from cornernet.data.dataset import DetectionDataset, content_digests
+from cornernet.data.formats.annotation_file import written_integer
 from cornernet.data.formats.coco import annotation_files, file_to_split, is_detection_file, read_annotations
 from cornernet.data.formats.importing import WRITTEN_BY_US, annotation_file, require_new
 from cornernet.data.images import DataError
@@ -85,6 +86,8 @@ def divide(folder: Path, fractions: dict[str, float], *, seed: int = 0, file: st
     if not (folder / name).is_file():
         raise DataError(f"there is no file {folder / name}; {folder} has {listing(annotation_files(folder))}")
     dataset = read_annotations(folder, name, "all")
+    if not dataset.annotated:
+        raise DataError(f"{folder / name} has no list 'annotations': it only serves to detect in its images")
     groups: dict[bytes, list[int]] = defaultdict(list)
     for index, digest in enumerate(content_digests(dataset)):
         groups[digest].append(index)
@@ -186,8 +189,9 @@ def write_division(division: Division, folder: Path, *, overwrite: bool = False,
     rows = defaultdict(list)
     for row in tree["annotations"]:
         # annotations without an image, which data check lists, are in no split
-        if isinstance(row.get("image_id"), int | float):
-            rows[row["image_id"]].append(row)
+        number = written_integer(row.get("image_id"))
+        if number is not None:
+            rows[number].append(row)
     targets[next(iter(targets))].parent.mkdir(parents=True, exist_ok=True)
     if kept:
         atomic_write(kept[1], content)

@@ -226,7 +226,7 @@ def changed(key: str, position: int, **fields: Any) -> dict[str, Any]:
         ("{", r"instances_train\.json are not JSON"),
         ("[" * 100_000, r"instances_train\.json are not JSON"),
         ([1], "are a JSON list"),
-        ({"images": [], "categories": []}, "no list 'annotations'"),
+        (tree(annotations={}), "no list 'annotations'"),
         (tree(images={}), "no list 'images'"),
         (tree(images=[]), "'images' is empty"),
         (tree(categories=[]), "'categories' is empty"),
