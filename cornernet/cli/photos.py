@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from cornernet.config import ConfigError
 from cornernet.console import count
 from cornernet.data import DataError
+from cornernet.data.dataset import class_titles
 from cornernet.data.formats.importing import IMAGE_SUFFIXES, image_files, require_names
 from cornernet.drawing.escapes import csv_escape
 from cornernet.files import nearest
@@ -122,12 +123,17 @@ def csv_table(found: Sequence[tuple[Photo, Detections]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "class", "score", "x1", "y1", "x2", "y2"])
     for photo, detections in found:
+        titles = [csv_escape(title) for title in _titles(detections)]
         for box, score, label in zip(detections.boxes, detections.scores, detections.labels, strict=True):
             corners = [f"{value:.2f}" for value in box.tolist()]
-            writer.writerow(
-                [csv_escape(photo.path), csv_escape(detections.name_of(int(label))), f"{score:.4f}", *corners]
-            )
+            writer.writerow([csv_escape(photo.path), titles[label], f"{score:.4f}", *corners])
     return text.getvalue()
+
+
+def _titles(detections: Detections) -> tuple[str, ...]:
+    """Return the names by label, with the category id where names repeat."""
+    known = range(len(detections.classes) if detections.classes else 1 + max(detections.labels, default=-1))
+    return class_titles([detections.name_of(label) for label in known], [detections.category_of(at) for at in known])
 
 
 def json_list(found: Sequence[tuple[Photo, Detections]]) -> str:

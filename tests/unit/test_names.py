@@ -273,6 +273,14 @@ def test_classes_of_one_name_are_told_apart() -> None:
     assert len(set(awkward)) == 3
 
 
+def test_the_rows_of_a_csv_file_tell_classes_of_one_name_apart() -> None:
+    boxes = Detections(np.ones((2, 4)), np.ones(2), np.array([0, 1]), classes=("dog", "dog"), category_ids=(4, 9))
+    rows = list(csv.DictReader(csv_table([(Photo(Path("a.jpg"), "a"), boxes)]).splitlines()))
+    assert [row["class"] for row in rows] == ["dog (id 4)", "dog (id 9)"]
+    unnamed = Detections(np.ones((1, 4)), np.ones(1), np.array([2]))
+    assert "a.jpg,class 2,1.0000," in csv_table([(Photo(Path("a.jpg"), "a"), unnamed)])
+
+
 def test_boxes_and_ap_of_classes_of_one_name_are_counted_apart(tmp_path) -> None:
     coco_folder(tmp_path / "data", {"val": FILES[:2]})
     file = tmp_path / "data" / "annotations" / "instances_val.json"
