@@ -14,8 +14,9 @@ from typing import Literal, TypeVar
 import torch
 import tyro
 
+from cornernet.checkout import version
 from cornernet.config import ConfigError
-from cornernet.console import PrintableError, count, printable, survive_any_encoding
+from cornernet.console import PrintableError, count, ended_by_its_reader, is_unread, printable, survive_any_encoding
 from cornernet.data import DataError
 
 from .pictures import find_pair, make_pictures
@@ -80,14 +81,19 @@ class PicturesArguments(Selection):
     """Folder of the pictures. Default: reports/pictures/PROFILE-DATA."""
 
 
+@ended_by_its_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
-    0; 1 where a run failed; 2 for what cannot be done; 3 where --max-minutes did not suffice; 130 when interrupted.
+    0; 1 where a run failed; 2 for what cannot be done; 3 where --max-minutes did not suffice; 130 when interrupted; 141
+    when nobody reads its output any more.
     """
     survive_any_encoding()
     argv = list(sys.argv[1:] if argv is None else argv)
     began = time.monotonic()
+    if argv == ["--version"]:
+        print(f"ablations of cornernet {version()}")
+        return 0
     try:
         if argv[:1] == ["status"]:
             print_status(select(_parse(StatusArguments, f"{program()} status", argv[1:]), quiet=True))
@@ -99,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("ablations: stopped; the same command resumes", file=sys.stderr)
         return INTERRUPTED
     except (ConfigError, DataError, StoreError, ValueError, OSError) as error:
+        if is_unread(error):
+            raise
         print(f"ablations: error: {error if isinstance(error, PrintableError) else printable(error)}", file=sys.stderr)
         return IMPOSSIBLE
 

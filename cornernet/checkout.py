@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
 
-__all__ = ["alias", "revision"]
+__all__ = ["alias", "revision", "version"]
 
 
 def revision() -> str:
@@ -36,6 +36,12 @@ def revision() -> str:
         return git("describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*")
     except (FileNotFoundError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def version() -> str:
+    """Return the version of the package, followed by the commit where it is known: ``0.1.0 (4cddfef)``."""
+    number, commit = importlib.import_module("cornernet").__version__, revision()
+    return f"{number}" if commit == "unknown" else f"{number} ({commit})"
 
 
 def alias(name: str) -> None:

@@ -5,7 +5,7 @@ sequence moves the cursor, a line break forges a line, a mark of direction turns
 
 * a text that is made here puts each name through :func:`printable`, or :func:`named` where it stands among others;
 * an error derives from :class:`PrintableError`, whose text is printable whatever was inserted;
-* a program starts with :func:`survive_any_encoding`.
+* a program starts with :func:`survive_any_encoding`, and its ``main`` is :func:`ended_by_its_reader`.
 
 Files have rules of their own, in ``cornernet.drawing.escapes``. JSON escapes by itself and holds names as they are.
 """
@@ -13,13 +13,16 @@ Files have rules of their own, in ``cornernet.drawing.escapes``. JSON escapes by
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import os
 import re
+import select
 import sys
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import ParamSpec, TextIO
 
 from tqdm import tqdm
 
@@ -27,6 +30,8 @@ __all__ = [
     "PrintableError",
     "Progress",
     "count",
+    "ended_by_its_reader",
+    "is_unread",
     "listing",
     "named",
     "printable",
@@ -35,6 +40,7 @@ __all__ = [
 ]
 
 SECONDS_BETWEEN_LINES = 10.0
+_P = ParamSpec("_P")
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
@@ -130,6 +136,58 @@ def survive_any_encoding() -> None:
     if reconfigure := getattr(sys.stdin, "reconfigure", None):
         with contextlib.suppress(io.UnsupportedOperation):  # something of it was read already
             reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
+
+
+UNREAD = 128 + 13
+"""Exit status of a program whose output nobody reads any more: what a shell says of one that SIGPIPE ended."""
+
+
+def ended_by_its_reader(main: Callable[_P, int]) -> Callable[_P, int]:
+    """Make ``main`` end quietly with status :data:`UNREAD` once nobody reads what it prints, as in ``... | head -1``.
+
+    Other broken pipes, such as that of a process that died, are raised. SIGPIPE itself would end the program at those.
+    """
+
+    @functools.wraps(main)
+    def ended(*args: _P.args, **kwargs: _P.kwargs) -> int:
+        try:
+            try:
+                return main(*args, **kwargs)
+            finally:
+                for stream in (sys.stdout, sys.stderr):
+                    if stream is not None and not stream.closed:
+                        stream.flush()
+        except BrokenPipeError:
+            gone = _unread()
+            if not gone:
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for number in gone:  # what is left in the buffers is written when the interpreter ends
+                os.dup2(nowhere, number)
+            os.close(nowhere)
+            return UNREAD
+
+    return ended
+
+
+def is_unread(error: BaseException) -> bool:
+    """Return whether an error means that nobody reads what this program prints any more."""
+    return isinstance(error, BrokenPipeError) and bool(_unread())
+
+
+def _unread() -> list[int]:
+    """Return the file descriptors of standard output and standard error whose reader has gone."""
+    gone = []
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            number = stream.fileno()
+            poll = select.poll()
+            poll.register(number, 0)  # only errors
+            if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+                gone.append(number)
+        except (AttributeError, OSError, ValueError):  # it is no file, or closed
+            continue
+    return gone
 
 
 class Progress:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from cornernet.console import count, printable, survive_any_encoding
+from cornernet.console import count, ended_by_its_reader, printable, survive_any_encoding
 
 from .folder import render, stale, write_files
 from .index import index_markdown
@@ -38,6 +38,7 @@ class Arguments:
     """Write nothing; list the files that would change, and exit with 1 if there are any."""
 
 
+@ended_by_its_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0; 1 for stale files; 2 for what cannot be done."""
     survive_any_encoding()

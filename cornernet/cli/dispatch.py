@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from cornernet.checkout import version
 from cornernet.cli.command import Command
-from cornernet.console import printable, survive_any_encoding
+from cornernet.console import ended_by_its_reader, is_unread, printable, survive_any_encoding
 
 __all__ = ["COMMANDS", "main"]
 
@@ -100,8 +101,9 @@ COMMANDS = (
 _BY_NAME = {command.name: command for command in COMMANDS}
 
 
+@ended_by_its_reader
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 2 for an error, 130 when interrupted.
+    """Run the command line and return its exit status: 0, 2 for an error, 130 when interrupted, 141 when unread.
 
     A bug is raised. ``SystemExit`` is raised for ``COMMAND --help`` and for flags that cannot be parsed.
     """
@@ -109,6 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
+        return 0
+    if argv == ["--version"]:
+        print(f"cornernet {version()}")
         return 0
     words = 2 if argv[0] == "data" and argv[1:] else 1
     name = " ".join(argv[:words])
@@ -126,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _usage() -> str:
-    lines = ["usage: cornernet COMMAND ... (each command has --help)", ""]
+    lines = ["usage: cornernet COMMAND ... (each command has --help); cornernet --version", ""]
     return "\n".join(lines + [f"  {command.name:<17} {command.summary}" for command in COMMANDS])
 
 
@@ -138,6 +143,8 @@ def _run(command: Command, argv: Sequence[str]) -> int:
         print(f"cornernet: {printable(stop) or 'stopped'}", file=sys.stderr)
         return 130
     except Exception as error:
+        if is_unread(error):
+            raise
         # imported here: it needs torch, and `cornernet --help` does not
         from cornernet.cli.errors import describe
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import io
 import json
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -46,7 +49,7 @@ def find_photos(inputs: Sequence[str], out: Path, stdin: TextIO) -> list[Photo]:
     missing: list[str] = []
     for item in inputs:
         if item == "-":
-            names = [line.strip() for line in stdin if line.strip()]
+            names = [line.strip() for line in re.split(r"[\r\n]", _text(stdin)) if line.strip()]
             if not names:
                 raise DataError("the list on stdin is empty; give one path per line")
         else:
@@ -74,6 +77,21 @@ def find_photos(inputs: Sequence[str], out: Path, stdin: TextIO) -> list[Photo]:
         more = f" (and {count(len(missing) - 1, 'other')})" if missing[1:] else ""
         raise DataError(f"there is no file {missing[0]}{more}{nearest(missing[0])}")
     return photos
+
+
+_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+
+
+def _text(stdin: TextIO) -> str:
+    """Return what is on ``stdin``. A byte order mark says how it is encoded, as some editors and shells write it."""
+    buffer = getattr(stdin, "buffer", None)
+    if buffer is None:
+        return stdin.read().removeprefix("\ufeff")
+    content: bytes = buffer.read()
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            return content.removeprefix(mark).decode(encoding, "surrogateescape" if encoding == "utf-8" else "replace")
+    return os.fsdecode(content)
 
 
 def _in_folder(folder: Path, out: Path) -> list[Photo]:

@@ -18,7 +18,7 @@ from cornernet.config import Config
 from cornernet.config.checks import ABSENT, changed_fields
 from cornernet.config.limits import LIMITS, MOST_BLOCKS, MOST_ENTRIES, MOST_PARAMETERS
 from cornernet.config.recipes import RECIPES, recipe
-from cornernet.console import printable, survive_any_encoding
+from cornernet.console import ended_by_its_reader, printable, survive_any_encoding
 from cornernet.files import atomic_write
 
 __all__ = ["reference"]
@@ -130,6 +130,7 @@ def _field_texts(kind: type) -> dict[str, str]:
     return texts
 
 
+@ended_by_its_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page, or with ``--check`` tell whether it is current."""
     parser = argparse.ArgumentParser(prog="python -m cornernet.config.reference", description=__doc__)

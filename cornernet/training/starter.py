@@ -24,7 +24,7 @@ import torch
 from cornernet.checkout import revision
 from cornernet.config import Config
 from cornernet.config.recipes import recipe
-from cornernet.console import printable, survive_any_encoding
+from cornernet.console import ended_by_its_reader, printable, survive_any_encoding
 from cornernet.data.shapes import SHAPES_VERSION
 from cornernet.files import atomic_write
 from cornernet.training.loop import train
@@ -77,6 +77,7 @@ def halve(source: Path, target: Path, made: dict[str, object]) -> None:
     atomic_write(target, safetensors.torch.save(half, metadata))
 
 
+@ended_by_its_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the starter model and write its weights."""
     survive_any_encoding()

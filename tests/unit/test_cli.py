@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+import cornernet
 from cornernet import Config, build_detector, load_detector, recipe, save_detector
+from cornernet.checkout import revision
 from cornernet.cli import main
 from cornernet.cli.dispatch import COMMANDS
 from cornernet.data import open_dataset
@@ -192,11 +194,18 @@ def test_help_lists_the_commands(capsys) -> None:
         assert all(f"  {row.name} " in out and row.summary in out for row in COMMANDS)
 
 
-def test_help_does_not_wait_for_torch() -> None:
+def test_the_version_is_printed_with_the_commit_of_a_checkout(capsys) -> None:
+    assert main(["--version"]) == 0
+    commit = revision()
+    expected = f"cornernet {cornernet.__version__}" + ("" if commit == "unknown" else f" ({commit})")
+    assert capsys.readouterr().out == f"{expected}\n"
+
+
+def test_help_and_version_do_not_wait_for_torch() -> None:
     program = """
 import sys
 from cornernet.cli import main
-assert main(["--help"]) == 0
+assert main(["--help"]) == main(["--version"]) == 0
 assert not {"torch", "cv2"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +55,55 @@ def test_a_console_without_the_letters_ends_nothing(encoding, monkeypatch) -> No
     assert shown == expected
     # a path on standard input is decoded as file names are
     assert os.fsencode(sys.stdin.readline().strip()) == "é 猫".encode()
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def unread(program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program whose standard output nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "from cornernet.cli import main; sys.exit(main(['--help']))",
+        "from cornernet.cli import main; sys.exit(main(['train', '--recipe', 'tiny', '--dry-run']))",
+        "from cornernet.cli import main; sys.exit(main(['data', 'split', '--help']))",
+        "from cornernet.ablations.__main__ import main; sys.exit(main(['--help']))",
+        "from cornernet.ablations.__main__ import main; sys.exit(main(['status', '--profile', 'smoke']))",
+    ],
+)
+def test_a_program_that_nobody_reads_any_more_ends_quietly(run) -> None:
+    ended = unread(f"import sys; {run}")
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_the_broken_pipe_of_another_process_is_no_quiet_end() -> None:
+    run = """
+import sys
+from cornernet.console import ended_by_its_reader
+
+@ended_by_its_reader
+def main():
+    raise BrokenPipeError("of a loader process")
+
+sys.exit(main())
+"""
+    ended = subprocess.run([sys.executable, "-c", run], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "BrokenPipeError: of a loader process" in ended.stderr

@@ -49,6 +49,15 @@ def test_files_folders_patterns_and_lists_name_photographs(here) -> None:
     assert names("-", stdin="photos/a.png\n\nphotos/deep/b.PNG\n") == ["a", "b"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_list_with_a_byte_order_mark_is_read_as_it_is_encoded(here, encoding, end) -> None:
+    write_images(Path("photos"), ("é 猫.png",))
+    content = f"photos/é 猫.png{end}photos/a.png{end}".encode(encoding)
+    found = find_photos(["-"], Path("out"), io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+    assert [photo.name for photo in found] == ["é 猫", "a"]
+
+
 def test_what_was_drawn_before_is_not_detected_in(here) -> None:
     write_images(Path("photos/out"), ("a.png",))
     assert names("photos") == ["a", "deep/a", "deep/b"]
