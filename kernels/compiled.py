@@ -31,7 +31,7 @@ from numba.core import caching, ccallback, compiler, config, serialize
 
 from . import machine_code
 
-__all__ = ["CFunction", "CompiledFunction", "c_function", "compiled"]
+__all__ = ["FUNCTIONS", "CFunction", "CompiledFunction", "c_function", "compiled"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -40,6 +40,10 @@ _SETTINGS = (
     "LLVM_REFPRUNE_PASS", "LLVM_REFPRUNE_FLAGS",
 )  # fmt: skip
 """numba's settings that change the code, besides the processor's name and features."""
+
+
+FUNCTIONS: list[CompiledFunction | CFunction] = []
+"""All functions that were defined so far."""
 
 
 class CompiledFunction:
@@ -53,6 +57,7 @@ class CompiledFunction:
         self.py_func, self.signature = function, signature
         self._source = _source(function, calls)
         self._run: Callable[..., object] | None = None
+        FUNCTIONS.append(self)
         self._lock = threading.Lock()
 
     def __call__(self, *arguments: object) -> object:
@@ -81,6 +86,7 @@ class CFunction:
         self.py_func = function
         self._source = _source(function, calls)
         self._compiled: Any = None
+        FUNCTIONS.append(self)
         self._lock = threading.Lock()
 
     @property

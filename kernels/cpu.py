@@ -154,13 +154,13 @@ def _run(
     words = (0, 0) if records is None else (records[0].data_ptr(), records[1].data_ptr())
     parameters = np.array(
         (
-            channels_last, *(tensor.data_ptr() for tensor in tensors), *words, aligned, scratch_size,
+            *(tensor.data_ptr() for tensor in tensors), *words, aligned, scratch_size,
             tickets.ctypes.data, pieces, units, height, width, channels, len(starts) - 1,
             limits.ctypes.data, reverse, parts, records is not None,
         ),
         np.int64,
     )  # fmt: skip
-    on_threads(_function(mode, like.dtype), parameters, threads)
+    on_threads(_function(mode, channels_last, like.dtype), parameters, threads)
 
 
 @functools.lru_cache
@@ -176,11 +176,11 @@ def band_starts(height: int, bands: int, replay_share: float) -> tuple[int, ...]
 
 
 @functools.cache
-def _function(mode: str, dtype: torch.dtype) -> int:
-    """Return the address of the C function for ``dtype``."""
+def _function(mode: str, channels_last: bool, dtype: torch.dtype) -> int:
+    """Return the address of the C function for a layout and ``dtype``."""
     from . import cpu_kernels
 
-    address: int = cpu_kernels.entry(mode, str(dtype).removeprefix("torch.")).address
+    address: int = cpu_kernels.entry(mode, channels_last, str(dtype).removeprefix("torch.")).address
     return address
 
 

@@ -823,103 +823,84 @@ def channels_backward(
 
 
 # ---------------------------------------------------------------------------------------------------------- entries
-# One C function void(int64 *parameters) for each direction and dtype, so that any thread can run it without Python:
-# 0 channels_last?, 1-3 tensors, 4-5 records, 6 scratch, 7 bytes of scratch per thread, 8 tickets (two counters at zero:
-# pieces, threads), 9 pieces, 10 units, 11 height, 12 width, 13 channels, 14 bands, 15 their starts, 16 reverse,
-# 17 parts, 18 keep
-PARAMETERS = 19
+# One C function void(int64 *parameters) for each direction, layout and dtype, so that any thread can run it without
+# Python, and only what is used is compiled:
+# 0-2 tensors, 3-4 records, 5 scratch, 6 bytes of scratch per thread, 7 tickets (two counters at zero: pieces, threads),
+# 8 pieces, 9 units, 10 height, 11 width, 12 channels, 13 bands, 14 their starts, 15 reverse, 16 parts, 17 keep
+PARAMETERS = 18
 
 
 @_inlined
-def _forward(p: Any, at: Any, wide_at: Any) -> None:
-    scratch = wide_at(parameter(p, 6) + take_ticket(int64_at(parameter(p, 8) + 8)) * parameter(p, 7))
-    tensors = at(parameter(p, 1)), at(parameter(p, 2)), at(parameter(p, 3))
-    words, tickets = (words_at(parameter(p, 4)), words_at(parameter(p, 5))), int64_at(parameter(p, 8))
-    pieces, units, height, width = parameter(p, 9), parameter(p, 10), parameter(p, 11), parameter(p, 12)
-    reverse, parts, keep = parameter(p, 16) != 0, parameter(p, 17), parameter(p, 18) != 0
-    if parameter(p, 0):
-        channels, bands, starts = parameter(p, 13), parameter(p, 14), int64_at(parameter(p, 15))
-        channels_forward(
-            *tensors, *words, scratch, tickets, pieces, units, height, width, channels, bands, starts,
-            reverse, parts, keep,
-        )  # fmt: skip
-    else:
-        rows_forward(*tensors, *words, scratch, tickets, pieces, units, height, width, reverse, parts, keep)
+def _forward_rows(p: Any, at: Any, wide_at: Any) -> None:
+    scratch = wide_at(parameter(p, 5) + take_ticket(int64_at(parameter(p, 7) + 8)) * parameter(p, 6))
+    tensors = at(parameter(p, 0)), at(parameter(p, 1)), at(parameter(p, 2))
+    words, tickets = (words_at(parameter(p, 3)), words_at(parameter(p, 4))), int64_at(parameter(p, 7))
+    pieces, units, height, width = parameter(p, 8), parameter(p, 9), parameter(p, 10), parameter(p, 11)
+    reverse, parts, keep = parameter(p, 15) != 0, parameter(p, 16), parameter(p, 17) != 0
+    rows_forward(*tensors, *words, scratch, tickets, pieces, units, height, width, reverse, parts, keep)
 
 
 @_inlined
-def _backward(p: Any, at: Any, wide_at: Any) -> None:
-    scratch = wide_at(parameter(p, 6) + take_ticket(int64_at(parameter(p, 8) + 8)) * parameter(p, 7))
-    tensors = at(parameter(p, 1)), at(parameter(p, 2)), at(parameter(p, 3))
-    words, tickets = (words_at(parameter(p, 4)), words_at(parameter(p, 5))), int64_at(parameter(p, 8))
-    pieces, units, height, width = parameter(p, 9), parameter(p, 10), parameter(p, 11), parameter(p, 12)
-    reverse, parts = parameter(p, 16) != 0, parameter(p, 17)
-    if parameter(p, 0):
-        channels, bands, starts = parameter(p, 13), parameter(p, 14), int64_at(parameter(p, 15))
-        channels_backward(
-            *tensors, *words, scratch, tickets, pieces, units, height, width, channels, bands, starts,
-            reverse, parts,
-        )  # fmt: skip
-    else:
-        rows_backward(*tensors, *words, scratch, tickets, pieces, units, height, width, reverse, parts)
+def _forward_channels_last(p: Any, at: Any, wide_at: Any) -> None:
+    scratch = wide_at(parameter(p, 5) + take_ticket(int64_at(parameter(p, 7) + 8)) * parameter(p, 6))
+    tensors = at(parameter(p, 0)), at(parameter(p, 1)), at(parameter(p, 2))
+    words, tickets = (words_at(parameter(p, 3)), words_at(parameter(p, 4))), int64_at(parameter(p, 7))
+    pieces, units, height, width = parameter(p, 8), parameter(p, 9), parameter(p, 10), parameter(p, 11)
+    reverse, parts, keep = parameter(p, 15) != 0, parameter(p, 16), parameter(p, 17) != 0
+    channels, bands, starts = parameter(p, 12), parameter(p, 13), int64_at(parameter(p, 14))
+    channels_forward(
+        *tensors, *words, scratch, tickets, pieces, units, height, width, channels, bands, starts, reverse, parts, keep
+    )
 
 
-@c_function()
-def _forward_float64(p: Any) -> None:
-    _forward(p, float64_at, float64_at)
+@_inlined
+def _backward_rows(p: Any, at: Any, wide_at: Any) -> None:
+    scratch = wide_at(parameter(p, 5) + take_ticket(int64_at(parameter(p, 7) + 8)) * parameter(p, 6))
+    tensors = at(parameter(p, 0)), at(parameter(p, 1)), at(parameter(p, 2))
+    words, tickets = (words_at(parameter(p, 3)), words_at(parameter(p, 4))), int64_at(parameter(p, 7))
+    pieces, units, height, width = parameter(p, 8), parameter(p, 9), parameter(p, 10), parameter(p, 11)
+    reverse, parts = parameter(p, 15) != 0, parameter(p, 16)
+    rows_backward(*tensors, *words, scratch, tickets, pieces, units, height, width, reverse, parts)
 
 
-@c_function()
-def _forward_float32(p: Any) -> None:
-    _forward(p, float32_at, float32_at)
+@_inlined
+def _backward_channels_last(p: Any, at: Any, wide_at: Any) -> None:
+    scratch = wide_at(parameter(p, 5) + take_ticket(int64_at(parameter(p, 7) + 8)) * parameter(p, 6))
+    tensors = at(parameter(p, 0)), at(parameter(p, 1)), at(parameter(p, 2))
+    words, tickets = (words_at(parameter(p, 3)), words_at(parameter(p, 4))), int64_at(parameter(p, 7))
+    pieces, units, height, width = parameter(p, 8), parameter(p, 9), parameter(p, 10), parameter(p, 11)
+    reverse, parts = parameter(p, 15) != 0, parameter(p, 16)
+    channels, bands, starts = parameter(p, 12), parameter(p, 13), int64_at(parameter(p, 14))
+    channels_backward(
+        *tensors, *words, scratch, tickets, pieces, units, height, width, channels, bands, starts, reverse, parts
+    )
 
 
-@c_function()
-def _forward_float16(p: Any) -> None:
-    _forward(p, float16_at, float32_at)
+def _entry(name: str, loops: Any, at: Any, wide_at: Any) -> CFunction:
+    def run(p: Any) -> None:
+        loops(p, at, wide_at)
 
-
-@c_function()
-def _forward_bfloat16(p: Any) -> None:
-    _forward(p, bfloat16_at, float32_at)
-
-
-@c_function()
-def _backward_float64(p: Any) -> None:
-    _backward(p, float64_at, float64_at)
-
-
-@c_function()
-def _backward_float32(p: Any) -> None:
-    _backward(p, float32_at, float32_at)
-
-
-@c_function()
-def _backward_float16(p: Any) -> None:
-    _backward(p, float16_at, float32_at)
-
-
-@c_function()
-def _backward_bfloat16(p: Any) -> None:
-    _backward(p, bfloat16_at, float32_at)
+    run.__name__ = run.__qualname__ = name
+    return c_function()(run)
 
 
 _ENTRIES = {
-    "forward": {
-        "float64": _forward_float64,
-        "float32": _forward_float32,
-        "float16": _forward_float16,
-        "bfloat16": _forward_bfloat16,
-    },
-    "backward": {
-        "float64": _backward_float64,
-        "float32": _backward_float32,
-        "float16": _backward_float16,
-        "bfloat16": _backward_bfloat16,
-    },
+    (mode, layout, dtype): _entry(f"{mode}_{layout}_{dtype}", loops, at, wide_at)
+    for (mode, layout), loops in {
+        ("forward", "rows"): _forward_rows,
+        ("forward", "channels"): _forward_channels_last,
+        ("backward", "rows"): _backward_rows,
+        ("backward", "channels"): _backward_channels_last,
+    }.items()
+    for dtype, at, wide_at in (
+        ("float64", float64_at, float64_at),
+        ("float32", float32_at, float32_at),
+        ("float16", float16_at, float32_at),
+        ("bfloat16", bfloat16_at, float32_at),
+    )
 }
 
 
-def entry(mode: str, dtype: str) -> CFunction:
-    """Return the C function for ``mode``, forward or backward, and a dtype's name."""
-    return _ENTRIES[mode][dtype]
+def entry(mode: str, channels_last: bool, dtype: str) -> CFunction:
+    """Return the C function for ``mode``, forward or backward, a layout, and a dtype's name."""
+    return _ENTRIES[mode, "channels" if channels_last else "rows", dtype]

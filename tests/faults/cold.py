@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import random
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,26 +18,20 @@ from cornernet import kernels
 from cornernet.ablations.statistics import resampling
 from cornernet.config import TestingConfig
 from cornernet.inference import suppression_compiled
-from cornernet.kernels import cpu_kernels
-from cornernet.kernels.compiled import CFunction, CompiledFunction
+from cornernet.kernels.compiled import FUNCTIONS
 from cornernet.model.heads.corner import decode_cpu
 from cornernet.model.heads.corner.outputs import Corners, Predictions
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-COSTLY = (cpu_kernels, decode_cpu._search)
+COSTLY = ("cpu_kernels.", "decode_cpu._search")
 """Compiling these takes seconds each; the others take less than a second each."""
 
 
 def names(costly: bool) -> set[str]:
     """The names under which machine code is kept, of all compiled functions that are imported."""
-    found = set()
-    for module in [value for name, value in sys.modules.items() if name.startswith("cornernet.")]:
-        for value in vars(module).values():
-            if isinstance(value, CompiledFunction | CFunction) and value.__module__ == module.__name__:
-                expensive = module in COSTLY or value in COSTLY
-                if costly or not expensive:
-                    found.add(f"{module.__name__.rpartition('.')[2]}.{value.__name__}")
-    return found
+    ours = [function for function in FUNCTIONS if function.__module__.startswith("cornernet.")]
+    found = {f"{function.__module__.rpartition('.')[2]}.{function.__name__}" for function in ours}
+    return {name for name in found if costly or not name.startswith(COSTLY)}
 
 
 def _random(*shape: int) -> Tensor:

@@ -18,7 +18,7 @@ from numba.core.extending import _Intrinsic
 from numpy.typing import NDArray
 
 from cornernet.kernels import machine_code
-from cornernet.kernels.compiled import CFunction, CompiledFunction, compiled
+from cornernet.kernels.compiled import FUNCTIONS, CFunction, CompiledFunction, compiled
 
 ROOT = Path(__file__).parents[2]
 
@@ -181,7 +181,8 @@ def test_compiled_functions_call_only_functions_of_their_own_file(name: str) -> 
     allowed = {"cornernet.model.heads.corner.decode_cpu": {"cornernet.kernels.cpu_kernels"}}.get(name, set())
     module = importlib.import_module(name)
     kinds = (Dispatcher, CompiledFunction, CFunction)
-    functions = [value for value in vars(module).values() if isinstance(value, kinds) and value.__module__ == name]
+    functions = [value for value in [*vars(module).values(), *FUNCTIONS] if isinstance(value, kinds)]
+    functions = [function for function in functions if function.__module__ == name]
     assert functions
     for function in functions:
         used = [vars(module).get(each) for each in function.py_func.__code__.co_names]
