@@ -18,7 +18,9 @@ from cornernet.console import count, printable
 from cornernet.data import Split, open_dataset
 from cornernet.data.formats.check import check_folder
 from cornernet.data.formats.coco import file_to_split
+from cornernet.data.formats.cvat import read_cvat
 from cornernet.data.formats.importing import ImportedFolder, annotation_file, require_folder, write_import
+from cornernet.data.formats.labelme import read_labelme
 from cornernet.data.formats.split import divide, write_division
 from cornernet.data.formats.voc import BoxConvention, Treatment, read_voc
 from cornernet.data.formats.yolo import Points, read_yolo
@@ -27,11 +29,15 @@ from cornernet.visualization.sheets import fixed_images, show_data, write_image
 
 __all__ = [
     "CheckArguments",
+    "ImportCvatArguments",
+    "ImportLabelmeArguments",
     "ImportVocArguments",
     "ImportYoloArguments",
     "ShowArguments",
     "SplitArguments",
     "check",
+    "import_cvat",
+    "import_labelme",
     "import_voc",
     "import_yolo",
     "show",
@@ -93,6 +99,25 @@ class ImportYoloArguments(WriteArguments):
     points: Points = "auto"
     """What more than four numbers after the class are: polygon (also oriented boxes), or keypoints after the box.
     auto: keypoints where the yaml has kpt_shape, else polygons; lines that could be both are an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportLabelmeArguments(WriteArguments):
+    """The arguments of ``cornernet data import-labelme``."""
+
+    folder: _Folder
+    out: Path | None = None
+    """Folder for annotations/*.json and copies of the images. Default: the folder itself, without copying images."""
+    classes: tuple[str, ...] = ()
+    """Only these labels, in this order. Default: all labels that occur, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportCvatArguments(ImportLabelmeArguments):
+    """The arguments of ``cornernet data import-cvat``."""
+
+    unlabelled: Literal["keep", "drop"] = "keep"
+    """Images without shapes: keep them as images without objects, or drop them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +198,20 @@ def import_yolo(command: Command, argv: Sequence[str]) -> int:
         unlabelled=arguments.unlabelled,
         points=arguments.points,
     )
+    return _write_import(found, arguments.out or arguments.folder, arguments, command, argv)
+
+
+def import_labelme(command: Command, argv: Sequence[str]) -> int:
+    """Convert a folder of labelme's json files to COCO format."""
+    arguments = command.parse(ImportLabelmeArguments, argv)
+    found = read_labelme(arguments.folder, classes=arguments.classes)
+    return _write_import(found, arguments.out or arguments.folder, arguments, command, argv)
+
+
+def import_cvat(command: Command, argv: Sequence[str]) -> int:
+    """Convert a folder with CVAT's xml to COCO format."""
+    arguments = command.parse(ImportCvatArguments, argv)
+    found = read_cvat(arguments.folder, unlabelled=arguments.unlabelled, classes=arguments.classes)
     return _write_import(found, arguments.out or arguments.folder, arguments, command, argv)
 
 

@@ -76,6 +76,20 @@ COMMANDS = (
         "import_yolo",
     ),
     Command(
+        "data import-labelme",
+        "Convert a folder of labelme's json files to COCO format and report what was dropped.",
+        "cornernet data import-labelme my_photos",
+        "cornernet.cli.data",
+        "import_labelme",
+    ),
+    Command(
+        "data import-cvat",
+        "Convert a folder with the xml of 'CVAT for images 1.1' to COCO format and report what was dropped.",
+        "cornernet data import-cvat my_export --out my_photos",
+        "cornernet.cli.data",
+        "import_cvat",
+    ),
+    Command(
         "data split",
         "Split an annotation file into train, val and optionally test, with every class in each and no image in two.",
         "cornernet data split my_photos --val 0.2",
@@ -132,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _usage() -> str:
     lines = ["usage: cornernet COMMAND ... (each command has --help); cornernet --version", ""]
-    return "\n".join(lines + [f"  {command.name:<17} {command.summary}" for command in COMMANDS])
+    return "\n".join(lines + [f"  {command.name:<20} {command.summary}" for command in COMMANDS])
 
 
 def _run(command: Command, argv: Sequence[str]) -> int:

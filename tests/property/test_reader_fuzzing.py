@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import re
 import resource
 import signal
 import threading
@@ -33,7 +34,9 @@ from cornernet.ablations.running.store import Store, StoreError
 from cornernet.config import CocoSource, Config, ConfigError
 from cornernet.data import DataError, DetectionDataset, open_dataset
 from cornernet.data.formats.check import check_folder
+from cornernet.data.formats.cvat import read_cvat
 from cornernet.data.formats.importing import write_import
+from cornernet.data.formats.labelme import read_labelme
 from cornernet.data.formats.split import divide, write_division
 from cornernet.data.formats.voc import read_voc
 from cornernet.data.formats.yolo import read_yolo
@@ -272,6 +275,54 @@ def test_a_scratched_voc_file_is_used_or_refused(voc: Path, content: bytes) -> N
 def test_a_voc_file_with_any_word_in_a_tag_is_used_or_refused(voc: Path, tag: str, word: str) -> None:
     before, opening, rest = _XML.partition(f"<{tag}>")
     read_as_voc(voc, (before + opening + word + rest[rest.index("</") :]).encode())
+
+
+_SHAPES = ("rectangle", "polygon", "circle", "mask", "star")
+_LABELME = json.dumps(
+    {
+        "shapes": [{"label": "cell", "points": [[5, 6], [25, 9], [7, 30]], "shape_type": kind} for kind in _SHAPES],
+        "imagePath": "a.png",
+        "imageHeight": 40,
+        "imageWidth": 60,
+    }
+)
+_CVAT = """<annotations><image name="images/a.png" width="60" height="40" subset="train">
+<box label="cell" xtl="5" ytl="6" xbr="25" ybr="26" rotation="30"/><polygon label="cell" points="5,6;7,8;9,1"/>
+<ellipse label="cell" cx="9" cy="9" rx="3" ry="4" rotation="9"/>
+<mask label="cell" left="1" top="2" width="3" height="4"/>
+</image></annotations>"""
+
+
+@pytest.mark.parametrize(("read", "name", "whole"), [(read_labelme, "a.json", _LABELME), (read_cvat, "a.xml", _CVAT)])
+def test_a_scratched_file_of_labelme_or_cvat_is_used_or_refused(read, name, whole, tmp_path: Path) -> None:
+    root = tmp_path / "folder"
+    write_images(root, ("a.png",))
+
+    @MANY
+    @given(content=st.one_of(scratched(whole.encode()), st.tuples(st.integers(0, 99), _WORDS).map(reworded(whole))))
+    def run(content: bytes) -> None:
+        (root / name).write_bytes(content)
+        with bounded(), contextlib.suppress(DataError):
+            found = read(root)
+            assert found.to_text().encode()
+            boxes = [each.box for image in found.images for each in image.boxes]
+            assert np.isfinite(np.array(boxes)).all()
+            write_import(found, tmp_path / "out", overwrite=True)
+
+    run()
+    (root / name).write_text(whole)
+    assert read(root).images[0].boxes
+
+
+def reworded(whole: str) -> Callable[[tuple[int, str]], bytes]:
+    """Return what puts a word in place of one of the numbers in a text."""
+    places = [match.span() for match in re.finditer(r"\b[0-9]+\b", whole)]
+
+    def put(choice: tuple[int, str]) -> bytes:
+        begin, end = places[choice[0] % len(places)]
+        return (whole[:begin] + choice[1] + whole[end:]).encode()
+
+    return put
 
 
 @pytest.fixture(scope="module")

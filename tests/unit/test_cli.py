@@ -168,6 +168,8 @@ NAMES = [
     "data check",
     "data import-voc",
     "data import-yolo",
+    "data import-labelme",
+    "data import-cvat",
     "data split",
     "data show",
 ]

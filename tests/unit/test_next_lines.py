@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from cornernet.cli import main
-from tests.unit.data.folders import picture
+from tests.unit.data.folders import picture, write_json
 from tests.unit.data.test_voc import lists, thing, xml
 
 SPLITS = {
@@ -64,7 +64,25 @@ def yolo(root: Path, splits: dict[str, int]) -> str:
     return "import-yolo"
 
 
-FORMS: list[Callable[[Path, dict[str, int]], str]] = [voc_folders, voc_lists, yolo]
+def labelme(root: Path, splits: dict[str, int]) -> str:
+    shape = {"label": "cell", "points": [[5, 5], [25, 25]], "shape_type": "rectangle"}
+    for split, stem in named(splits):
+        draw(root / split, stem)
+        write_json(root / split / f"{stem}.json", {"shapes": [shape], "imagePath": f"{stem}.png"})
+    return "import-labelme"
+
+
+def cvat(root: Path, splits: dict[str, int]) -> str:
+    images = ""
+    for split, stem in named(splits):
+        draw(root / "images", stem)
+        box = '<box label="cell" xtl="5" ytl="5" xbr="25" ybr="25"/>'
+        images += f'<image name="{stem}.png" subset="{split}">{box}</image>'
+    (root / "annotations.xml").write_text(f"<annotations>{images}</annotations>")
+    return "import-cvat"
+
+
+FORMS: list[Callable[[Path, dict[str, int]], str]] = [voc_folders, voc_lists, yolo, labelme, cvat]
 
 
 def followed(command: list[str], capsys: pytest.CaptureFixture[str], most: int = 5) -> list[str]:

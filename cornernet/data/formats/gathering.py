@@ -84,6 +84,7 @@ class _Pictures:
 
     def __init__(self, folder: Path) -> None:
         self.paths = image_files(folder)
+        self.by_path = {same_name(str(path)): path for path in self.paths}
         self._folder = folder
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
@@ -170,6 +171,10 @@ class Gathering:
             self._renamed.append(f"{own.name}, not {stated}")
         return own
 
+    def exact(self, path: Path) -> Path | None:
+        """Return a picture with this very path, whatever form its accents have, or None."""
+        return self._pictures.by_path.get(same_name(str(path)))
+
     def take(self, picture: Path, where: str) -> None:
         """Note that ``where`` annotates a picture. Raises ``DataError`` if something else does, too."""
         if picture in self.taken:
@@ -220,6 +225,10 @@ class Gathering:
             and path not in self.taken
             and same_name(stem_of(path.name)).casefold() not in known
         ]
+
+    def unread(self, paths: Sequence[Path], noun: str, why: str) -> list[str]:
+        """Return a note on files that are not read, naming the first of them; none if there are none."""
+        return [f"{count(len(paths), noun)} {why} (first: {self.shown(paths[0])})"] if paths else []
 
     def notes(self) -> list[str]:
         """Return notes on names, sizes and clipped boxes."""

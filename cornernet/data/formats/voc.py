@@ -91,16 +91,9 @@ def read_voc(
     missing = sorted({name for each in lists for name in each.missing})
     dropped = [Dropped(name, None, "it is listed in ImageSets/Main but has no xml file") for name in missing]
     notes = [note for each in lists for note in each.notes]
-    if elsewhere:
-        notes.append(
-            f"{count(len(elsewhere), 'xml file')} outside of Annotations: not read "
-            f"(first: {elsewhere[0].relative_to(folder)})"
-        )
+    notes += reader.gathering.unread(elsewhere, "xml file", "outside of Annotations: not read")
     left = reader.gathering.unannotated({path.stem for path in files})
-    if left:
-        notes.append(
-            f"{count(len(left), 'image')} without an xml file: left out (first: {left[0].relative_to(folder)})"
-        )
+    notes += reader.gathering.unread(left, "image", "without an xml file: left out")
     return ImportedFolder(
         folder=folder,
         form="Pascal VOC",
@@ -253,14 +246,14 @@ def _split(path: Path, folder: Path, lists: Sequence[_Lists]) -> str | None:
 # --------------------------------------------------------------------------------------------- files
 
 
-def parse_xml(path: Path) -> Element:
-    """Return the root of an xml file.
+def parse_xml(path: Path, largest: int | None = None) -> Element:
+    """Return the root of an xml file of at most ``largest`` bytes, by default :data:`LARGEST_FILE`.
 
-    Raises ``DataError``, naming the file and the problem, for damaged files, and for entities, document types and deep
-    nesting, which are refused.
+    Prefixes of namespaces are left out. Raises ``DataError``, naming the file and the problem, for damaged files, and
+    for entities, document types and deep nesting, which are refused.
     """
     try:
-        content = read_regular(path, LARGEST_FILE, "an annotation file")
+        content = read_regular(path, largest or LARGEST_FILE, "an annotation file")
     except OSError as error:
         raise DataError(f"cannot read the annotations {path}: {error.strerror}") from error
     builder, depth = TreeBuilder(), 0
@@ -270,7 +263,7 @@ def parse_xml(path: Path) -> Element:
         tag = tag.rpartition(":")[2]  # without the prefix of a namespace
         depth += 1
         if depth > DEEPEST:
-            raise DataError(f"{path} nests tags more than {DEEPEST} deep; VOC needs five")
+            raise DataError(f"{path} nests tags more than {DEEPEST} deep; annotations need five")
         builder.start(tag, attributes)
 
     def end(tag: str) -> None:
