@@ -119,7 +119,7 @@ def test_folders_are_the_splits_and_the_import_can_be_repeated(tmp_path, capsys)
     said = capsys.readouterr().out
     assert "val: 1 image (0 without objects), 2 boxes" in said
     assert "classes: rod 1, cell 2" in said
-    assert 'its class rod is not among --classes (1): "Valid/a.json shape 1"' in said
+    assert "dropped because its class rod is not among --classes (1): " in said
 
 
 @pytest.mark.parametrize(
