@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -118,8 +119,9 @@ def test_a_reader_sees_whole_records_while_they_are_being_rewritten(tmp_path, ta
     writer.start()
     try:
         sizes = set()
-        end = time.monotonic() + min(10.0, 0.2 * rounds(2))
-        while time.monotonic() < end:
+        began = time.monotonic()
+        # however slow the machine, some records are read
+        while (spent := time.monotonic() - began) < min(10.0, 0.2 * rounds(2)) or (len(sizes) < 2 and spent < 600):
             record = store.record(job)
             if record is not None:
                 assert len(record.config["text"]) == record.config["size"]
@@ -177,13 +179,14 @@ def test_a_renderer_that_is_killed_leaves_whole_files_and_the_next_call_writes_t
 
 @pytest.mark.thorough
 def test_ctrl_c_stops_a_study_within_seconds_and_says_how_to_continue(zygote, study, tmp_path, tally) -> None:
-    rng, stopped, stories = random.Random("stopped"), 0, max(3, rounds(3) // 20)
-    for story in range(stories):
+    rng, stopped, stories, story, longest = random.Random("stopped"), 0, max(3, rounds(3) // 20), 0, 1.0
+    while story < stories or not stopped:
+        story += 1
         root = tmp_path / f"story-{story}"
         root.mkdir()
         run = zygote.start("ablate", root / "log", argv=argv(root))
         wait_for((root / "store").exists, run, root / "log")
-        time.sleep(rng.random())
+        time.sleep(rng.random() * longest)
         began = time.monotonic()
         if run.alive():
             run.signal(signal.SIGINT)
@@ -194,10 +197,11 @@ def test_ctrl_c_stops_a_study_within_seconds_and_says_how_to_continue(zygote, st
             assert "ablations: stopped; the same command resumes" in (root / "log").read_text()
             tally("stopped")
             tally("seconds to stop, in all", round(time.monotonic() - began))
+        else:
+            longest *= 0.7  # it was faster than its signal
         status, _ = zygote.run("ablate", root / "log", argv=argv(root))
         assert status == 0, (root / "log").read_text()
         assert tables(root / "out") == study.tables
-    assert stopped, "every study finished before its signal came"
 
 
 @pytest.mark.thorough
@@ -248,7 +252,8 @@ def test_a_killed_worker_is_a_failure_that_the_next_call_retries(zygote, study, 
             lambda run=run, found=workers: found.extend(psutil.Process(run.pid).children()) or found, run, root / "log"
         )
         time.sleep(rng.random() * 0.5)
-        workers[0].kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may have finished
+            workers[0].kill()
         status, _ = run.wait()
         said = (root / "log").read_text()
         if status:

@@ -70,7 +70,7 @@ def tree_of(run: Running) -> list[psutil.Process]:
 
 
 def wait_for(condition: Callable[[], object], run: Running, log: Path) -> None:
-    end = time.monotonic() + 240
+    end = time.monotonic() + 600
     while not condition():
         assert run.alive(), log.read_text(encoding="utf-8")
         assert time.monotonic() < end
@@ -96,7 +96,7 @@ def test_a_training_with_loader_processes_is_killed_and_resumes_to_the_same_bits
             # only the process that trains: its loader processes must notice
             psutil.Process(run.pid).kill()
         run.wait()
-        _, left = psutil.wait_procs(others, timeout=60)
+        _, left = psutil.wait_procs(others, timeout=600)
         assert not left, "a loader process outlived the run"
         assert zygote.run("train", log, config=path, out=out)[0] == 0, log.read_text()
         assert results(out) == whole.results

@@ -65,7 +65,7 @@ def test_a_process_that_is_spawned_sees_the_same_data_set_in_the_same_memory(tmp
     for _ in range(2):
         process = context.Process(target=_seen_from, args=(dataset, answers))
         process.start()
-        assert answers.get(timeout=120) == expected
+        assert answers.get(timeout=600) == expected
         process.join()
     assert (dataset.fingerprint, dataset.ground_truth()) == expected[:2]
 

@@ -494,14 +494,14 @@ def test_a_stopped_call_leaves_no_process_and_goes_on_to_the_same_table(number, 
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not list((tmp_path / "store").glob("trainings/*/metrics.jsonl")):
             assert process.poll() is None, "it ended before it could be stopped"
             assert time.monotonic() < deadline
             time.sleep(0.01)
         # as a terminal does it: to the whole group
         (os.killpg if group else os.kill)(process.pid, number)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=600)
     if process.returncode == 0:
         pytest.skip("it had finished before the signal came")
     assert process.returncode == 130

@@ -84,7 +84,9 @@ def test_area_bands_are_the_data_s(dataset, backend) -> None:
     assert found.area_bands == dataset.area_bands
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(seed=st.integers(0, 2**32 - 1), keep=st.floats(0.1, 1), extra=st.integers(0, 20))
 def test_both_backends_agree_to_the_last_digit(dataset, seed, keep, extra) -> None:
     rng = np.random.default_rng(seed)

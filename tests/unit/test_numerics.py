@@ -228,7 +228,7 @@ def test_with_two_processes_the_images_of_the_one_whose_loss_broke_are_named(tmp
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*torchrun, str(script), str(tmp_path / "config.json"), str(tmp_path / "run")],
-        capture_output=True, text=True, env=environment, timeout=300, check=False,
+        capture_output=True, text=True, env=environment, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode != 0
     ids = ", ".join(map(str, image_ids(config, 3)[2:]))

@@ -345,7 +345,7 @@ def test_two_processes_train_as_one_that_accumulates(tmp_path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*torchrun, str(script), str(tmp_path / "two.json"), str(tmp_path / "two")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert [i for i, _ in found] == [1, 2, 3]

@@ -96,7 +96,7 @@ def test_processes_that_fill_the_cache_at_once_agree(cache: Path) -> None:
         )
         for _ in range(3)
     ]
-    printed = {run.communicate(timeout=120)[0].strip() for run in runs}
+    printed = {run.communicate(timeout=600)[0].strip() for run in runs}
     assert printed == {open_dataset(SMALL, "train").fingerprint}
     assert [path.suffix for path in cache.iterdir()] == [".npz"]
 

@@ -229,7 +229,7 @@ def _python(code: str, **environment: str) -> str:
         text=True,
         check=False,
         env={**os.environ, **environment},
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -238,7 +238,7 @@ def _python(code: str, **environment: str) -> str:
 def test_two_single_threaded_processes_side_by_side_agree():
     command = [sys.executable, "-c", _ONE_PROCESS]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = {process.communicate(timeout=120)[0] for process in both}
+    answers = {process.communicate(timeout=600)[0] for process in both}
     assert [process.returncode for process in both] == [0, 0]
     assert len(answers) == 1
     assert answers.pop().strip()
