@@ -65,22 +65,26 @@ def bounded() -> Iterator[None]:
     """Raise if the code within takes too long or allocates too much memory."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"a reader took more than {SECONDS} seconds")
+        raise TimeoutError(f"a reader took more than {SECONDS} seconds of computing, or waits")
 
     usual = resource.getrlimit(resource.RLIMIT_AS)
     held = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
     timed = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGALRM, stop) if timed else None
+    # of this process, not of the clock: other processes may keep the machine busy
+    before = {number: signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)} if timed else {}
     if timed:
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.alarm(20 * SECONDS)
     resource.setrlimit(resource.RLIMIT_AS, (held + BYTES, usual[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, usual)
         if timed:
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
-            signal.signal(signal.SIGALRM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 # ------------------------------------------------------------------------------------ what is damaged
