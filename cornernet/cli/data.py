@@ -230,8 +230,11 @@ def _after_import(splits: Sequence[str], out: Path) -> str:
     if {"train", "val"} <= set(splits):
         return _next("data", "check", out)
     files = [annotation_file(split) for split in splits]
-    if file_to_split(files) is not None:
-        return _next("data", "split", out)
+    source = file_to_split(files)
+    if source is not None:
+        # splits of an earlier import are there
+        again = ("--file", source, "--overwrite") if (out / annotation_file("val")).exists() else ()
+        return _next("data", "split", out, *again)
     if "val" in splits and len(splits) > 1:  # what is neither of val nor of test is for training
         rest = next((split for split in splits if split not in ("val", "test")), None)
         if rest is not None:

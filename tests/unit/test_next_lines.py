@@ -131,3 +131,21 @@ def test_the_check_of_a_folder_that_must_be_split_leads_to_a_training(tmp_path, 
     (last,) = capsys.readouterr().out.splitlines()[-1:]
     assert followed(shlex.split(last)[2:], capsys) == ["data split", "train --data"]
     assert followed(["data", "check", str(tmp_path)], capsys) == ["data check", "train --data"]
+
+
+def test_an_import_that_is_repeated_leads_on_or_says_what_to_remove(tmp_path, capsys) -> None:
+    for splits in ("all", "train and test"):
+        root = tmp_path / splits
+        root.mkdir()
+        command = ["data", voc_folders(root, SPLITS[splits]), str(root)]
+        followed(command, capsys)
+        if splits == "all":
+            assert followed([*command, "--overwrite"], capsys) == ["data import-voc", "data split", "train --data"]
+            continue
+        before = {path: path.read_bytes() for path in (root / "annotations").iterdir()}
+        assert main([*command, "--overwrite"]) == 2
+        assert "instances_val.json and annotations/instances_train_all.json" in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in (root / "annotations").iterdir()} == before
+        for split in ("val", "train_all"):
+            (root / f"annotations/instances_{split}.json").unlink()
+        assert followed([*command, "--overwrite"], capsys)[-1] == "train --data"

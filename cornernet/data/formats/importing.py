@@ -175,6 +175,7 @@ def write_import(found: ImportedFolder, out: Path, *, overwrite: bool = False, d
     report = out / "annotations" / "import.txt"
     if not overwrite:
         require_new(targets.values())
+    _require_no_remainder(found.splits, out)
     copies = _copies(found, out)
     verb = "would write" if dry_run else "wrote"
     lines = [f"{verb} {printable(path)}" for path in targets.values()]
@@ -192,6 +193,19 @@ def write_import(found: ImportedFolder, out: Path, *, overwrite: bool = False, d
         atomic_write(path, json.dumps(found.tree(split)) + "\n")
     atomic_write(report, found.to_text() + "\n")
     return [*lines, f"wrote this report to {printable(report)}"]
+
+
+def _require_no_remainder(splits: Sequence[str], out: Path) -> None:
+    """Raise ``DataError`` where ``data split`` has taken val out of an earlier import whose train is written again."""
+    if "train" not in splits or "val" in splits:
+        return
+    names = [annotation_file("val"), annotation_file("train_all")]
+    left = [name for name in names if (out / name).exists()]
+    if left:
+        raise DataError(
+            f"{out} has {' and '.join(left)} from an earlier split, with images of the train that would be written "
+            f"again; remove {'it' if len(left) == 1 else 'them'}, or choose another --out"
+        )
 
 
 def require_new(paths: Iterable[Path]) -> None:
