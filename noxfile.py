@@ -139,7 +139,7 @@ def ablate(session: nox.Session) -> None:
 def report(session: nox.Session) -> None:
     """Rewrite reports/ from the committed records and benchmarks. ``-- --check`` fails if reports/ is stale."""
     install(session)
-    session.run("python", "-m", "cornernet.ablations.reporting", *session.posargs)
+    session.run("python", "-m", "cornernet.ablations.reporting", "--overwrite", *session.posargs)
 
 
 @nox.session(default=False)

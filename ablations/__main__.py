@@ -21,7 +21,7 @@ from cornernet.data import DataError
 
 from .pictures import find_pair, make_pictures
 from .profiles import Profile
-from .reporting.folder import render, write_files
+from .reporting.folder import output, render, write_files
 from .reporting.pictures import PlacedPicture, placed_pictures
 from .reporting.report import Asked, Report, make_report, published_report
 from .running.executors import Executor, LocalExecutor
@@ -61,6 +61,8 @@ class Arguments(Selection):
     keep, so that enough calls finish."""
     out: Path | None = None
     """Folder of the tables. Default: reports/PROFILE-DATA."""
+    overwrite: bool = False
+    """Replace files in that folder that no earlier call wrote."""
     plan: bool = False
     """Only print what there is to run and how long it takes. Speeds that no finished run tells are measured for some
     seconds."""
@@ -79,6 +81,8 @@ class PicturesArguments(Selection):
 
     out: Path | None = None
     """Folder of the pictures. Default: reports/pictures/PROFILE-DATA."""
+    overwrite: bool = False
+    """Replace files in that folder that no earlier call wrote."""
 
 
 @ended_by_its_reader
@@ -123,6 +127,8 @@ def _run(arguments: Arguments, argv: Sequence[str], began: float) -> int:
     if arguments.plan:
         print_plan(work, workers)
         return 0
+    folder = Path("reports") / f"{work.profile.name}-{work.data}" if arguments.out is None else arguments.out
+    output(folder, arguments.overwrite).require(("README.md", "index.html", "results.json"))
     outcome = Outcome((), (), 0)
     if not arguments.only_report and any(work.store.record(job) is None for job in work.distinct):
         deadline = None if arguments.max_minutes is None else began + 60 * arguments.max_minutes
@@ -133,7 +139,7 @@ def _run(arguments: Arguments, argv: Sequence[str], began: float) -> int:
     else:
         print(work.estimate(workers).to_text(), flush=True)
     work.publish()
-    _report(work, arguments.out)
+    _report(work, folder, arguments.overwrite)
     if outcome.failed:
         print(f"ablations: error: {_failures(outcome, work.store)}", file=sys.stderr)
     if outcome.left:
@@ -194,15 +200,14 @@ def _failures(outcome: Outcome, store: Store) -> str:
     return "\n".join([text, *lines])
 
 
-def _report(work: Work, out: Path | None) -> None:
+def _report(work: Work, folder: Path, overwrite: bool) -> None:
     """Write the tables, and print those that were asked for as they were written."""
-    folder = Path("reports") / f"{work.profile.name}-{work.data}" if out is None else out
     report = _made(work)
     pictures: list[PlacedPicture] = []
     notes: list[str] = []
     if work.published is not None:
         pictures, notes = placed_pictures(work.published.parent.parent / "pictures" / work.published.name)
-    write_files(folder, render(report, pictures, notes))
+    left = write_files(folder, render(report, pictures, notes), overwrite=overwrite)
     asked = [study.name for study in work.studies]
     written = {table.study.name: table for table in report.tables}
     unpublished = [name for name in asked if name not in written]
@@ -215,6 +220,10 @@ def _report(work: Work, out: Path | None) -> None:
         print(f"Only printed, because profile {work.profile.name} does not publish them: {', '.join(unpublished)}")
     for line in (*report.broken, *notes):
         print(f"warning: left out: {printable(line)}", file=sys.stderr)
+    for path in left:
+        print(
+            f"warning: {printable(folder / path)} is not generated, and no call wrote it, so it stays", file=sys.stderr
+        )
     unused = set(work.records) & set(report.others)
     if unused and not unpublished:
         print(
@@ -250,7 +259,7 @@ def _pictures(arguments: PicturesArguments) -> int:
     dataset = work.sources.val(pair.with_.config.data.source)
     out = arguments.out or Path("reports") / "pictures" / f"{work.profile.name}-{work.data}"
     print(f"seed {pair.seed}: trainings {pair.without.training_key} and {pair.with_.training_key}", flush=True)
-    for path in make_pictures(work.store, pair, dataset, out):
+    for path in make_pictures(work.store, pair, dataset, out, arguments.overwrite):
         print(printable(path))
     return 0
 

@@ -25,14 +25,14 @@ from cornernet.data import DetectionDataset
 from cornernet.drawing.boxes import draw_boxes
 from cornernet.evaluation.evaluate import detect_all
 from cornernet.evaluation.image_scores import image_f1, ious
-from cornernet.files import atomic_write
+from cornernet.files import Output
 from cornernet.inference.detections import Detections
 from cornernet.model.detector import Detector
 from cornernet.training.devices import resolve_device
 from cornernet.visualization.inspection import heatmap_picture
 from cornernet.weights.checkpoints import load_detector
 
-from .reporting.pictures import MANIFEST
+from .reporting.pictures import MANIFEST, placed_pictures
 from .running.planner import Job
 from .running.store import Store, StoreError
 from .running.work import program
@@ -108,12 +108,17 @@ def find_pair(store: Store, jobs: dict[tuple[str, str, int], Job], seeds: Sequen
     )
 
 
-def make_pictures(store: Store, pair: Pair, dataset: DetectionDataset, folder: Path) -> list[Path]:
+def make_pictures(
+    store: Store, pair: Pair, dataset: DetectionDataset, folder: Path, overwrite: bool = False
+) -> list[Path]:
     """Make the pictures of a pair of runs on the images they were evaluated on, and return their files.
 
     ``folder`` is created if needed. Its manifest is written last, and older pictures that it no longer names are
-    removed.
+    removed. Raises ``OutputError`` for a file in the way that no call wrote, unless ``overwrite`` is set.
     """
+    before = [each.path for each in placed_pictures(folder)[0]]
+    output = Output(folder, "ablations pictures", overwrite=overwrite, known=[MANIFEST, *before] if before else ())
+    output.require([MANIFEST])
     arms = {
         name: load_detector(store.training(job), device=resolve_device(job.config.training.device))
         for name, job in ((_WITHOUT, pair.without), (_WITH, pair.with_))
@@ -132,19 +137,22 @@ def make_pictures(store: Store, pair: Pair, dataset: DetectionDataset, folder: P
         _heatmaps(dataset, arms, config, chosen, runs),
         *_failures(dataset, found[_WITH], runs[1:]),
     ]
-    return _write(folder, made, dataset, pair)
+    paths = _write(output, made, dataset, pair)
+    for name in before:
+        if folder / name not in paths:
+            output.remove(name)
+    return paths
 
 
-def _write(folder: Path, made: Sequence[_Made], dataset: DetectionDataset, pair: Pair) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
+def _write(output: Output, made: Sequence[_Made], dataset: DetectionDataset, pair: Pair) -> list[Path]:
+    output.require(f"{each.name}.jpg" for each in made)
     paths, entries = [], []
     for each in made:
         done, encoded = cv2.imencode(".jpg", each.content, [cv2.IMWRITE_JPEG_QUALITY, _JPEG])
         if not done:
             raise OSError(f"cannot encode {each.name}.jpg")
         content = encoded.tobytes()
-        paths.append(folder / f"{each.name}.jpg")
-        atomic_write(paths[-1], content)
+        paths.append(output.write(f"{each.name}.jpg", content))
         entries.append(
             {
                 "file": paths[-1].name,
@@ -158,10 +166,7 @@ def _write(folder: Path, made: Sequence[_Made], dataset: DetectionDataset, pair:
             }
         )
     tree = {"version": 1, "revision": revision(), "data": dataset.fingerprint, "seed": pair.seed, "pictures": entries}
-    atomic_write(folder / MANIFEST, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
-    for old in folder.glob("*.jpg"):
-        if old not in paths:
-            old.unlink()
+    output.write(MANIFEST, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
     return paths
 
 

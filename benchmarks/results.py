@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.measure import FIELDS
 from benchmarks.stages import STAGE_FIELDS
 from cornernet.console import printable, survive_any_encoding
+from cornernet.files import atomic_write
 
 STATUSES = ("ok", "error", "unavailable", "not measured")
 _FIGURES = ("bytes_moved", "gigabytes_per_second", "ratio", "ratio_lower", "ratio_upper", "milliseconds")
@@ -87,7 +88,7 @@ def publish(sources: Sequence[Path], folder: Path) -> Path:
         + ".json"
     )
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    atomic_write(path, text)
     return path
 
 

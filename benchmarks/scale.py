@@ -11,6 +11,7 @@ If the machine does other work meanwhile, the figures are upper bounds.
 from __future__ import annotations
 
 import argparse
+import codecs
 import hashlib
 import json
 import os
@@ -70,6 +71,8 @@ def generate(folder: Path, size: Size) -> Path:
     import cv2
     import numpy as np
 
+    from cornernet.files import atomic_write
+
     rng = np.random.default_rng(0)
     images, annotations = folder / "train", folder / "annotations"
     for made in (images, annotations):
@@ -77,14 +80,14 @@ def generate(folder: Path, size: Size) -> Path:
     for number in range(min(size.photographs, size.images)):
         coarse = rng.integers(0, 256, (30, 40, 3), np.uint8)
         picture = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC)
-        if not cv2.imwrite(str(images / name_of(number)), picture, [cv2.IMWRITE_JPEG_QUALITY, 90]):
-            raise OSError(f"cannot write {images / name_of(number)}")
+        content = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+        atomic_write(images / name_of(number), content)
     for number in range(size.photographs, size.images):
         target = images / name_of(number)
         target.unlink(missing_ok=True)
         target.hardlink_to(images / name_of(number % size.photographs))
     _write_annotations(annotations / "instances_train.json", size, rng)
-    done.write_text(json.dumps(size.key), encoding="utf-8")
+    atomic_write(done, json.dumps(size.key))
     return folder
 
 
@@ -101,7 +104,10 @@ def _write_annotations(path: Path, size: Size, rng: Any) -> None:
     category = rng.integers(1, size.categories + 1, size.boxes).tolist()
     corner, side = rng.uniform(0, 400, (size.boxes, 2)).round(2), rng.uniform(4, 80, (size.boxes, 2)).round(2)
     outline = rng.integers(0, len(outlines), size.boxes).tolist()
-    with path.open("w", encoding="utf-8") as file:
+    from cornernet.files import new_file
+
+    with new_file(path) as binary:
+        file = codecs.getwriter("utf-8")(binary)
         file.write('{"info": {"description": "generated"}, "images": [')
         for number in range(size.images):
             comma = ", " if number else ""
@@ -377,7 +383,9 @@ def run(folder: Path, size: Size, out: Path | None, stages: list[str]) -> dict[s
             if name == "load" and found[name]["file_mib"] > 4 and not list((folder / "cache").glob("annotations-*")):
                 raise RuntimeError("reading did not write the cache")
             if out is not None:
-                out.write_text(json.dumps({**head, "stages": found}, indent=1) + "\n", encoding="utf-8")
+                from cornernet.files import atomic_write
+
+                atomic_write(out, json.dumps({**head, "stages": found}, indent=1) + "\n")
         print(_row(name, found[name]), flush=True)
     return found
 

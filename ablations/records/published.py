@@ -20,7 +20,7 @@ import msgspec
 
 from cornernet.config import Config, ConfigError
 from cornernet.config.checks import holder
-from cornernet.files import atomic_write
+from cornernet.files import atomic_write, make_folder, remove_file
 
 from .record import Record, RecordError, compact, decode, tree
 
@@ -99,10 +99,10 @@ def publish(folder: Path, record: Record) -> Path:
             f"the record {record.evaluation_key} has {len(content):,} bytes, and at most {MAX_BYTES:,} are published; "
             f"its field {largest!r} is too large with {sizes[largest]:,} of them"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / f"{record.evaluation_key}.json"
     atomic_write(path, content)
-    (folder / _FAILED / path.name).unlink(missing_ok=True)
+    remove_file(folder / _FAILED / path.name)
     return path
 
 
@@ -112,7 +112,7 @@ def publish_failure(folder: Path, key: str, seed: int, why: str) -> None:
     The record removes this file once there is one. Paths in ``why`` belong to one machine, so only their last part is
     kept.
     """
-    (folder / _FAILED).mkdir(parents=True, exist_ok=True)
+    make_folder(folder / _FAILED, below=folder)
     found = {"evaluation_key": key, "seed": seed, "why": re.sub(r"(?<![\w.])(?:[\w.~-]*/)+", "", why)}
     atomic_write(folder / _FAILED / f"{key}.json", compact(found, "the failure") + "\n")
 

@@ -36,6 +36,8 @@ class Arguments:
     """The folder of all reports."""
     check: bool = False
     """Write nothing; list the files that would change, and exit with 1 if there are any."""
+    overwrite: bool = False
+    """Also replace and remove files that no earlier call on this machine wrote, such as those of a clone."""
 
 
 @ended_by_its_reader
@@ -52,17 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments.reports.is_dir():
             raise ValueError(f"there is no folder {arguments.reports}; run this from the root of the repository")
         folders, notes = render_all(arguments.reports)
+        wrong = [folder / path for folder, files in folders.items() for path in stale(folder, files)]
+        if not arguments.check:
+            for folder, files in folders.items():
+                left = write_files(folder, files, overwrite=arguments.overwrite)
+                notes += [f"{folder / path} is left: it is not generated, and no call wrote it" for path in left]
     except (OSError, ValueError) as error:
         print(f"reporting: error: {printable(error)}", file=sys.stderr)
         return 2
     for note in notes:
         print(f"reporting: {printable(note)}", file=sys.stderr)
     total = sum(map(len, folders.values()))
-    wrong = [folder / path for folder, files in folders.items() for path in stale(folder, files)]
     if not arguments.check:
-        for folder, files in folders.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_files(folder, files)
         print(f"reporting: {count(total, 'file')}, {len(wrong)} of them changed")
         return 0
     for path in wrong:

@@ -6,7 +6,8 @@ paper. results.json holds everything that is shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cornernet.drawing.escapes import csv_escape
-from cornernet.files import atomic_write, remove_unfinished
+from cornernet.files import Output, remove_unfinished
 
 from .contents import Contents
 from .figures import Drawing
@@ -26,13 +27,10 @@ from .results import DIGITS, results_json
 from .tables import StudyTable
 from .verdicts import claims_frame
 
-__all__ = ["GENERATED", "render", "stale", "write_files"]
+__all__ = ["GENERATED", "output", "render", "stale", "write_files"]
 
 GENERATED = ("tables", "figures")
-"""Folders that hold only generated files: a file in them that is no longer generated is removed."""
-
-_SECONDS_UNFINISHED = 3600.0
-"""An unfinished file that is older was left by a process that was killed."""
+"""Folders that hold only generated files: a file in them that is no longer generated is stale."""
 
 
 def render(report: Report, pictures: Sequence[PlacedPicture] = (), notes: Sequence[str] = ()) -> dict[str, bytes]:
@@ -79,18 +77,46 @@ def _figures(drawing: Drawing) -> dict[str, bytes]:
     return {f"figures/{drawing.name}.svg": drawing.svg, f"figures/{drawing.name}.png": drawing.png}
 
 
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+def output(folder: Path, overwrite: bool = False) -> Output:
+    """Return what writes a folder of results: it replaces the files of an earlier call, and others on ``overwrite``.
+
+    A clone of the repository has committed folders that this machine did not write: results.json tells their files.
+    """
+    return Output(folder, "ablations", overwrite=overwrite, known=_committed(folder))
+
+
+def _committed(folder: Path) -> Iterator[str]:
+    """Yield the files that the results.json of a folder speaks of; none if it is missing or not ours."""
+    try:
+        found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        if not {"version", "context", "provenance"} <= set(found):
+            return
+        tables = [str(table["study"]) for table in found["tables"]]
+        figures = [str(figure["name"]) for figure in found["figures"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
+    yield from ("results.json", "README.md", "index.html")
+    for name in tables:
+        yield from (f"tables/{name}{ending}" for ending in (".md", ".csv", ".tex", "-claims.csv"))
+    for name in figures:
+        yield from (f"figures/{name}{ending}" for ending in (".svg", ".png"))
+
+
+def write_files(folder: Path, files: Mapping[str, bytes], *, overwrite: bool = False) -> list[str]:
     """Write the files that differ, and remove files of :data:`GENERATED` that are no longer generated.
 
     Each file is written atomically. If a call is killed, the next call or a check finds the files that remain stale.
+    Returns the files of :data:`GENERATED` that are not generated and stay, because no call wrote them. Raises
+    ``OutputError``, before anything is written, for a file in the way that no call wrote, unless ``overwrite`` is set.
     """
-    remove_unfinished(folder, _SECONDS_UNFINISHED)
-    for path in stale(folder, files):
+    for part in ("", *GENERATED):
+        remove_unfinished(folder / part)
+    wrong, writer = stale(folder, files), output(folder, overwrite)
+    writer.require(path for path in wrong if path in files)
+    for path in wrong:
         if path in files:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(folder / path, files[path])
-        else:
-            (folder / path).unlink()
+            writer.write(path, files[path])
+    return [path for path in wrong if path not in files and not writer.remove(path)]
 
 
 def stale(folder: Path, files: Mapping[str, bytes]) -> list[str]:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Protocol
 
+from cornernet.files import make_folder, open_log
+
 from .planner import Job
 from .store import Store
 
@@ -83,11 +85,11 @@ def start_worker(
     process that started it dies for any reason (on Linux).
     """
     path = store.log_path(group[0])
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, below=store.root)
     command = [sys.executable, "-m"]
     if processes > 1:
         command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-    with path.open("ab") as log, tempfile.TemporaryFile() as configs:
+    with open_log(path) as log, tempfile.TemporaryFile() as configs:
         configs.write(json.dumps([job.config.to_dict() for job in group]).encode())
         configs.flush()
         return subprocess.Popen(

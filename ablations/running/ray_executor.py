@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from cornernet.config import CocoSource, ConfigError
 from cornernet.console import count
+from cornernet.files import open_log
 
 from .executors import Run, start_worker
 from .planner import Job
@@ -123,8 +124,8 @@ class RayRun:
         except self.ray.exceptions.TaskCancelledError:
             return -int(signal.SIGTERM)
         except self.ray.exceptions.RayError as error:
-            with self.log.open("a", encoding="utf-8") as log:
-                log.write(f"Ray: {type(error).__name__}: {error}\n")
+            with open_log(self.log) as log:
+                log.write(f"Ray: {type(error).__name__}: {error}\n".encode())
             return 1
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cornernet.console import PrintableError
-from cornernet.files import atomic_write
+from cornernet.files import atomic_write, make_folder, open_unchanged, remove_file
 
 from ..records.record import Record, RecordError, decode, tree
 from .planner import Job
@@ -106,7 +106,7 @@ class Store:
     def write_record(self, job: Job, record: Record) -> None:
         """Write a job's record. From then on the job is finished, however often it failed before."""
         _write_json(self.record_path(job), tree(record, by_name=False))
-        self.failure_path(job).unlink(missing_ok=True)
+        remove_file(self.failure_path(job))
 
     def failure(self, job: Job) -> Failure | None:
         """Return why a job last failed, or None where it did not."""
@@ -157,8 +157,8 @@ class Store:
         also after this process ends.
         """
         folder = self.training(job)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
+        make_folder(folder, below=self.root)
+        file = open_unchanged(folder / ".lock")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -199,5 +199,5 @@ def _read_json(path: Path, purpose: str) -> dict[str, Any] | None:
 
 
 def _write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, below=path.parent.parent)
     atomic_write(path, json.dumps(tree, indent=1, allow_nan=False) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +15,7 @@ from cornernet.cli.start import RECIPE_NAMES, default_recipe, on_data
 from cornernet.config import ConfigError
 from cornernet.config.recipes import recipe
 from cornernet.console import count, printable
-from cornernet.data import Split, open_dataset
+from cornernet.data import DetectionDataset, Split, open_dataset
 from cornernet.data.formats.check import check_folder
 from cornernet.data.formats.coco import file_to_split
 from cornernet.data.formats.cvat import read_cvat
@@ -24,8 +24,8 @@ from cornernet.data.formats.labelme import read_labelme
 from cornernet.data.formats.split import divide, write_division
 from cornernet.data.formats.voc import BoxConvention, Treatment, read_voc
 from cornernet.data.formats.yolo import Points, read_yolo
-from cornernet.files import nearest
-from cornernet.visualization.sheets import fixed_images, show_data, write_image
+from cornernet.files import Output, nearest
+from cornernet.visualization.sheets import encoded, fixed_images, show_data
 
 __all__ = [
     "CheckArguments",
@@ -59,7 +59,7 @@ class WriteArguments:
     """The arguments of commands that write annotation files."""
 
     overwrite: bool = False
-    """Replace existing annotation files."""
+    """Replace existing annotation files and pictures."""
     dry_run: bool = False
     """Print the report and write nothing."""
 
@@ -159,6 +159,8 @@ class ShowArguments:
     ] = None
     out: Path = Path("shown.png")
     """Image file to write."""
+    overwrite: bool = False
+    """Replace --out if it exists; one that this command wrote is replaced anyway."""
     dry_run: bool = False
     """Print what would be drawn, and write nothing."""
 
@@ -278,14 +280,21 @@ def show(command: Command, argv: Sequence[str]) -> int:
     config = on_data(recipe(arguments.recipe or default_recipe(arguments.folder)), arguments.folder)
     dataset = open_dataset(config.data, arguments.split)
     print(dataset.summary())
+    output = Output(out.parent, "data show", overwrite=arguments.overwrite, originals=_pictures(dataset))
+    output.require([out.name])
     chosen = fixed_images(arguments.count, len(dataset))
     images = count(len(chosen), "image")
     if arguments.dry_run:
         print(f"would draw {images} to {printable(out)}")
         return 0
-    write_image(out, show_data(dataset, config, chosen, arguments.augmentations))
+    output.write(out.name, encoded(show_data(dataset, config, chosen, arguments.augmentations), out))
     print(f"drew {images} to {printable(out)}")
     return 0
+
+
+def _pictures(dataset: DetectionDataset) -> Collection[Path]:
+    """Return the image files of a data set; none if it is generated."""
+    return () if dataset.pixels is not None else dataset.image_paths()
 
 
 def _with_folder_flag(argv: Sequence[str]) -> list[str]:

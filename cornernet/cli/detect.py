@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -22,12 +22,12 @@ from cornernet.console import count, printable
 from cornernet.data import DataError, open_dataset
 from cornernet.data.images import inspect_image
 from cornernet.drawing.boxes import sheet
-from cornernet.files import atomic_write
+from cornernet.files import Output
 from cornernet.inference.detect import detect
 from cornernet.inference.detections import Detections
 from cornernet.model.detector import Detector
 from cornernet.visualization.inspection import inspect
-from cornernet.visualization.sheets import write_image
+from cornernet.visualization.sheets import encoded
 
 __all__ = ["DetectArguments", "run"]
 
@@ -57,19 +57,21 @@ class DetectArguments(DetectStart):
     """Image files, folders, patterns in quotes, or - to read a list of paths from stdin."""
     out: Path = Path("out")
     """Folder for the output."""
+    overwrite: bool = False
+    """Replace files in --out that this command did not write, but never a photograph that it reads."""
     write: tuple[Literal["images", "json", "coco", "csv"], ...] = ("images", "json", "coco", "csv")
     """Drawn photographs, detections.json (a list), coco.json (annotations with scores), detections.csv."""
     min_score: float = 0.3
-    """Boxes with a lower score are neither drawn nor written. Default with --demo: 0.5."""
+    """Boxes with a lower score are neither drawn nor written, nor are boxes without area. Default with --demo: 0.5."""
     heatmaps: bool = False
-    """Also draw the corner heatmaps over each photograph, with a line between the corners of each pair."""
+    """Also draw the corner heatmaps over each photograph, with a line between the corners of each box."""
     dry_run: bool = False
     """Print what would be detected and written, and do neither."""
     config: ConfigFlags
 
 
 @dataclass
-class _Output:
+class _Found:
     """What was detected so far."""
 
     results: list[tuple[Photo, Detections]] = field(default_factory=list)
@@ -91,6 +93,8 @@ def run(command: Command, argv: Sequence[str]) -> int:
     if arguments.heatmaps and arguments.config.model.head.kind != "corner":
         raise ConfigError("--heatmaps draws corner heatmaps, and this detector's head has none")
     photos, read = _inputs(arguments)
+    output = Output(arguments.out, "detect", overwrite=arguments.overwrite, originals=[photo.path for photo in photos])
+    output.require(_files(photos, arguments))
     if arguments.dry_run:
         print(
             f"would detect in {count(len(photos), 'photograph')}, starting with {printable(photos[0].path)}, and write "
@@ -98,10 +102,22 @@ def run(command: Command, argv: Sequence[str]) -> int:
         )
         return 0
     detector = prepared(detector, arguments.config)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    output = _detect_all(detector, photos, read, arguments)
-    _write(output, arguments)
-    return 2 if output.unreadable else 0
+    found = _detect_all(detector, photos, read, arguments, output)
+    _write(found, arguments, output)
+    return 2 if found.unreadable else 0
+
+
+def _files(photos: Sequence[Photo], arguments: DetectArguments) -> Iterator[str]:
+    """Yield the files that will be written, below --out."""
+    for photo in photos:
+        if "images" in arguments.write:
+            yield photo.drawing
+        if arguments.heatmaps:
+            yield photo.heatmaps
+    tables = {"json": "detections.json", "coco": "coco.json", "csv": "detections.csv"}
+    yield from (name for form, name in tables.items() if form in arguments.write)
+    if arguments.demo and "images" in arguments.write:
+        yield "demo.png"
 
 
 def _inputs(arguments: DetectArguments) -> tuple[list[Photo], Reader]:
@@ -126,48 +142,51 @@ def _read(path: Path, data: DataConfig) -> NDArray[np.uint8]:
     return picture.pixels
 
 
-def _detect_all(detector: Detector, photos: Sequence[Photo], read: Reader, arguments: DetectArguments) -> _Output:
+def _detect_all(
+    detector: Detector, photos: Sequence[Photo], read: Reader, arguments: DetectArguments, output: Output
+) -> _Found:
     """Detect in every photograph; one that cannot be read is reported and skipped."""
-    output = _Output()
+    so_far = _Found()
     for index, photo in enumerate(photos):
         try:
             image = read(index)
         except DataError as error:
             print(f"cornernet: error: {error}", file=sys.stderr)
-            output.unreadable += 1
+            so_far.unreadable += 1
             continue
         (found,) = detect(detector, image, arguments.config)
-        kept = found.filter(arguments.min_score)
-        output.results.append((photo, kept))
+        scored = found.filter(arguments.min_score)
+        kept = scored.with_area()
+        so_far.results.append((photo, kept))
         line = f"{printable(photo.path)}: {count(len(kept), 'box', 'boxes')} "
         line += f"with a score of {arguments.min_score:g} or more"
+        if len(kept) < len(scored):
+            line += f" ({count(len(scored) - len(kept), 'more box', 'more boxes')} without area left out)"
         if "images" in arguments.write:
             picture = kept.plot(image)
-            output.drawn.append((photo.name, picture))
-            line += f" -> {printable(_write_image(arguments.out / f'{photo.name}.png', picture))}"
+            so_far.drawn.append((photo.name, picture))
+            line += f" -> {printable(_write_image(output, photo.drawing, picture))}"
         if arguments.heatmaps:
-            heatmaps = inspect(detector, image, arguments.config, arguments.min_score).plot(image)
-            _write_image(arguments.out / f"{photo.name}-heatmaps.png", heatmaps)
+            heatmaps = inspect(detector, image, arguments.config, arguments.min_score, found=kept).plot(image)
+            _write_image(output, photo.heatmaps, heatmaps)
         print(line)
-    return output
+    return so_far
 
 
-def _write_image(path: Path, image: NDArray[np.uint8]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, image)
-    return path
+def _write_image(output: Output, name: str, image: NDArray[np.uint8]) -> Path:
+    return output.write(name, encoded(image, Path(name)))
 
 
-def _write(output: _Output, arguments: DetectArguments) -> None:
+def _write(found: _Found, arguments: DetectArguments, output: Output) -> None:
     """Write the files that hold the detections of all photographs."""
-    out, results = arguments.out, output.results
+    results = found.results
     if "json" in arguments.write:
-        atomic_write(out / "detections.json", json_list(results))
+        output.write("detections.json", json_list(results))
     if "coco" in arguments.write:
-        atomic_write(out / "coco.json", json.dumps(coco_tree(results)) + "\n")
+        output.write("coco.json", json.dumps(coco_tree(results)) + "\n")
     if "csv" in arguments.write:
-        atomic_write(out / "detections.csv", csv_table(results))
-    if arguments.demo and output.drawn:
-        rows = [output.drawn[:3], output.drawn[3:]]
-        write_image(out / "demo.png", sheet(rows, title="the starter model on generated images"))
-        print(f"all six: {printable(out / 'demo.png')}")
+        output.write("detections.csv", csv_table(results))
+    if arguments.demo and found.drawn:
+        rows = [found.drawn[:3], found.drawn[3:]]
+        together = _write_image(output, "demo.png", sheet(rows, title="the starter model on generated images"))
+        print(f"all six: {printable(together)}")

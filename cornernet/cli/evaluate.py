@@ -31,7 +31,7 @@ from cornernet.data import DataError, DetectionDataset, Split, open_dataset
 from cornernet.data.leakage import leakage_warning
 from cornernet.data.survey import survey
 from cornernet.evaluation.evaluate import Backend, Evaluation, evaluate
-from cornernet.files import atomic_write
+from cornernet.files import Output
 from cornernet.model.detector import Detector, build_detector
 from cornernet.model.fast import optimised
 
@@ -61,6 +61,8 @@ class EvaluateArguments(EvaluateStart):
     """Fold batch norm and read images ahead: the same boxes up to rounding, in less time (cornernet.model.fast)."""
     save_results: Path | None = None
     """Write the detections to this file in COCO's result format."""
+    overwrite: bool = False
+    """Replace that file if it exists; one that this command wrote is replaced anyway."""
     dry_run: bool = False
     """Print what would be evaluated, and neither evaluate nor write."""
     config: ConfigFlags
@@ -77,6 +79,9 @@ def run(command: Command, argv: Sequence[str]) -> int:
     results = arguments.save_results
     if results is not None and not results.parent.is_dir():
         raise ConfigError(f"there is no folder {results.parent} for --save-results")
+    output = None if results is None else Output(results.parent, "evaluate", overwrite=arguments.overwrite)
+    if output is not None and results is not None:
+        output.require([results.name])
     source = arguments.config.data.source
     named = start.data is not None or source != base.data.source
     if not named:
@@ -106,8 +111,8 @@ def run(command: Command, argv: Sequence[str]) -> int:
     evaluation = _evaluate(detector, dataset, arguments)
     if dataset.annotated:
         print(evaluation.to_text())
-    if results is not None:
-        atomic_write(results, json.dumps(evaluation.results) + "\n")
+    if output is not None and results is not None:
+        output.write(results.name, json.dumps(evaluation.results) + "\n")
     return 0
 
 

@@ -9,8 +9,10 @@ import io
 import json
 import os
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
@@ -20,10 +22,13 @@ from cornernet.data import DataError
 from cornernet.data.dataset import class_titles
 from cornernet.data.formats.importing import IMAGE_SUFFIXES, image_files, require_names
 from cornernet.drawing.escapes import csv_escape
-from cornernet.files import nearest
+from cornernet.files import fitting_name, nearest
 from cornernet.inference.detections import Detections
 
 __all__ = ["Photo", "coco_tree", "csv_table", "find_photos", "json_list"]
+
+
+_DRAWING, _HEATMAPS = ".png", "-heatmaps.png"
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,16 @@ class Photo:
 
     path: Path
     name: str
+
+    @property
+    def drawing(self) -> str:
+        """The file of the drawn photograph."""
+        return f"{self.name}{_DRAWING}"
+
+    @property
+    def heatmaps(self) -> str:
+        """The file of its heatmaps."""
+        return f"{self.name}{_HEATMAPS}"
 
 
 def find_photos(inputs: Sequence[str], out: Path, stdin: TextIO) -> list[Photo]:
@@ -66,17 +81,55 @@ def find_photos(inputs: Sequence[str], out: Path, stdin: TextIO) -> list[Photo]:
                 missing.append(name)
                 photos.append(Photo(path, path.stem))
     require_names(photo.path for photo in photos)
-    names = [photo.name for photo in photos]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise ConfigError(
-            f"photographs with the same name would overwrite each other in {out}: {twice[0]}; give the folder that "
-            "contains them, so that subfolders are kept, or rename one"
-        )
     if missing:
         more = f" (and {count(len(missing) - 1, 'other')})" if missing[1:] else ""
         raise DataError(f"there is no file {missing[0]}{more}{nearest(missing[0])}")
-    return photos
+    return _with_own_names(photos, out)
+
+
+def _with_own_names(photos: Sequence[Photo], out: Path) -> list[Photo]:
+    """Return the photographs with names of which no two make the same file.
+
+    A name that several have gets the ending: a.jpg and a.png become a-jpg and a-png. Raises ``ConfigError`` where that
+    does not tell them apart, because they lie in different folders.
+    """
+    photos = [replace(photo, name=_fitting(photo.name)) for photo in photos]
+    counts = Counter(_key(photo.name) for photo in photos)
+
+    def shared(photo: Photo) -> bool:
+        # a-heatmaps.jpg is drawn where the heatmaps of a.jpg are
+        beside = photo.name.removesuffix(_HEATMAPS.removesuffix(_DRAWING))
+        return counts[_key(photo.name)] > 1 or (beside != photo.name and _key(beside) in counts)
+
+    def with_ending(photo: Photo) -> Photo:
+        name = photo.name
+        while _key(name) in counts:
+            name = _fitting(f"{name}-{photo.path.suffix[1:].lower()}")
+        return replace(photo, name=name)
+
+    told = [with_ending(photo) if shared(photo) else photo for photo in photos]
+    taken: dict[str, Photo] = {}
+    for photo in told:
+        for file in (photo.drawing, photo.heatmaps):
+            other = taken.setdefault(_key(file), photo)
+            if other is not photo and other.path.samefile(photo.path):
+                raise ConfigError(f"{photo.path} is given twice, as a file, in a folder or by a pattern; give it once")
+            if other is not photo:
+                raise ConfigError(
+                    f"{other.path} and {photo.path} would overwrite each other in {out}, as {file}; give the folder "
+                    "that contains them, so that subfolders are kept, or rename one"
+                )
+    return told
+
+
+def _key(name: str) -> str:
+    """Return what two names share if some file system takes them for one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _fitting(name: str) -> str:
+    path = PurePosixPath(name)
+    return path.with_name(fitting_name(path.name, _HEATMAPS)).as_posix() if path.name else name
 
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -96,6 +149,10 @@ def _text(stdin: TextIO) -> str:
 
 def _in_folder(folder: Path, out: Path) -> list[Photo]:
     inside = out.resolve()
+    if folder.resolve().is_relative_to(inside):
+        raise DataError(
+            f"the output would be written among the photographs of {folder}; choose another --out than {out}"
+        )
     found = [path for path in image_files(folder) if not path.resolve().is_relative_to(inside)]
     if not found:
         raise DataError(f"there is no image in the folder {folder}: looked for {', '.join(IMAGE_SUFFIXES)} below it")

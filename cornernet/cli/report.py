@@ -12,7 +12,7 @@ from cornernet.cli.command import Command
 from cornernet.cli.start import load
 from cornernet.config import ConfigError
 from cornernet.console import printable
-from cornernet.files import atomic_write
+from cornernet.files import Output
 from cornernet.training.report import run_page
 from cornernet.weights.unfinished import has_weights
 
@@ -31,6 +31,8 @@ class ReportArguments:
     """How many of the best and of the worst images to show. 0 needs no data."""
     other_data: bool = False
     """Show images also where the data at the run's path is not what the run was trained with."""
+    overwrite: bool = False
+    """Replace the file if it exists; one that this command wrote is replaced anyway."""
 
 
 def run(command: Command, argv: Sequence[str]) -> int:
@@ -40,7 +42,9 @@ def run(command: Command, argv: Sequence[str]) -> int:
         raise ConfigError(f"--images is {arguments.images}; use 0 or more")
     out = arguments.run / "report.html" if arguments.out is None else arguments.out
     run = arguments.run
+    output = Output(out.parent, "report", overwrite=arguments.overwrite)
+    output.require([out.name])
     detector = load(str(run), None) if (run / "config.json").is_file() and has_weights(run) else None
-    atomic_write(out, run_page(run, arguments.images, detector, other_data=arguments.other_data))
+    output.write(out.name, run_page(run, arguments.images, detector, other_data=arguments.other_data))
     print(f"the page is {printable(out)}")
     return 0

@@ -15,6 +15,7 @@ from cornernet.cli.start import RECIPE_NAMES, load
 from cornernet.config import CocoSource, ConfigError
 from cornernet.console import count, printable
 from cornernet.data import DataError, DetectionDataset, open_dataset
+from cornernet.files import Output, refuse_link
 from cornernet.model.detector import Detector
 from cornernet.weights.checkpoints import PICKLED, save_detector, save_foreign
 from cornernet.weights.export import ExportFormat, export_detector
@@ -63,6 +64,8 @@ class ExportArguments:
     largest: int = 2047
     """Longest image side that the exported program accepts."""
     recipe: _ForeignRecipe = None
+    overwrite: bool = False
+    """Replace --out if it exists; one that this command wrote is replaced anyway."""
 
 
 def convert(command: Command, argv: Sequence[str]) -> int:
@@ -72,6 +75,7 @@ def convert(command: Command, argv: Sequence[str]) -> int:
     suffixes = (".safetensors",) if arguments.to == "ours" else PICKLED
     if out.suffix not in suffixes:
         raise ConfigError(f"--out {out} must end in {' or '.join(suffixes)} for --to {arguments.to}")
+    refuse_link(out)
     if out.exists() and not arguments.overwrite:
         raise ConfigError(f"{out} exists already; --overwrite replaces it")
     detector = load(arguments.weights, arguments.recipe)
@@ -98,9 +102,19 @@ def export(command: Command, argv: Sequence[str]) -> int:
         raise ConfigError(f"--out {arguments.out} must end in .onnx, or in .pt2 for --to export and --to inductor")
     if not arguments.out.parent.is_dir():
         raise ConfigError(f"there is no folder {arguments.out.parent} for --out")
+    output = Output(arguments.out.parent, "export", overwrite=arguments.overwrite)
+    output.require([arguments.out.name])
     detector = load(arguments.weights, arguments.recipe)
     to = arguments.to or formats[suffix]
-    for line in export_detector(detector, arguments.out, to, decoded=arguments.decode, largest=arguments.largest):
+    lines = export_detector(
+        detector,
+        arguments.out,
+        to,
+        decoded=arguments.decode,
+        largest=arguments.largest,
+        write=lambda path, content: output.write(path.name, content),
+    )
+    for line in lines:
         print(f"checked at {line}")
     print(f"{to} -> {printable(arguments.out)}")
     return 0

@@ -19,7 +19,7 @@ from cornernet.config.checks import ABSENT, changed_fields
 from cornernet.config.limits import LIMITS, MOST_BLOCKS, MOST_ENTRIES, MOST_PARAMETERS
 from cornernet.config.recipes import RECIPES, recipe
 from cornernet.console import ended_by_its_reader, printable, survive_any_encoding
-from cornernet.files import atomic_write
+from cornernet.files import Output
 
 __all__ = ["reference"]
 
@@ -130,17 +130,26 @@ def _field_texts(kind: type) -> dict[str, str]:
     return texts
 
 
+def _is_reference(path: Path) -> bool:
+    return path.is_file() and path.read_bytes().startswith(HEAD.partition("\n")[0].encode())
+
+
 @ended_by_its_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page, or with ``--check`` tell whether it is current."""
     parser = argparse.ArgumentParser(prog="python -m cornernet.config.reference", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/configuration.md"))
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is not this page")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with status 1 if the page is stale")
     survive_any_encoding()
     arguments = parser.parse_args(argv)
     page = reference()
     if not arguments.check:
-        atomic_write(arguments.out, page)
+        # the committed page is this command's, though it was written on another machine
+        known = [arguments.out.name] if _is_reference(arguments.out) else []
+        Output(arguments.out.parent, "reference", overwrite=arguments.overwrite, known=known).write(
+            arguments.out.name, page
+        )
         return 0
     if arguments.out.is_file() and arguments.out.read_text(encoding="utf-8") == page:
         return 0

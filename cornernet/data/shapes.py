@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from cornernet.config import ShapesSource, Size
 from cornernet.data.dataset import COCO_AREA_BANDS, AnnotationTable, DetectionDataset, ImageTable
 from cornernet.data.images import DataError
-from cornernet.files import atomic_write, cache_folder
+from cornernet.files import atomic_write, cache_folder, make_folder
 
 __all__ = ["KINDS", "SHAPES_VERSION", "Picture", "draw_picture", "open_shapes"]
 
@@ -443,5 +443,5 @@ def _store(path: Path, columns: _Columns) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **columns)
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         atomic_write(path, buffer.getvalue())

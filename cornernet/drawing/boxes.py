@@ -199,22 +199,29 @@ def draw_pairs(
     boxes: ArrayLike,
     unpaired_top_left: ArrayLike = (),
     unpaired_bottom_right: ArrayLike = (),
+    *,
+    notes: Sequence[str] = (),
+    caption: str = "",
 ) -> NDArray[np.uint8]:
     """Return a copy of ``image`` with the pairs of corners as lines and the unpaired corners as crosses.
 
     ``boxes`` [N, 4] x1 y1 x2 y2 and the unpaired corners [M, 2] x y are in pixels of ``image``. If the picture has been
     enlarged (:func:`enlargement`), scale them by the same factor first. Top-left corners are orange, bottom-right ones
-    blue. Raises ``ValueError`` if ``image`` is not uint8 [H, W, 3].
+    blue. ``notes`` [N] are written at the middle of a pair, whose line is then broken; an empty one is none.
+    ``caption`` is written at the lower left. Raises ``ValueError`` if ``image`` is not uint8 [H, W, 3].
     """
     _check(image)
     canvas = image.copy()
     side = min(canvas.shape[:2])
     thickness = max(1, round(side / 400))
     radius = 3 * thickness
-    for x1, y1, x2, y2 in np.asarray(boxes, np.float64).reshape(-1, 4):
+    rows = np.asarray(boxes, np.float64).reshape(-1, 4)
+    written = [*notes, *[""] * (len(rows) - len(notes))]
+    for (x1, y1, x2, y2), note in zip(rows, written, strict=True):
         first, second = (round(float(x1)), round(float(y1))), (round(float(x2)), round(float(y2)))
-        cv2.line(canvas, first, second, (0, 0, 0), thickness + 2, cv2.LINE_AA)
-        cv2.line(canvas, first, second, (255, 255, 255), thickness, cv2.LINE_AA)
+        for start, end in _dashes(first, second, 4 * radius) if note else [(first, second)]:
+            cv2.line(canvas, start, end, (0, 0, 0), thickness + 2, cv2.LINE_AA)
+            cv2.line(canvas, start, end, (255, 255, 255), thickness, cv2.LINE_AA)
         for point, colour in ((first, TOP_LEFT_COLOUR), (second, BOTTOM_RIGHT_COLOUR)):
             cv2.circle(canvas, point, radius + 1, (0, 0, 0), cv2.FILLED, cv2.LINE_AA)
             cv2.circle(canvas, point, radius, colour, cv2.FILLED, cv2.LINE_AA)
@@ -223,7 +230,22 @@ def draw_pairs(
             at = (round(float(x)), round(float(y)))
             cv2.drawMarker(canvas, at, (0, 0, 0), cv2.MARKER_TILTED_CROSS, 3 * radius, thickness + 2, cv2.LINE_AA)
             cv2.drawMarker(canvas, at, colour, cv2.MARKER_TILTED_CROSS, 3 * radius, thickness, cv2.LINE_AA)
+    for (x1, y1, x2, y2), note in zip(rows, written, strict=True):
+        if note:
+            _tag(canvas, note, (round(float(x1 + x2) / 2), round(float(y1 + y2) / 2)), (255, 255, 255), thickness)
+    if caption:
+        _tag(canvas, caption, (0, canvas.shape[0]), (255, 255, 255), thickness)
     return canvas
+
+
+def _dashes(
+    first: tuple[int, int], second: tuple[int, int], length: int
+) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Return the parts of a broken line, each of about ``length`` pixels, as are the gaps."""
+    ends = np.array([first, second], np.float64)
+    parts = 2 * max(1, round(float(np.linalg.norm(ends[1] - ends[0])) / (2 * length))) + 1
+    points = [(round(x), round(y)) for x, y in np.linspace(ends[0], ends[1], parts + 1).tolist()]
+    return list(zip(points[::2], points[1::2], strict=True))
 
 
 def sheet(

@@ -13,9 +13,9 @@ a disk or a copy has damaged may still be readable: training would continue with
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from cornernet.data.images import DataError
-from cornernet.files import sync
+from cornernet.files import atomic_write, make_folder, remove_file, remove_unfinished, sync
 from cornernet.training.errors import NotFiniteError
 from cornernet.training.step import TrainStep
 from cornernet.weights.checkpoints import CheckpointError
@@ -75,9 +75,9 @@ def write_checkpoint(
     run. Raises ``OSError`` if it cannot be written, for example because the disk is full; then nothing of it is left,
     and the previous one is unchanged.
     """
-    folder.mkdir(exist_ok=True)
+    make_folder(folder, below=folder.parent)
     partial, final = folder / f".step-{iteration:07d}.partial", folder / f"step-{iteration:07d}"
-    shutil.rmtree(partial, ignore_errors=True)
+    _remove(partial)
     if final.exists():
         remove_others(folder, final)
         return
@@ -87,13 +87,13 @@ def write_checkpoint(
         torch.save({"iteration": iteration, **rest}, partial / REST)
         digests = {name: file_digest(partial / name) for name in (WEIGHTS, REST)}
         contents = {"iteration": iteration, "data": data, "sha256": digests}
-        (partial / CONTENTS).write_text(json.dumps(contents, indent=1), encoding="utf-8")
+        atomic_write(partial / CONTENTS, json.dumps(contents, indent=1))
         for path in (*partial.iterdir(), partial):
             sync(path)
         partial.rename(final)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         # an unfinished checkpoint is useless, and the disk may be full
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
         if isinstance(error, OSError):
             raise
         # neither torch nor safetensors reports a full disk as an OSError
@@ -103,10 +103,23 @@ def write_checkpoint(
 
 
 def remove_others(folder: Path, keep: Path) -> None:
-    """Remove all checkpoints but one from a run's ``checkpoints``, and unfinished ones that crashes left."""
+    """Remove all checkpoints but one from a run's ``checkpoints``, and unfinished ones that crashes left.
+
+    Only the files of a checkpoint are removed: a folder that holds anything else is left with it.
+    """
     for path in folder.glob("*step-*"):
         if path != keep and (STEP.fullmatch(path.name) or _PARTIAL.fullmatch(path.name)):
-            shutil.rmtree(path)
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or not path.is_dir():
+        return
+    remove_unfinished(path)
+    for name in (CONTENTS, WEIGHTS, REST):
+        remove_file(path / name)
+    with contextlib.suppress(OSError):  # somebody keeps another file there
+        path.rmdir()
 
 
 def read_checkpoint(path: Path) -> RunCheckpoint:

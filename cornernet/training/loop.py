@@ -40,7 +40,7 @@ from cornernet.data.loader import Batch, training_loader
 from cornernet.data.origin import read_origin, write_origin
 from cornernet.data.survey import Survey, survey
 from cornernet.evaluation.evaluate import Evaluation, evaluate
-from cornernet.files import atomic_write, sync
+from cornernet.files import atomic_write, make_folder, sync
 from cornernet.model.detector import Detector, build_detector
 from cornernet.training.checkpoints import (
     load_newest,
@@ -349,7 +349,7 @@ class Trainer:
 
     def _preview(self, done: int) -> None:
         """Draw the detections in the same four images of val as at every evaluation."""
-        self.folder.previews.mkdir(exist_ok=True)
+        make_folder(self.folder.previews, below=self.folder.path)
         image = preview(self.detector, self.val_set, self.config, f"iteration {done}")
         write_image(self.folder.previews / f"step-{done:07d}.png", image)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cornernet.files import atomic_write
+from cornernet.files import atomic_write, open_log
 
 __all__ = ["append_metrics", "finite", "read_metrics", "truncate_metrics"]
 
@@ -17,10 +17,11 @@ __all__ = ["append_metrics", "finite", "read_metrics", "truncate_metrics"]
 def append_metrics(path: Path, record: Mapping[str, Any]) -> None:
     """Add one line to the file, in a single write. Raises an ``OSError`` that names the file."""
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        with open_log(path) as file:
+            file.write((json.dumps(record) + "\n").encode())
     except OSError as error:
-        error.filename = str(path)
+        if error.errno is not None:
+            error.filename = str(path)
         raise
 
 

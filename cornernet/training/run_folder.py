@@ -27,7 +27,8 @@ from pathlib import Path
 from cornernet.config import Config, ConfigError
 from cornernet.config.checks import changed_fields
 from cornernet.console import printable
-from cornernet.files import atomic_write, remove_unfinished
+from cornernet.data.leakage import TRAINED_ON
+from cornernet.files import atomic_write, make_folder, open_unchanged, refuse_link, remove_unfinished
 from cornernet.training.checkpoints import newest
 from cornernet.training.errors import Interrupted, NotFiniteError, TrainingError
 
@@ -47,7 +48,15 @@ class RunFolder:
         self.previews = path / "previews"
         self.weights = path / "model.safetensors"
         self.evaluation = path / "evaluation.json"
+        self.digests = path / TRAINED_ON
         self.lock = path / ".training.lock"
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """What a training writes, without its lock."""
+        return (
+            self.config, self.metrics, self.checkpoints, self.previews, self.digests, self.weights, self.evaluation,
+        )  # fmt: skip
 
     def __str__(self) -> str:
         return str(self.path)
@@ -60,8 +69,8 @@ def open_folder(folder: RunFolder, config: Config, resume: bool) -> Iterator[Non
     Raises :class:`TrainingError` if another process holds the lock. Raises ``ConfigError`` for a folder that holds a
     run already, unless ``resume`` is set and the run has the same configuration.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with folder.lock.open("w") as lock:
+    make_folder(folder.path)
+    with open_unchanged(folder.lock) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -80,13 +89,23 @@ def open_folder(folder: RunFolder, config: Config, resume: bool) -> Iterator[Non
 
 def _begin(folder: RunFolder, config: Config, resume: bool) -> None:
     """Write the configuration of a run that starts or resumes. Raises ``ConfigError`` if it may not."""
-    begun = [path.name for path in (folder.metrics, folder.checkpoints, folder.weights) if path.exists()]
-    if begun and not resume:
+    for path in folder.written:
+        refuse_link(path)
+    # folders may hold other files: their own are called step-N
+    begun = [path.name for path in folder.written if path.is_file() or any(path.glob("step-*"))]
+    # a run that was stopped before it trained has left its configuration and nothing else
+    stopped = begun == [folder.config.name] and folder.config.read_bytes() == config.to_json().encode()
+    if begun and not (resume or stopped):
         raise ConfigError(
             f"{folder} already holds a run ({begun[0]}); choose another folder, or continue that run with: "
             f"{resume_command(folder)}"
         )
-    if begun and folder.config.exists():
+    if begun:
+        if not folder.config.exists():
+            raise ConfigError(
+                f"{folder} has {begun[0]} but no {folder.config.name}, so it is not known to be a run, and nothing in "
+                "it is replaced; choose another folder"
+            )
         before = Config.load(folder.config)
         if before.results_dict() != config.results_dict():
             raise ConfigError(

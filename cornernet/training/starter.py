@@ -26,7 +26,7 @@ from cornernet.config import Config
 from cornernet.config.recipes import recipe
 from cornernet.console import ended_by_its_reader, printable, survive_any_encoding
 from cornernet.data.shapes import SHAPES_VERSION
-from cornernet.files import atomic_write
+from cornernet.files import Output
 from cornernet.training.loop import train
 from cornernet.weights.checkpoints import STARTER
 
@@ -60,10 +60,11 @@ def made_from(weights: Path = STARTER) -> dict[str, object]:
     return found
 
 
-def halve(source: Path, target: Path, made: dict[str, object]) -> None:
+def halve(source: Path, target: Path, made: dict[str, object], overwrite: bool = False) -> None:
     """Write the weights in ``source`` to ``target`` in half precision, with ``made`` in the metadata.
 
-    Raises ``ValueError`` for a weight that half precision cannot represent.
+    Raises ``ValueError`` for a weight that half precision cannot represent, and ``OutputError`` for a target that this
+    function did not write, unless ``overwrite`` is set.
     """
     with safetensors.safe_open(source, framework="pt") as file:
         # the digest is that of the weights in single precision
@@ -74,7 +75,7 @@ def halve(source: Path, target: Path, made: dict[str, object]) -> None:
     broken = [key for key, value in half.items() if not torch.isfinite(value).all()]
     if broken:
         raise ValueError(f"{source}: half precision cannot represent {broken[0]}")
-    atomic_write(target, safetensors.torch.save(half, metadata))
+    Output(target.parent, "starter", overwrite=overwrite).write(target.name, safetensors.torch.save(half, metadata))
 
 
 @ended_by_its_reader
@@ -89,8 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the folder of the run; an unfinished run there is resumed",
     )
     parser.add_argument("--weights", type=Path, help="the file to write; default: starter.safetensors in --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace that file if it exists")
     arguments = parser.parse_args(argv)
     target = arguments.weights or arguments.out / STARTER.name
+    Output(target.parent, "starter", overwrite=arguments.overwrite).require([target.name])
     evaluation = train(starter_config(), arguments.out, resume=True)
     if evaluation is None:
         return 0
@@ -104,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "torch": torch.__version__,
         "metrics": {name: round(evaluation.metrics[name], 4) for name in ("AP", "AP50", "AP75")},
     }
-    halve(arguments.out / "model.safetensors", target, made)
+    halve(arguments.out / "model.safetensors", target, made, arguments.overwrite)
     print(f"{printable(target)}: {target.stat().st_size / 1000:.0f} kB")
     return 0
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from cornernet.config import ConfigError
+from cornernet.files import make_folder
 
 __all__ = ["TensorBoardLog"]
 
@@ -31,6 +32,7 @@ class TensorBoardLog:
     def __call__(self, record: dict[str, Any]) -> None:
         """Write the numbers of one line at its iteration. The first one creates the folder."""
         if self.writer is None:
+            make_folder(self.folder, below=self.folder.parent)
             self.writer = self.make(str(self.folder))
         for name, value in record.items():
             if name not in ("iteration", "time") and value is not None:

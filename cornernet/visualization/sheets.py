@@ -21,17 +21,22 @@ from cornernet.inference.detect import detect
 from cornernet.model.detector import Detector, build_detector
 from cornernet.model.heads.corner import CornerTargets
 
-__all__ = ["fixed_images", "preview", "show_data", "write_image"]
+__all__ = ["encoded", "fixed_images", "preview", "show_data", "write_image"]
 
 PREVIEW_IMAGES = 4
 
 
-def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write a picture, whole or not at all, in the format given by the path's suffix. Raises ``OSError``."""
-    done, encoded = cv2.imencode(path.suffix, image)
+def encoded(image: NDArray[np.uint8], path: Path) -> bytes:
+    """Return a picture in the format given by the suffix of ``path``. Raises ``OSError``."""
+    done, content = cv2.imencode(path.suffix, image)
     if not done:
         raise OSError(f"cannot encode {path}")
-    atomic_write(path, encoded.tobytes())
+    return content.tobytes()
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write a picture, whole or not at all, in the format given by the path's suffix. Raises ``OSError``."""
+    atomic_write(path, encoded(image, path))
 
 
 def fixed_images(number: int, available: int) -> list[int]:

@@ -93,12 +93,14 @@ def export_detector(
     *,
     decoded: bool = False,
     largest: int = 2047,
+    write: Callable[[Path, bytes], object] = atomic_write,
 ) -> list[str]:
     """Write a detector to ``path``, check it, and return the report of the check, one line per image size.
 
     ``largest`` is the longest side, in pixels, of an image that the program accepts. ``decoded`` adds the corner head's
     decoding according to ``detector.config.testing``, with up to ``num_candidates`` boxes per image. The file is only
-    written if the program reproduces the detector's results at two sizes that it was not traced with.
+    written if the program reproduces the detector's results at two sizes that it was not traced with. ``write`` is
+    called to write it.
 
     Raises :class:`ExportError` if it does not, or if this machine cannot write the format, and ``ConfigError`` if
     ``largest`` is too small or the head's decoding cannot be exported.
@@ -125,7 +127,7 @@ def export_detector(
         }
         run = writer[format_name](model, partial, (least, most))
         lines = [_compare(run, expected, size, stride) for size in ((1, least + 2, least), (2, least, least + 2))]
-        atomic_write(path, partial.read_bytes())
+        write(path, partial.read_bytes())
     return lines
 
 

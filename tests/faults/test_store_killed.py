@@ -156,8 +156,7 @@ def test_a_renderer_that_is_killed_leaves_whole_files_and_the_next_call_writes_t
     while kills < rounds(1):
         out = tmp_path / f"out-{kills}"
         out.mkdir(exist_ok=True)
-        write_files(out, old)
-        (out / "tables" / "gone.md").write_bytes(b"a table that no longer exists")
+        write_files(out, {**old, "tables/gone.md": b"a table that no longer exists"})
         status, _ = zygote.run(
             "write",
             tmp_path / "log",

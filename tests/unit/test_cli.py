@@ -237,7 +237,7 @@ def test_ablate_runs_the_command_line_of_the_ablations(here, capsys) -> None:
         (["evaluate", "--weights", "WEIGHTS", "--model.head.pooling-impl", "egaer"], "did you mean eager"),
         (["evaluate", "--weights", "WEIGHTS", "--model.num-classes", "4"], "do not fit the model"),
         (["detect", "absent.jpg", "--weights", "WEIGHTS"], "there is no file absent.jpg"),
-        (["detect", "a/x.jpg", "b/x.png", "--weights", "WEIGHTS"], "would overwrite each other"),
+        (["detect", "PHOTO", "PHOTO", "--weights", "WEIGHTS"], "is given twice"),
         (["convert", "absent.pkl", "--out", "x.safetensors"], "there is no file absent.pkl"),
         (["convert", "WEIGHTS", "--out", "x.safetensors", "--to", "authors"], "must end in .pkl"),
         (["convert", "WEIGHTS", "--out", "WEIGHTS"], "--overwrite"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from cornernet import Detections, build_detector, load_detector, recipe, save_detector
+from cornernet import Detections, build_detector, detect, load_detector, recipe, save_detector
 from cornernet.cli import main
 from cornernet.cli.photos import find_photos
 from cornernet.config import CocoSource, ConfigError
@@ -61,6 +62,37 @@ def test_a_list_with_a_byte_order_mark_is_read_as_it_is_encoded(here, encoding, 
 def test_what_was_drawn_before_is_not_detected_in(here) -> None:
     write_images(Path("photos/out"), ("a.png",))
     assert names("photos") == ["a", "deep/a", "deep/b"]
+
+
+def test_drawings_keep_their_names_unless_two_would_be_the_same_file(here) -> None:
+    write_images(Path("mixed"), ("a.jpg", "a.png", "a-png.bmp", "b.jpg", "b-heatmaps.jpg", "c.png", "sub/a.tif"))
+    photos = find_photos(["mixed"], Path("out"), io.StringIO())
+    assert {photo.path.relative_to("mixed").as_posix(): photo.name for photo in photos} == {
+        "a.jpg": "a-jpg",
+        "a.png": "a-png-png",
+        "a-png.bmp": "a-png",
+        "b.jpg": "b",
+        "b-heatmaps.jpg": "b-heatmaps-jpg",
+        "c.png": "c",
+        "sub/a.tif": "sub/a",
+    }
+    files = [file for photo in photos for file in (photo.drawing, photo.heatmaps)]
+    assert len({file.casefold() for file in files}) == len(files)
+
+
+def test_photographs_with_the_longest_names_have_drawings(here, weights) -> None:
+    longest = ["x" * 251 + ".png", "x" * 250 + "y.png"]
+    write_images(Path("long"), tuple(longest))
+    assert main(["detect", "long", "--weights", weights, "--heatmaps", "--write", "images", "--out", "found"]) == 0
+    drawn = sorted(path.name for path in Path("found").iterdir())
+    assert len(drawn) == 4
+    assert all(len(name) <= 255 and name.endswith(".png") for name in drawn)
+
+
+@pytest.mark.parametrize("out", ["photos", ".", "photos/deep/.."])
+def test_a_folder_of_photographs_is_no_place_for_drawings(out, here) -> None:
+    with pytest.raises(DataError, match="among the photographs of photos; choose another --out than"):
+        find_photos(["photos"], Path(out), io.StringIO())
 
 
 @pytest.mark.parametrize(
@@ -123,7 +155,59 @@ def test_the_demo_draws_something_without_data_or_weights(here, capsys) -> None:
     assert "leave out the photographs" in capsys.readouterr().err
 
 
-def test_pairs_are_the_boxes_of_the_unmirrored_test_path_and_lone_corners_are_in_none() -> None:
+def test_boxes_without_area_and_larger_than_the_photograph_are_left_out() -> None:
+    boxes = [
+        [1, 1, 9, 9],
+        [1, 1, 1, 9],
+        [1, 5, 9, 5.004],
+        [-1, 0, 10.5, 9],
+        [0, 0, 10, 20],
+        [0, -1, 5, 19.5],
+        [5, 5, 4, 9],
+    ]
+    found = Detections(boxes, np.linspace(0.9, 0.3, 7), [0] * 7, size=(20, 10))
+    assert found.with_area().boxes.tolist() == [[1, 1, 9, 9], [0, 0, 10, 20]]
+    assert len(found) == 7, "evaluation counts all of them"
+
+
+def test_what_detect_writes_and_draws_has_an_area(here, weights, capsys) -> None:
+    assert main(["detect", "photos/a.png", "--weights", weights, "--min-score", "0"]) == 0
+    rows = list(csv.DictReader(Path("out/detections.csv").read_text(encoding="utf-8").splitlines()))
+    assert rows
+    assert all(float(row["x1"]) < float(row["x2"]) and float(row["y1"]) < float(row["y2"]) for row in rows)
+    said = capsys.readouterr().out
+    left_out = int(said.partition("(")[2].split()[0])
+    detector = load_detector(weights)
+    (found,) = detect(detector, "photos/a.png", detector.config)
+    assert left_out + len(rows) == len(found) > len(rows)
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (1.0, 1.5)])
+@pytest.mark.parametrize("merge", [False, True])
+def test_the_boxes_drawn_over_heatmaps_are_those_reported_with_the_pass_that_they_come_from(scales, merge) -> None:
+    detector = load_detector("starter")
+    config = detector.config.with_("testing.scales", scales).with_("testing.merge", merge)
+    image = open_dataset(config.with_("data.source.val_images", 6).data.source, "val").read(4)
+    (reported,) = detect(detector, image, config)
+    kept = reported.filter(0.3).with_area()
+    found = inspect(detector, image, config, 0.3)
+    assert found.pairs.boxes.tolist() == kept.boxes.tolist()
+    assert len(found.passes) == len(kept) > 0
+    expected = {1: {"", "mirrored"}, 2: {"", "scale 1, mirrored", "scale 1.5, not mirrored", "scale 1.5, mirrored"}}
+    assert set(found.passes) <= expected[len(scales)]
+    assert any(found.passes), "the mirrored pass finds boxes of its own"
+    assert found.shown == ("not mirrored" if len(scales) == 1 else "scale 1, not mirrored")
+    plain = replace(found, passes=("",) * len(kept), shown="")
+    assert (found.plot(image) != plain.plot(image)).any(), "the picture says where they come from"
+    # without the mirrored pass, the same boxes are those of the pass that is shown
+    if len(scales) == 1 and not merge:
+        (alone,) = detect(detector, image, config.with_("testing.flip", False).with_("testing.nms", "hard"))
+        own = [box.tolist() for box, name in zip(kept.boxes, found.passes, strict=True) if not name]
+        distances = np.abs(alone.boxes[None] - np.array(own, np.float32)[:, None]).max(-1).min(1)
+        assert (distances < 1e-2).all()
+
+
+def test_pairs_are_the_boxes_of_the_test_path_and_lone_corners_are_in_none() -> None:
     detector = load_detector("starter")
     config = detector.config.with_("testing.flip", False)
     image = open_dataset(config.with_("data.source.val_images", 6).data.source, "val").read(0)

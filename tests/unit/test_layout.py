@@ -88,6 +88,84 @@ def test_every_study_file_has_a_row() -> None:
     assert all(any(file.startswith(name) for file in files) for name in STUDIES)
 
 
+# ------------------------------------------------------------------------------------------------ who writes files
+
+WRITERS = {
+    "write_text", "write_bytes", "mkdir", "makedirs", "touch", "rename", "renames", "unlink", "rmdir", "rmtree",
+    "symlink_to", "hardlink_to", "symlink", "link", "truncate", "chmod", "copyfile", "copy2", "copytree", "copyfileobj",
+    "mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryDirectory", "TemporaryFile", "imwrite", "savefig",
+    "save", "save_file", "savez", "tofile", "to_csv", "umask",
+}  # fmt: skip
+ALLOWED = {
+    # no file: tensors that the gradient needs
+    "kernels/ops.py": {"save"},
+    # into memory
+    "ablations/reporting/folder.py": {"to_csv"},
+    "cornernet/drawing/figures.py": {"savefig"},
+    "cornernet/weights/checkpoints.py": {"save"},
+    "cornernet/training/starter.py": {"save"},
+    "cornernet/data/shapes.py": {"savez"},
+    "cornernet/data/formats/annotation_file.py": {"savez"},
+    # into a folder or a file of the system's, which is gone afterwards
+    "cornernet/weights/export.py": {"TemporaryDirectory", "save"},
+    "cornernet/data/shared.py": {"TemporaryFile"},
+    "ablations/running/executors.py": {"TemporaryFile"},
+    "ablations/running/estimates.py": {"TemporaryDirectory"},
+    "kernels/aot.py": {"NamedTemporaryFile"},
+    # into a folder that it has just made, which is renamed when it is complete
+    "cornernet/training/checkpoints.py": {"mkdir", "rename", "rmdir", "save", "save_file"},
+    # /dev/null, in place of a pipe that nobody reads
+    "cornernet/console.py": {"open"},
+    # the caches of machine code: kernels need nothing else of the project
+    "kernels/machine_code.py": {"open", "fdopen", "mkdir", "unlink"},
+    "kernels/compiled.py": {"save"},
+    "kernels/cuda_pool.py": {"mkdir", "mkstemp", "fdopen", "replace", "unlink"},
+    # generated data in the benchmark's own folder
+    "benchmarks/results.py": {"mkdir"},
+    "benchmarks/scale.py": {"mkdir", "hardlink_to", "unlink", "TemporaryDirectory"},
+}
+"""What modules other than ``cornernet/files.py`` may call, and why."""
+
+
+def written_by(tree: ast.AST) -> set[str]:
+    """The calls in a module that create, change or remove files."""
+    found = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func
+        name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+        texts = [arg.value for arg in [*node.args, *(k.value for k in node.keywords)] if isinstance(arg, ast.Constant)]
+        modes = [text for text in texts if isinstance(text, str) and re.fullmatch(r"[rwaxbt+]{1,4}", text)]
+        if name in ("open", "fdopen") and (
+            any(set(mode) & set("wax+") for mode in modes) or re.search(r"O_(WRONLY|RDWR|CREAT)", ast.unparse(node))
+        ):
+            found.add(name)
+        # Path.replace takes one argument, str.replace two, and dataclasses.replace keywords
+        if name in WRITERS or (name == "replace" and len(node.args) == 1 and not node.keywords):
+            found.add(name)
+    return found
+
+
+def test_the_search_for_writers_finds_them() -> None:
+    for code in ("Path(x).open('w')", "open(x, mode='ab')", "os.open(x, os.O_RDWR)"):
+        assert written_by(ast.parse(code)) == {"open"}
+    assert written_by(ast.parse("a.replace(b)")) == {"replace"}
+    assert written_by(ast.parse("s.replace('a', 'b'); replace(d, x=1)")) == set()
+    assert written_by(ast.parse("x.open(); x.open('rb'); io.open(x, 'r')")) == set()
+    assert written_by(ast.parse("torch.save(x, y); p.unlink()")) == {"save", "unlink"}
+
+
+def test_files_are_written_in_one_place() -> None:
+    found = {
+        str(path.relative_to(ROOT)): written_by(ast.parse(path.read_text(encoding="utf-8")))
+        for package in (*PACKAGES, "benchmarks")
+        for path in sources(package)
+    }
+    assert found.pop("cornernet/files.py")
+    assert {place: calls for place, calls in found.items() if calls} == ALLOWED
+
+
 # --------------------------------------------------------------------------------------------- what texts refer to
 
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "noxfile.py"]

@@ -78,10 +78,10 @@ def test_pictures_are_made_with_a_manifest_and_placed_as_they_were_made(tmp_path
     pair = find_pair(store, jobs, (0,))
     folder = tmp_path / "pictures"
     folder.mkdir()
-    (folder / "old.jpg").write_bytes(b"of an earlier run")
+    (folder / "mine.jpg").write_bytes(b"the user's")
     paths = make_pictures(store, pair, dataset, folder)
     assert {"with-and-without-corner-pooling.jpg", "corner-heatmaps.jpg"} <= {path.name for path in paths}
-    assert not (folder / "old.jpg").exists()
+    assert (folder / "mine.jpg").read_bytes() == b"the user's"
     assert cv2.imread(str(paths[0])).shape[1] == 960
 
     placed, left_out = placed_pictures(folder)

@@ -37,7 +37,7 @@ from cornernet.config.checks import json_problem
 from cornernet.data.formats.masks import box_of_mask
 from cornernet.data.images import DataError
 from cornernet.data.shared import Texts
-from cornernet.files import atomic_write, cache_folder, open_regular, read_regular
+from cornernet.files import atomic_write, cache_folder, make_folder, open_regular, read_regular
 
 __all__ = [
     "CACHED_FROM",
@@ -512,7 +512,7 @@ def _store(path: Path, found: dict[str, Any], columns: AnnotationColumns) -> Non
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         atomic_write(path, buffer.getvalue())
 
 

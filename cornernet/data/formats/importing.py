@@ -6,10 +6,10 @@ edge at its width. Images stay where they are, unless another output folder is g
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from cornernet.console import count, named, printable
 from cornernet.data.dataset import Dropped
 from cornernet.data.formats.check import by_reason
 from cornernet.data.images import DataError
-from cornernet.files import atomic_write, nearest
+from cornernet.files import atomic_copy, atomic_write, make_folder, nearest, refuse_link, same_file
 
 __all__ = [
     "FOREIGN_SUFFIXES",
@@ -165,18 +165,18 @@ def annotation_file(split: str) -> str:
 def write_import(found: ImportedFolder, out: Path, *, overwrite: bool = False, dry_run: bool = False) -> list[str]:
     """Write an annotation file for every split below ``out``, and the report beside them; return a line for each.
 
-    If ``out`` is not the folder that was read, the images are copied to ``out/images``. Files are written atomically.
-    With ``dry_run`` nothing is written, and the lines say what would be. Raises ``DataError`` where no image is left,
-    and where a file exists already and ``overwrite`` is not set.
+    If ``out`` is not the folder that was read, the images are copied to ``out/images``, except those that are there
+    already. Files are written atomically. With ``dry_run`` nothing is written, and the lines say what would be. Raises
+    ``DataError`` where no image is left, and where another file exists already and ``overwrite`` is not set; an image
+    that is read is never replaced.
     """
     if not found.images:
         raise DataError(f"no image of {found.folder} can be used:", *found.to_text().split("\n"))
     targets = {split: out / annotation_file(split) for split in found.splits}
     report = out / "annotations" / "import.txt"
-    if not overwrite:
-        require_new(targets.values())
+    require_new([*targets.values(), report], out, overwrite=overwrite)
     _require_no_remainder(found.splits, out)
-    copies = _copies(found, out)
+    copies = _copies(found, out, overwrite)
     verb = "would write" if dry_run else "wrote"
     lines = [f"{verb} {printable(path)}" for path in targets.values()]
     if copies:
@@ -185,10 +185,11 @@ def write_import(found: ImportedFolder, out: Path, *, overwrite: bool = False, d
         )
     if dry_run:
         return lines
+    make_folder(out)
     for source, target in copies.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _copy(source, target)
-    report.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent, below=out)
+        atomic_copy(source, target, replace=overwrite)
+    make_folder(report.parent, below=out)
     for split, path in targets.items():
         atomic_write(path, json.dumps(found.tree(split)) + "\n")
     atomic_write(report, found.to_text() + "\n")
@@ -208,23 +209,31 @@ def _require_no_remainder(splits: Sequence[str], out: Path) -> None:
         )
 
 
-def require_new(paths: Iterable[Path]) -> None:
-    """Raise ``DataError`` naming a file of ``paths`` that exists already."""
-    there = [path for path in paths if path.exists()]
-    if there:
-        raise DataError(f"{there[0]} exists already; remove it or give --overwrite")
+def require_new(paths: Iterable[Path], folder: Path, *, overwrite: bool = False) -> None:
+    """Raise ``DataError`` naming a file of ``paths`` that exists already, unless ``overwrite`` is set.
+
+    Raises ``OutputError`` for a symbolic link below ``folder`` whether it is or not.
+    """
+    for path in paths:
+        refuse_link(path, below=folder)
+        if path.exists() and not overwrite:
+            raise DataError(f"{path} exists already; remove it or give --overwrite")
 
 
-def _copies(found: ImportedFolder, out: Path) -> dict[Path, Path]:
+def _copies(found: ImportedFolder, out: Path, overwrite: bool) -> dict[Path, Path]:
+    """Return where images are copied to, without those that are there already. Raises as :func:`write_import` does."""
     if out.resolve() == found.folder.resolve():
         return {}
-    return {image.path: out / "images" / image.path.relative_to(found.folder) for image in found.images}
-
-
-def _copy(source: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.copyfile(source, partial)
-    partial.replace(target)
+    copies = {}
+    for image in found.images:
+        target = out / "images" / image.path.relative_to(found.folder)
+        if not target.is_symlink() and target.is_file() and filecmp.cmp(image.path, target, shallow=False):
+            continue
+        require_new([target], out, overwrite=overwrite)
+        if target.exists() and same_file(target, (other.path for other in found.images)):
+            raise DataError(f"{target} is one of the images to import, and is not replaced; choose another --out")
+        copies[image.path] = target
+    return copies
 
 
 def require_folder(folder: Path) -> None:

@@ -24,7 +24,7 @@ from cornernet.data.formats.annotation_file import written_integer
 from cornernet.data.formats.coco import annotation_files, file_to_split, is_detection_file, read_annotations
 from cornernet.data.formats.importing import WRITTEN_BY_US, annotation_file, require_new
 from cornernet.data.images import DataError
-from cornernet.files import atomic_write
+from cornernet.files import atomic_write, make_folder, refuse_link
 
 __all__ = ["Division", "deal", "divide", "write_division"]
 
@@ -172,8 +172,9 @@ def write_division(division: Division, folder: Path, *, overwrite: bool = False,
     """
     targets = {split: folder / annotation_file(split) for split in division.parts}
     kept = _kept_as(division, list(targets.values()), overwrite)
-    if not overwrite:
-        require_new(path for path in targets.values() if not kept or path != kept[0])
+    require_new([path for path in targets.values() if not kept or path != kept[0]], folder, overwrite=overwrite)
+    for path in kept or ():
+        refuse_link(path, below=folder)
     content = division.file.read_bytes()
     if kept and kept[1].exists() and kept[1].read_bytes() != content:
         again = f"--file {kept[1].relative_to(folder).as_posix()} --overwrite"
@@ -192,8 +193,8 @@ def write_division(division: Division, folder: Path, *, overwrite: bool = False,
         number = written_integer(row.get("image_id"))
         if number is not None:
             rows[number].append(row)
-    targets[next(iter(targets))].parent.mkdir(parents=True, exist_ok=True)
-    if kept:
+    make_folder(targets[next(iter(targets))].parent, below=folder)
+    if kept and not kept[1].exists():
         atomic_write(kept[1], content)
     about = tree.get("info")
     tree["info"] = {**(about if isinstance(about, dict) else {}), **WRITTEN_BY_US}
