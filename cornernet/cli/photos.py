@@ -169,17 +169,25 @@ def _matching(pattern: str) -> list[Photo]:
 
 
 def coco_tree(found: Sequence[tuple[Photo, Detections]]) -> dict[str, Any]:
-    """Return detections as a COCO annotation tree with scores, which annotation tools can read."""
+    """Return detections as a COCO annotation tree with scores, which annotation tools can read.
+
+    Names are relative to the innermost folder that holds all photographs: in that folder, the file is a data set. Boxes
+    without area, of which a detector that is not trained far has many, are left out: nothing can be trained on them.
+    """
+    folder = Path(os.path.commonpath([photo.path.absolute().parent for photo, _ in found])) if found else Path()
     categories: dict[int, str] = {}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, (photo, detections) in enumerate(found, start=1):
         size = detections.size or (0, 0)
-        images.append({"id": image_id, "file_name": str(photo.path), "height": size[0], "width": size[1]})
+        name = photo.path.absolute().relative_to(folder).as_posix()
+        images.append({"id": image_id, "file_name": name, "height": size[0], "width": size[1]})
         known = range(len(detections.classes)) if detections.classes else sorted(set(detections.labels.tolist()))
         categories |= {detections.category_of(label): detections.name_of(label) for label in known}
         for row in detections.to_coco(image_id):
             _, _, width, height = row["bbox"]
+            if width <= 0 or height <= 0:
+                continue
             annotations.append({"id": len(annotations) + 1, **row, "area": width * height, "iscrowd": 0})
     return {
         "info": {"description": "detections, with scores; no ground truth"},

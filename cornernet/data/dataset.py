@@ -404,6 +404,17 @@ class DetectionDataset:
         counts = np.bincount(labels, minlength=len(self.classes))
         return {title: int(count) for title, count in zip(self.titles, counts, strict=True)}
 
+    def images_above(self, objects: int, *, of_one_class: bool) -> int:
+        """Return how many images have more than a number of objects, in all or of one class, without crowds."""
+        annotations = self._annotations
+        rows = ~annotations.crowd
+        key = annotations.image[rows]
+        if of_one_class:
+            key = key * len(self.classes) + annotations.labels[rows]
+        keys, counts = np.unique(key, return_counts=True)
+        images = keys[counts > objects]
+        return len(np.unique(images // len(self.classes) if of_one_class else images))
+
     def area_counts(self) -> tuple[int, int, int]:
         """Return the numbers of small, medium and large objects by :attr:`area_bands`, without crowds."""
         areas = self._annotations.areas[~self._annotations.crowd]

@@ -82,7 +82,7 @@ _HEADERS: tuple[tuple[bytes | tuple[bytes, ...], type[ImageFile]], ...] = (
 _JPEG = b"\xff\xd8"
 _END_OF_JPEG = b"\xff\xd9"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_ORIENTATION = 0x0112
+_WIDTH, _LENGTH, _ORIENTATION = 0x0100, 0x0101, 0x0112
 _WARNINGS = threading.Lock()
 """Held while warnings are turned off, which concerns the whole process."""
 
@@ -103,6 +103,9 @@ def stated_size(content: bytes) -> Size | None:
     try:
         # Pillow warns about tags that are of no interest here
         with _WARNINGS, warnings.catch_warnings(action="ignore"), reader(io.BytesIO(content)) as image:
+            if isinstance(image, TiffImageFile):
+                # Pillow gives the size of the image turned upright
+                return int(image.tag_v2[_LENGTH]), int(image.tag_v2[_WIDTH])
             return image.height, image.width
     except DecompressionBombError:
         raise

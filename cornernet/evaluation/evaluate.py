@@ -65,6 +65,7 @@ class Evaluation:
     * ``latency``: median time of the test path in milliseconds, from a photograph in memory to its boxes.
     * ``box_matching``, ``corner_matches``: what the metrics of boxes and of corners are computed from.
     * ``ap_by_iou``: AP at each of COCO's ten thresholds, 0.5 to 0.95.
+    * ``notes``: what limits the metrics, one line each.
     * ``precision``: precision at the recalls 0, 0.01, ..., 1, averaged over classes, by IoU in percent (50 and 75).
     """
 
@@ -78,6 +79,7 @@ class Evaluation:
     corner_matches: tuple[CornerMatches, CornerMatches] | None = field(default=None, repr=False)
     ap_by_iou: tuple[float, ...] = field(default=(), repr=False)
     precision: dict[int, tuple[float, ...]] = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
 
     def to_text(self) -> str:
         """Return a table of all metrics in percent, then one of the classes."""
@@ -89,6 +91,7 @@ class Evaluation:
                 text_table(["metric", "%"], rows, numbers=(1,)),
                 text_table(["class", "AP", "AP50", "AP75"], classes, numbers=(1, 2, 3)),
                 f"{count(self.images, 'image')}; small: area up to {small:.0f}^2 pixels, medium: up to {medium:.0f}^2",
+                *(f"note: {note}" for note in self.notes),
             ]
         )
 
@@ -123,7 +126,8 @@ def evaluate(
         if progress is not None:
             progress(index + 1, len(dataset))
     evaluation = coco_evaluation(dataset, results, backend)
-    evaluation = replace(evaluation, latency=1000 * statistics.median(seconds))
+    notes = _limits(dataset, config.testing.max_detections)
+    evaluation = replace(evaluation, latency=1000 * statistics.median(seconds), notes=notes)
     if config.testing.corner_metrics:
         matches = match_corners(views, config.testing.corner_radius)
         metrics = {**evaluation.metrics, **corner_metrics(matches, len(dataset.classes))}
@@ -132,6 +136,28 @@ def evaluate(
         costs = error_types(dataset, results, evaluation.box_matching)
         evaluation = replace(evaluation, metrics={**evaluation.metrics, **costs})
     return evaluation
+
+
+def _limits(dataset: DetectionDataset, reported: int) -> tuple[str, ...]:
+    """Return what the limits of the evaluation and of ``testing.max_detections`` do to the metrics."""
+    counted = MAX_DETECTIONS[-1]
+    notes = []
+    if crowded := dataset.images_above(counted, of_one_class=True):
+        notes.append(
+            f"{count(crowded, 'image')} with more than {counted} objects of one class: AP and AR count the best "
+            f"{counted} boxes of a class in an image, as COCO does, so that even a perfect detector misses some; cut "
+            "such images into tiles"
+        )
+    if reported > counted:
+        notes.append(
+            f"testing.max_detections is {reported}: of a class in an image, AP and AR still count the best {counted}"
+        )
+    if full := dataset.images_above(reported, of_one_class=False):
+        notes.append(
+            f"{count(full, 'image')} with more objects than the {count(reported, 'box', 'boxes')} that "
+            "testing.max_detections lets a detector report"
+        )
+    return tuple(notes)
 
 
 def _with_classes_of(detector: Detector, dataset: DetectionDataset) -> DetectionDataset:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cornernet import Detections, build_detector, detect, load_detector, recipe, save_detector
 from cornernet.cli import main
@@ -126,10 +127,12 @@ def test_a_folder_is_detected_in_and_written_in_every_form(here, weights, capsys
     tree = json.loads(Path("out/coco.json").read_text(encoding="utf-8"))
     rows = list(csv.DictReader(Path("out/detections.csv").read_text(encoding="utf-8").splitlines()))
     entries = json.loads(Path("out/detections.json").read_text(encoding="utf-8"))
-    assert [image["file_name"] for image in tree["images"]] == [entry["image"] for entry in entries]
+    assert [f"photos/{image['file_name']}" for image in tree["images"]] == [entry["image"] for entry in entries]
     assert {(image["height"], image["width"]) for image in tree["images"]} == {(40, 60)}
     assert [c["id"] for c in tree["categories"]] == [1, 2, 7]
-    assert len(rows) == len(tree["annotations"]) == sum(len(entry["detections"]) for entry in entries) > 0
+    assert len(rows) == sum(len(entry["detections"]) for entry in entries) > 0
+    rows = [row for row in rows if float(row["x2"]) > float(row["x1"]) and float(row["y2"]) > float(row["y1"])]
+    assert len(rows) == len(tree["annotations"]) > 0
     assert [float(row["score"]) for row in rows] == pytest.approx([a["score"] for a in tree["annotations"]], abs=1e-4)
     x1, y1, x2, y2 = (float(rows[0][key]) for key in ("x1", "y1", "x2", "y2"))
     assert [x1, y1, x2 - x1, y2 - y1] == pytest.approx(tree["annotations"][0]["bbox"], abs=0.02)
@@ -142,6 +145,43 @@ def test_coco_output_can_be_read_as_annotations(here, weights) -> None:
     dataset = open_dataset(CocoSource(root=".", train_split="coco.json"), "train")
     assert len(dataset) == 3
     assert dataset.category_ids == (1, 2, 7)
+    assert dataset.dropped == ()
+    # and in the folder of the photographs, as documented
+    Path("photos/coco.json").write_text(Path("out/coco.json").read_text(encoding="utf-8"), encoding="utf-8")
+    assert main(["data", "split", "photos", "--val", "0.4"]) == 0
+    assert main(["data", "check", "photos"]) == 0
+    assert len(open_dataset(CocoSource(root="photos"), "train")) == 2
+
+
+def test_detection_reads_photographs_as_the_weights_were_trained(here, capsys) -> None:
+    torch.manual_seed(0)
+    config = recipe("tiny").with_("data.orientation", "stored").with_("data.bits", 12)
+    save_detector(build_detector(config), Path("w.safetensors"))
+    image = Image.new("RGB", (60, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save("turned.jpg", exif=exif)
+    argv = ["detect", "turned.jpg", "--weights", "w.safetensors", "--write", "coco"]
+    for flags, size in ([], (40, 60)), (["--data.orientation", "upright"], (60, 40)):
+        assert main([*argv, *flags]) == 0
+        (found,) = json.loads(Path("out/coco.json").read_text(encoding="utf-8"))["images"]
+        assert (found["height"], found["width"]) == size
+
+
+def test_doubtful_pixels_are_said(here, weights, capsys) -> None:
+    assert cv2.imwrite("deep.png", np.full((40, 60), 4000, np.uint16))
+    whole = cv2.imencode(".jpg", np.full((40, 60, 3), 90, np.uint8))[1].tobytes()
+    Path("short.jpg").write_bytes(whole[:-30])
+    argv = ["detect", "deep.png", "short.jpg", "--weights", weights, "--write", "json"]
+    assert main(argv) == 0
+    said = capsys.readouterr().err
+    assert "deep.png: it has 16 bits and values up to 4000 only" in said
+    assert "--data.bits 12" in said
+    assert "short.jpg: it ends early" in said
+    assert main([*argv, "--data.bits", "12"]) == 0
+    assert "deep.png" not in capsys.readouterr().err
+    assert main([*argv, "--data.bits", "11"]) == 2
+    assert "values up to 4000, which need 12 bits" in capsys.readouterr().err
 
 
 def test_the_demo_draws_something_without_data_or_weights(here, capsys) -> None:

@@ -15,7 +15,7 @@ from cornernet import build_detector, recipe
 from cornernet.config import CocoSource, ShapesSource
 from cornernet.data import DataError, DetectionDataset, open_dataset
 from cornernet.evaluation.evaluate import METRICS, coco_evaluation, evaluate
-from tests.unit.data.folders import coco_folder
+from tests.unit.data.folders import annotation, coco_folder, tree
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +152,43 @@ def test_both_backends_agree_on_crowds_gaps_and_full_images(tmp_path) -> None:
             )
     oracle, fast = (coco_evaluation(photographs, results, backend) for backend in ("pycocotools", "hotcoco"))
     assert same(oracle.metrics, fast.metrics)
+
+
+def test_backends_are_equal_for_negative_ids_of_images_and_categories(tmp_path) -> None:
+    content = tree()
+    for row in content["images"]:
+        row["id"] = -row["id"]
+    for row in content["categories"]:
+        row["id"] -= 13
+    for row in content["annotations"]:
+        row["image_id"], row["category_id"] = -row["image_id"], row["category_id"] - 13
+    turned = open_dataset(CocoSource(root=str(coco_folder(tmp_path / "turned", content))), "train")
+    plain = open_dataset(CocoSource(root=str(coco_folder(tmp_path / "plain"))), "train")
+    rng = np.random.default_rng(0)
+    results = [result for _ in range(5) for result in truth_as_results(turned, rng)]
+    shifted = [
+        {**row, "image_id": -row["image_id"], "category_id": row["category_id"] + 13, "score": row["score"]}
+        for row in results
+    ]
+    oracle, fast = (coco_evaluation(turned, results, backend) for backend in ("pycocotools", "hotcoco"))
+    assert same(oracle.metrics, fast.metrics)
+    assert same(oracle.metrics, coco_evaluation(plain, shifted, "hotcoco").metrics)
+    ours, theirs = oracle.box_matching.matches(), fast.box_matching.matches()
+    assert ours.image_ids == theirs.image_ids == (-1000, -7, -3)
+    for a, b in zip(ours.classes, theirs.classes, strict=True):
+        np.testing.assert_array_equal(a.outcomes, b.outcomes)
+
+
+def test_limits_of_coco_and_of_the_detector_are_said(tmp_path) -> None:
+    boxes = [[float(x), float(y), 3.0, 3.0] for x in range(0, 55, 5) for y in range(0, 36, 3)]
+    rows = [annotation(at, 7, 13, box) for at, box in enumerate(boxes, start=1)]
+    crowded = open_dataset(CocoSource(root=str(coco_folder(tmp_path, tree(annotations=rows)))), "train")
+    config = recipe("tiny").with_("model.num_classes", 3)
+    detector = build_detector(config)
+    detector.classes, detector.category_ids = crowded.classes, crowded.category_ids
+    text = evaluate(detector, crowded, config).to_text()
+    assert "1 image with more than 100 objects of one class: AP and AR count the best 100 boxes" in text
+    assert "1 image with more objects than the 100 boxes that testing.max_detections" in text
+    more = evaluate(detector, crowded, config.with_("testing.max_detections", 300)).to_text()
+    assert "testing.max_detections is 300: of a class in an image, AP and AR still count the best 100" in more
+    assert "more objects than" not in more

@@ -319,10 +319,12 @@ class _Reader:
             found.append(place)
         if not found or any(not isinstance(place, str) for place in found):
             return found
-        searched = [
+        searched: list[tuple[int, str] | str] = [
             place if columns.unnamed[row] else places.search(columns.image_names[row])
             for row, place in enumerate(found)
         ]
+        if MISSING in searched or AMBIGUOUS in searched:
+            searched = [*(places.together(columns.image_names) or searched)]
         there = sum(not isinstance(place, str) for place in searched)
         ambiguous = AMBIGUOUS in searched
         if there < _FOUND_AT_LEAST * len(found) and not (ambiguous and there == 0):

@@ -2,9 +2,10 @@
 
 A file name is looked for as it is written, then with slashes for backslashes and with accents composed in the other of
 Unicode's two ways, which archives and operating systems change. An absolute path counts if it leads into the folder.
-If no image at all is in the usual places, all files below the folder are searched by their last part. A name that
-several files have is not guessed: it is the one whose path ends as the annotations say or, failing that, the one in a
-folder of the split.
+If no image at all is in the usual places, a folder below is looked for that holds them all, also without the folders
+that all names begin with; failing that, all files below the folder are searched by their last part. A name that several
+files have is not guessed: it is the one whose path ends as the annotations say or, failing that, the one in a folder of
+the split.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from cornernet.data.images import DataError
@@ -120,6 +122,34 @@ class ImagePlaces:
 
     # ---- the search
 
+    def together(self, names: Sequence[str]) -> list[tuple[int, str]] | None:
+        """Return the files of all names from the one folder that holds them all, or None where there is no such folder.
+
+        The names may have been written relative to a folder above or below the data set's.
+        """
+        if self._by_name is None:
+            self._by_name = self._all_files()
+        parts = [[part for part in _normal(name).split("/") if part not in ("", ".")] for name in names]
+        if not parts or any(not each or ".." in each for each in parts):
+            return None
+        files = {_normal(path): path for paths in self._by_name.values() for path in paths}
+        for skipped in range(min(map(len, parts))):
+            if any(each[:skipped] != parts[0][:skipped] for each in parts):
+                break
+            wanted = ["/".join(each[skipped:]) for each in parts]
+            ending = f"/{wanted[0]}"
+            starts = [
+                f"/{_normal(path)}"[: -len(wanted[0])].lstrip("/")
+                for path in self._by_name.get(parts[0][-1], ())
+                if f"/{_normal(path)}".endswith(ending) and not self._of_another_split(path)
+            ]
+            starts = [start for start in starts if all(start + name in files for name in wanted)]
+            if len(starts) > 1:
+                starts = [start for start in starts if self._of_this_split(start)]
+            if len(starts) == 1:
+                return [(self._whole, files[starts[0] + name]) for name in wanted]
+        return None
+
     def search(self, name: str) -> tuple[int, str] | str:
         """Return what :meth:`locate` does, from all files below the data set's folder, by the last part of ``name``.
 
@@ -129,14 +159,13 @@ class ImagePlaces:
             return NAMELESS
         if self._by_name is None:
             self._by_name = self._all_files()
-        wanted = unicodedata.normalize("NFC", name.replace("\\", "/"))
-        parts = [part for part in wanted.split("/") if part not in ("", ".")]
+        parts = [part for part in _normal(name).split("/") if part not in ("", ".")]
         if not parts or ".." in parts:
             return LEADS_OUT
         found = [path for path in self._by_name.get(parts[-1], ()) if not self._of_another_split(path)]
         if len(found) > 1:
             ending = "/" + "/".join(parts)
-            found = [path for path in found if f"/{unicodedata.normalize('NFC', path)}".endswith(ending)] or found
+            found = [path for path in found if f"/{_normal(path)}".endswith(ending)] or found
         if len(found) > 1:
             found = [path for path in found if self._of_this_split(path)] or found
         if not found:
@@ -171,6 +200,10 @@ def stays_inside(name: str) -> bool:
     """Return whether a relative path stays below its folder, with either system's separator."""
     parts = re.split(r"[\\/]", name)
     return not (name.startswith(("/", "\\")) or ".." in parts or re.match(r"^[A-Za-z]:", name) or "\0" in name)
+
+
+def _normal(name: str) -> str:
+    return unicodedata.normalize("NFC", name.replace("\\", "/"))
 
 
 def _splits_in(path: str) -> set[str]:

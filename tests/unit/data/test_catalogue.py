@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -279,7 +280,7 @@ _COCO: list[tuple[str, Callable[[Path], object], Outcome]] = [
         refused(JSON, "are not JSON"),
     ),
     ("a list in place of the object", text("[1]"), refused(JSON, "are a JSON list")),
-    ("no `annotations`", text('{"images": [], "categories": []}'), refused(JSON, "no list 'annotations'")),
+    ("`annotations` null", lists(annotations=None), refused(JSON, "no list 'annotations'")),
     ("`images` an object", lists(images={}), refused(JSON, "no list 'images'")),
     ("`categories` null", lists(categories=None), refused(JSON, "no list 'categories'")),
     (
@@ -345,8 +346,13 @@ _COCO: list[tuple[str, Callable[[Path], object], Outcome]] = [
     ("image a link in a circle", named("x.png", lambda at: at.symlink_to(at)), Dropped(GONE)),
     ("image a link to a picture", named("x.png", lambda at: at.symlink_to("a.png")), Used()),
     (
-        "all images missing",
+        "all images in another folder",
         also(lists(), lambda root: (root / "images").rename(root / "elsewhere")),
+        Used("3 images found by name below the folder"),
+    ),
+    (
+        "all images missing",
+        also(lists(), lambda root: shutil.rmtree(root / "images")),
         refused(JSON, "none of the 3 images", "put them in one of these folders"),
     ),
     ("width 0", row("images", width=0), Dropped(SIDES)),
@@ -359,7 +365,8 @@ _COCO: list[tuple[str, Callable[[Path], object], Outcome]] = [
     ("no annotation", lists(annotations=[]), Used()),
     ("annotation a number", more(5), refused(JSON, "annotations[4] is not an object")),
     ("annotation null", more(None), refused(JSON, "annotations[4] is not an object")),
-    ("no bbox", row("annotations", bbox=None), Dropped(NO_LIST)),
+    ("no bbox", row("annotations", bbox=None, segmentation=None), Dropped(NO_LIST)),
+    ("no bbox, but a polygon", row("annotations", bbox=None), Used("the box of the segmentation is used")),
     ("bbox a text", row("annotations", bbox="5 5 10 10"), Dropped(NO_LIST)),
     ("bbox an object", row("annotations", bbox={"x": 1}), Dropped(NO_LIST)),
     ("bbox of three numbers", box(5, 5, 10), Dropped(NO_LIST)),
@@ -394,7 +401,8 @@ _COCO: list[tuple[str, Callable[[Path], object], Outcome]] = [
         row("annotations", category_id=2),
         Dropped("its category_id is not in 'categories'"),
     ),
-    ("category_id a text", row("annotations", category_id="1"), Dropped("its category_id is not in 'categories'")),
+    ("category_id a text", row("annotations", category_id="one"), Dropped("its category_id is not in 'categories'")),
+    ("category_id a number as a text", row("annotations", category_id="1"), Used("read as a number")),
     ("no category_id", row("annotations", category_id=None), Dropped("its category_id is not in 'categories'")),
     ("iscrowd 2", row("annotations", iscrowd=2), Dropped("its iscrowd is neither 0 nor 1")),
     ("iscrowd a text", row("annotations", iscrowd="0"), Dropped("its iscrowd is neither 0 nor 1")),
@@ -415,7 +423,7 @@ _COCO: list[tuple[str, Callable[[Path], object], Outcome]] = [
 _IMAGES: list[tuple[str, Callable[[Path], object], Outcome]] = [
     ("empty image file", content("a.png"), Unreadable(DAMAGED)),
     ("PNG cut in the middle", content("a.png", encoded(".png")[:3000]), Unreadable(DAMAGED)),
-    ("JPEG cut in the middle", content("a.jpg", encoded(".jpg")[:1000]), Unreadable(DAMAGED)),
+    ("JPEG cut in the middle", content("a.jpg", encoded(".jpg")[:1000]), Used()),
     ("text called .png", content("a.png", b"hello"), Unreadable(DAMAGED)),
     ("web page called .jpg", content("a.jpg", b"<!DOCTYPE html><title>404</title>"), Unreadable(DAMAGED)),
     ("zip archive called .png", content("a.png", b"PK\3\4" + bytes(200)), Unreadable(DAMAGED)),

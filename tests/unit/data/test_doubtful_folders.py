@@ -94,6 +94,20 @@ def test_name_that_several_files_have_is_not_guessed(tmp_path: Path) -> None:
         opened(root)
 
 
+def test_names_relative_to_another_folder_are_found_where_all_are(tmp_path: Path) -> None:
+    names = ("a.png", "deep/a.png", "deep/c.png")
+    write_images(tmp_path / "photos", names)
+    assert cv2.imwrite(str(tmp_path / "photos/deep/c.png"), picture(2, 30, 20))
+    write_json(tmp_path / "train.json", with_names(*names))
+    assert [record.path.relative_to(tmp_path).as_posix() for record in opened(tmp_path).records] == [
+        f"photos/{name}" for name in names
+    ]
+    write_json(tmp_path / "photos" / "train.json", with_names(*(f"photos/{name}" for name in names)))
+    assert [record.path.relative_to(tmp_path).as_posix() for record in opened(tmp_path / "photos").records] == [
+        f"photos/{name}" for name in names
+    ]
+
+
 def test_single_missing_image_is_not_searched_for_elsewhere(tmp_path: Path) -> None:
     root = coco_folder(tmp_path)
     (root / "thumbnails").mkdir()
