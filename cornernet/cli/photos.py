@@ -174,13 +174,14 @@ def coco_tree(found: Sequence[tuple[Photo, Detections]]) -> dict[str, Any]:
     Names are relative to the innermost folder that holds all photographs: in that folder, the file is a data set. Boxes
     without area, of which a detector that is not trained far has many, are left out: nothing can be trained on them.
     """
-    folder = Path(os.path.commonpath([photo.path.absolute().parent for photo, _ in found])) if found else Path()
+    paths = [Path(os.path.abspath(photo.path)) for photo, _ in found]  # noqa: PTH100 - keeps links
+    folder = Path(os.path.commonpath([path.parent for path in paths])) if found else Path()
     categories: dict[int, str] = {}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, (photo, detections) in enumerate(found, start=1):
+    for image_id, (path, (_, detections)) in enumerate(zip(paths, found, strict=True), start=1):
         size = detections.size or (0, 0)
-        name = photo.path.absolute().relative_to(folder).as_posix()
+        name = path.relative_to(folder).as_posix()
         images.append({"id": image_id, "file_name": name, "height": size[0], "width": size[1]})
         known = range(len(detections.classes)) if detections.classes else sorted(set(detections.labels.tolist()))
         categories |= {detections.category_of(label): detections.name_of(label) for label in known}
