@@ -89,9 +89,7 @@ def atomic_copy(source: Path, target: Path, *, replace: bool = True) -> None:
 def new_file(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
     """Yield a binary file that becomes ``path`` when the context ends without an error; see :func:`atomic_write`."""
     refuse_link(path)
-    if path.parent not in _cleaned:
-        remove_unfinished(path.parent)
-        _cleaned.add(path.parent)
+    _clean(path.parent)
     partial = None
     try:
         handle, partial = _open_unfinished(path.parent)
@@ -109,6 +107,14 @@ def new_file(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
             # the name of the temporary file says nothing to the user
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def _clean(folder: Path) -> None:
+    """Remove what killed processes left in a folder, once in this process: a folder may have a million files."""
+    folder = folder.absolute()
+    if folder not in _cleaned:
+        _cleaned.add(folder)
+        remove_unfinished(folder)
 
 
 def _open_unfinished(folder: Path) -> tuple[int, Path]:
@@ -297,6 +303,7 @@ class Output:
         there = self._check(name)
         digest = hashlib.sha256(data).hexdigest()
         if there == digest:
+            _clean(path.parent)
             return path
         make_folder(self.folder)
         make_folder(path.parent, below=self.folder)

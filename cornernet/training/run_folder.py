@@ -28,6 +28,7 @@ from cornernet.config import Config, ConfigError
 from cornernet.config.checks import changed_fields
 from cornernet.console import printable
 from cornernet.data.leakage import TRAINED_ON
+from cornernet.data.origin import ORIGIN
 from cornernet.files import atomic_write, make_folder, open_unchanged, refuse_link, remove_unfinished
 from cornernet.training.checkpoints import newest
 from cornernet.training.errors import Interrupted, NotFiniteError, TrainingError
@@ -49,13 +50,15 @@ class RunFolder:
         self.weights = path / "model.safetensors"
         self.evaluation = path / "evaluation.json"
         self.digests = path / TRAINED_ON
+        self.origin = path / ORIGIN
         self.lock = path / ".training.lock"
 
     @property
     def written(self) -> tuple[Path, ...]:
         """What a training writes, without its lock."""
         return (
-            self.config, self.metrics, self.checkpoints, self.previews, self.digests, self.weights, self.evaluation,
+            self.config, self.origin, self.metrics, self.checkpoints, self.previews, self.digests, self.weights,
+            self.evaluation,
         )  # fmt: skip
 
     def __str__(self) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from cornernet import files
 from cornernet.files import (
     Output,
     OutputError,
@@ -168,12 +167,21 @@ def test_what_a_killed_process_left_is_removed_by_the_next_write_and_nothing_els
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a")], check=False)
     assert done.returncode == -signal.SIGKILL
     (left,) = set(names(tmp_path)) - set(kept)
-    files._cleaned.discard(tmp_path)
     (tmp_path / "other").symlink_to(tmp_path / kept[0])
     atomic_write(tmp_path / "b", "x")
     assert left not in names(tmp_path)
     assert names(tmp_path) == sorted([*kept, "b", "other"])
     assert all((tmp_path / name).read_text() == "the user's" for name in kept)
+
+
+def test_a_command_that_has_nothing_new_to_write_cleans_up_too(tmp_path) -> None:
+    Output(tmp_path, "data show").write("a", "x")
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a")], check=False)
+    assert len(names(tmp_path)) == 2
+    script = "import sys; from pathlib import Path; from cornernet.files import Output;"
+    script += "Output(Path(sys.argv[1]), 'data show').write('a', 'x')"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    assert names(tmp_path) == ["a"]
 
 
 def test_what_is_being_written_is_not_removed(tmp_path) -> None:

@@ -28,10 +28,11 @@ from tests.unit.data.test_yolo import yolo
 USERS = b"the user's\n"
 SMALL = ["--data.source.val-images", "3"]
 TRAINING = [
-    "--recipe", "tiny", "--data.source.train-images", "4", *SMALL, "--training.iterations", "2",
+    "--recipe", "tiny", "--training.iterations", "2",
     "--training.batch-size", "2", "--training.checkpoint-every", "1", "--training.evaluate-every", "1",
     "--training.log-every", "1", "--training.threads", "1", "--training.device", "cpu",
 ]  # fmt: skip
+ON_SHAPES = [*TRAINING, "--data.source.train-images", "4", *SMALL]
 
 
 WHOLE = "annotations/instances_all.json"
@@ -60,7 +61,9 @@ class Made(NamedTuple):
 
 
 MADE = {
-    "train": Made(lambda _, out: [*TRAINING, "--out", str(out)], overwrites=False, again=False),
+    "train": Made(
+        lambda given, out: [*TRAINING, "--data", str(given / "coco"), "--out", str(out)], overwrites=False, again=False
+    ),
     "evaluate": Made(
         lambda given, out: ["--weights", weights(given), *SMALL, "--save-results", str(out / "results.json")]
     ),
@@ -103,8 +106,8 @@ def given(tmp_path_factory) -> Path:
     yolo(root / "yolo", a="0 0.5 0.5 0.5 0.5\n")
     labelled(root / "labelme", shape((5, 5), (20, 20)))
     cvat(root / "cvat", image(BOX))
-    coco_folder(root / "coco")
-    assert main(["train", *TRAINING, "--out", str(root / "run")]) == 0
+    both_splits(root / "coco")
+    assert main(["train", *ON_SHAPES, "--out", str(root / "run")]) == 0
     torch.set_num_threads(threads)
     return root
 
@@ -240,7 +243,7 @@ def test_photographs_are_never_replaced_by_drawings(more, given, tmp_path, monke
 
 def test_a_resumed_run_keeps_the_users_files_in_its_folder(tmp_path, capsys) -> None:
     out = tmp_path / "run"
-    assert run("train", *TRAINING, "--out", str(out), "--training.iterations", "1") == 0
+    assert run("train", *ON_SHAPES, "--out", str(out), "--training.iterations", "1") == 0
     shutil.rmtree(out / "checkpoints")
     step = out / "checkpoints" / "step-0000000"
     step.mkdir(parents=True)
@@ -260,7 +263,7 @@ def test_a_resumed_run_keeps_the_users_files_in_its_folder(tmp_path, capsys) -> 
 
 def test_a_folder_that_looks_like_a_run_but_has_no_configuration_is_left(tmp_path, capsys) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(USERS)
-    assert run("train", *TRAINING, "--out", str(tmp_path), "--resume") == 2
+    assert run("train", *ON_SHAPES, "--out", str(tmp_path), "--resume") == 2
     assert "has metrics.jsonl but no config.json" in capsys.readouterr().err
     assert (tmp_path / "metrics.jsonl").read_bytes() == USERS
 
