@@ -21,16 +21,35 @@ from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, FLOATS, Corner, Directio
 
 __all__ = ["Corner", "Direction", "corner_pool", "directional_max_pool", "implementations"]
 
+LARGEST_EXPANDED = 2**34
+"""Bytes of an expanded tensor after it is copied."""
+
 _DTYPES = tuple(getattr(torch, name) for name in FLOATS)
 
 
 def _check(name: str, x: Tensor) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor, not {type(x).__name__}")
+    if x.is_nested or x.layout != torch.strided:
+        kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.")
+        raise TypeError(f"{name} must be a dense tensor, not {kind}; convert it first")
     if x.dim() != 4:
         raise ValueError(f"{name} must have 4 dimensions [N, C, H, W], not shape {list(x.shape)}")
     if x.dtype not in _DTYPES:
         raise TypeError(f"{name} must be one of {', '.join(FLOATS)}, not {str(x.dtype).removeprefix('torch.')}")
+    _check_size(name, x)
+
+
+def _check_size(name: str, x: Tensor) -> None:
+    """Raise ``ValueError`` for a huge expanded tensor: it takes no memory itself, and its pool would take it all."""
+    if torch.compiler.is_compiling() or x.device.type == "meta" or type(x.numel()) is not int:
+        return
+    needed = x.numel() * x.element_size()
+    if needed > LARGEST_EXPANDED and needed > x.untyped_storage().nbytes():
+        raise ValueError(
+            f"{name} is expanded to shape {list(x.shape)}, and its pool would take {needed:,} bytes; for tensors that "
+            f"repeat their memory the limit is {LARGEST_EXPANDED:,}"
+        )
 
 
 def directional_max_pool(x: Tensor, direction: Direction, impl: str = "auto") -> Tensor:

@@ -15,12 +15,17 @@ from torch import Tensor
 
 from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
 
-__all__ = ["corner_pool", "directional_max_pool", "selected_index", "why_unavailable"]
+__all__ = ["corner_pool", "directional_max_pool", "selected_index", "why_not", "why_unavailable"]
 
 
 def why_unavailable() -> str | None:
     """Return None: it runs everywhere."""
     return None
+
+
+def why_not(device_type: str, auto: bool) -> str | None:  # noqa: ARG001 - as every row's
+    """Return a reason on the device meta, whose tensors have no values to look at."""
+    return "it reads values, and tensors on meta have none" if device_type == "meta" else None
 
 
 def _first_maximum(values: list[float], order: range) -> int:

@@ -113,6 +113,7 @@ ROWS: tuple[Implementation, ...] = (
     Implementation(
         name="reference",
         module=".reference",
+        device_limits=True,
         devices=("any",),
         note="the definition, by brute force in Python: the oracle of the tests, never picked by auto",
     ),

@@ -60,6 +60,55 @@ def test_wrong_arguments_are_rejected_with_the_reason(call, error, message):
         call()
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:The PyTorch API of nested")
+@pytest.mark.parametrize("impl", ["auto", *(row.name for row in registry.ROWS)])
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: X.to_sparse(), "sparse_coo"),
+        (lambda: X.to_sparse_csr(dense_dim=2), "sparse_csr"),
+        (lambda: X.to_mkldnn(), "_mkldnn"),
+        (lambda: torch.nested.nested_tensor([X[0], X[0]]), "nested"),
+        (lambda: torch.nested.nested_tensor([X[0], X[0, :, :1]], layout=torch.jagged), "nested"),
+    ],
+)
+def test_only_dense_tensors_are_pooled(make, kind, impl):
+    with pytest.raises(TypeError, match=f"x must be a dense tensor, not {kind}"):
+        kernels.directional_max_pool(make(), "top", impl=impl)
+    for pair in ((make(), X), (X, make())):
+        with pytest.raises(TypeError, match=f"l must be a dense tensor, not {kind}"):
+            kernels.corner_pool(*pair, "top_left", impl=impl)
+
+
+@pytest.mark.parametrize("impl", ["auto", *(row.name for row in registry.ROWS)])
+def test_a_tensor_on_meta_is_pooled_on_meta_or_refused(impl):
+    x = X.to("meta")
+    for call in (
+        lambda: kernels.directional_max_pool(x, "top", impl=impl),
+        lambda: kernels.corner_pool(x, x, "top_left", impl=impl),
+    ):
+        if impl in ("auto", "eager", "logstep", "cummax"):
+            assert call().device.type == "meta"
+            assert call().shape == x.shape
+        else:
+            with pytest.raises(kernels.UnavailableError, match="meta"):
+                call()
+
+
+@pytest.mark.parametrize("impl", ["auto", *(row.name for row in registry.ROWS)])
+def test_an_expanded_tensor_of_eight_terabytes_is_refused_by_its_size(impl):
+    x = torch.zeros(1).expand(1, 2, 10**6, 10**6)
+    with pytest.raises(ValueError, match=r"expanded to shape \[1, 2, 1000000, 1000000\].* 8,000,000,000,000 bytes"):
+        kernels.directional_max_pool(x, "top", impl=impl)
+    with pytest.raises(ValueError, match="expanded to shape"):
+        kernels.corner_pool(x, x, "top_left", impl=impl)
+
+
+def test_small_expanded_tensors_are_pooled():
+    x = torch.arange(3.0).expand(1, 2, 4, 3)
+    assert torch.equal(kernels.directional_max_pool(x, "left"), torch.full((1, 2, 4, 3), 2.0))
+
+
 def test_auto_picks_the_cpu_loops_and_never_the_reference_cummax_or_an_interpreter():
     for dtype in registry.FLOATS:
         chosen = registry.choose("auto", "cpu", getattr(torch, dtype))
