@@ -9,6 +9,8 @@ next.
 from __future__ import annotations
 
 import functools
+import os
+import resource
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cornernet.config import Config, DataConfig
+from cornernet.config import Config, ConfigError, DataConfig
 from cornernet.console import survive_any_encoding
 from cornernet.data.dataset import CROWDED, DataError, DetectionDataset
 from cornernet.data.transforms import augment, fitted_size, normalise, read_fitted
@@ -39,6 +41,11 @@ __all__ = [
 CACHE_BYTES = 512 * 2**20
 """Memory for decoded, fitted images in all loader processes together. A data set that does not fit completely is not
 cached at all."""
+
+_TENSORS_BESIDE = 16
+"""Tensors of a batch beside the boxes and the labels of each image, at most: the images and the targets."""
+_SPARE_DESCRIPTORS = 32
+"""Files that training opens for other purposes."""
 
 _PERMUTATION = 0x9E3779B9  # separates the permutations' random numbers from the augmentations'
 
@@ -227,6 +234,36 @@ def _start_worker(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _require_descriptors(workers: int, images: int, parts: int) -> None:
+    """Let this process open as many files as ``workers`` loader processes need, for batches of ``images``.
+
+    A tensor from a loader process takes a file descriptor until it is freed. Without enough of them, torch waits for
+    ever and fills the terminal with tracebacks. The soft limit, often 1024, is raised up to the hard one. Raises
+    ``ConfigError`` if that is too low. The limit is inherited by the loader processes, which need less.
+    """
+    tensors = 2 * images + _TENSORS_BESIDE
+    # torch fetches two batches for each worker ahead; the parts of a step are held until those of the next have come
+    batches = 2 * (workers + parts) - 1
+    needed = _open_files() + _SPARE_DESCRIPTORS + 6 * workers + batches * tensors
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigError(
+            f"training.workers is {workers}, for which this process may have to open {needed:,} files at a time, and "
+            f"its limit is {hard:,}: raise it (ulimit -n {needed}; in a container or under a scheduler, its own "
+            "setting), or use fewer --training.workers; 0 needs none"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _open_files() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names only
+    except OSError:  # not Linux
+        return _SPARE_DESCRIPTORS
+
+
 def training_loader(
     dataset: DetectionDataset,
     config: Config,
@@ -241,8 +278,8 @@ def training_loader(
     cannot be read, it yields the ``DataError``, for the reader to raise. ``build_targets`` is called when a batch is
     assembled, in the ``config.training.workers`` loader processes if there are any. These are spawned, so that
     ``build_targets`` must be picklable and a script that trains needs ``if __name__ == "__main__"``. Raises
-    ``DataError`` for a data set without images, and ``ValueError`` if the batch size is not a multiple of devices times
-    accumulation.
+    ``DataError`` for a data set without images, ``ConfigError`` if this process may not open enough files for the
+    loader processes, and ``ValueError`` if the batch size is not a multiple of devices times accumulation.
     """
     if len(dataset) == 0:
         raise DataError(f"{dataset.name} {dataset.split} has no images; training needs at least one")
@@ -258,6 +295,9 @@ def training_loader(
         world_size,
     )
     workers = training.workers
+    if workers:
+        images = training.batch_size // (training.accumulation * world_size)
+        _require_descriptors(workers, images, training.accumulation)
     return DataLoader(
         _ErrorsAsValues(TrainingSet(dataset, config.data, training.seed, CACHE_BYTES // max(1, workers))),
         batch_sampler=sampler,

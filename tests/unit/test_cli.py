@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import subprocess
@@ -17,6 +18,7 @@ from cornernet import Config, build_detector, load_detector, recipe, save_detect
 from cornernet.checkout import revision
 from cornernet.cli import main
 from cornernet.cli.dispatch import COMMANDS
+from cornernet.cli.errors import describe
 from cornernet.data import open_dataset
 from tests.unit.data.folders import coco_folder
 
@@ -352,3 +354,9 @@ def test_data_check_reports_a_folder(tmp_path, capsys) -> None:
     out = capsys.readouterr().out
     assert "thing" in out
     assert "a.png" in out
+
+
+def test_too_many_open_files_names_the_limit() -> None:
+    text = describe(OSError(errno.EMFILE, "Too many open files", "x.png"), "data check")
+    assert text is not None
+    assert text.endswith("raise the limit of open files: ulimit -n 1024")

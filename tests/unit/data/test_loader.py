@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,3 +175,52 @@ def test_pictures_are_kept_in_memory_only_where_all_fit(tmp_path: Path) -> None:
     assert torch.equal(kept[(0, 0)].image, first)
     with pytest.raises(ValueError, match=r"a\.png"):
         unkept[(0, 0)]
+
+
+# ------------------------------------------------------------------------------------------ open files
+
+LIMITED = """
+import resource, sys
+soft, hard = int(sys.argv[1]), int(sys.argv[2])
+{late}
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+"""
+COMMAND = LIMITED.format(late="from cornernet.cli import main") + "sys.exit(main(sys.argv[3:]))"
+LOADER = (
+    LIMITED.format(
+        late="""
+from cornernet.config.recipes import tiny
+from cornernet.data import open_dataset
+from cornernet.data.loader import training_loader
+config = tiny().with_("data.source.train_images", 2).with_("training.workers", int(sys.argv[3]))
+data = open_dataset(config.data.source, "train")
+"""
+    )
+    + "training_loader(data, config, None); print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+)
+
+
+def limited(code: str, soft: int, hard: int, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process that may open few files. It is stopped if it waits for ever."""
+    command = [sys.executable, "-c", code, str(soft), str(hard), *argv]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize("most", [24, 40])
+def test_too_few_open_files_for_loader_processes_are_a_short_error(most: int, tmp_path: Path) -> None:
+    small = ["--data.source.train-images", "8", "--data.source.val-images", "2", "--training.iterations", "2"]
+    run = ["train", "--recipe", "tiny", *small, "--out", str(tmp_path / "run"), "--training.workers", "2"]
+    done = limited(COMMAND, most, most, *run)
+    assert done.returncode == 2
+    assert "training.workers is 2, for which this process may have to open" in done.stderr
+    assert f"its limit is {most}: raise it (ulimit -n " in done.stderr
+    assert len(done.stderr) < 2000
+
+
+def test_the_soft_limit_of_open_files_is_raised_where_the_hard_one_allows_it() -> None:
+    done = limited(LOADER, 40, 1000, "2")
+    assert done.returncode == 0, done.stderr
+    soft, hard = map(int, done.stdout.split())
+    assert 100 < soft < 1000 == hard
+    assert limited(LOADER, 900, 1000, "2").stdout.split() == ["900", "1000"], "one that is high enough stays"
+    assert limited(LOADER, 40, 40, "0").stdout.split() == ["40", "40"], "without loader processes nothing is needed"
