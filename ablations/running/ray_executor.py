@@ -3,6 +3,9 @@
 Every machine of the cluster needs this package, and the store and the data under the same paths: a shared file system.
 A task starts the same process as a local run, so the numbers are the same. A task that is retried, on any machine,
 resumes from the checkpoints in the store, under the training's lock.
+
+Whoever reaches the ports of a Ray cluster can run code on it. A cluster that is started here listens on the machine's
+loopback only.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import ipaddress
+import os
 import signal
 import subprocess
 import time
@@ -39,25 +44,63 @@ def on_ray(address: str | None, workers: int | None, gpus: int) -> Iterator[RayE
 
     ``workers`` is the maximum of runs at a time. None means as many as the cluster has CPUs for, or GPUs where a run
     takes ``gpus`` of them. A cluster that is started here has ``workers`` CPUs. Raises ``ConfigError`` without Ray, for
-    a cluster that cannot be reached, and for one without room for a single run.
+    a cluster that cannot be reached, for one without room for a single run, and for one that was started here and
+    listens on more than the loopback.
     """
     ray = _ray()
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
+    with contextlib.ExitStack() as until_the_end:
+        try:
+            if address is None:
+                until_the_end.enter_context(_on_loopback())
+                ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
+            else:
+                ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"--address {address}: cannot reach a Ray cluster: {error}") from error
+        until_the_end.callback(ray.shutdown)
         if address is None:
-            ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"--address {address}: cannot reach a Ray cluster: {error}") from error
-    try:
+            _require_loopback(ray)
         executor = RayExecutor(ray, workers, gpus)
         if executor.slots() < 1:
             what = f"{count(gpus, 'GPU')} on one machine" if gpus else "one CPU"
             raise ConfigError(f"a run takes {what}, and the Ray cluster has {_described(ray.cluster_resources())}")
         yield executor
+
+
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that is started in this context listen on the loopback only.
+
+    Ray does so where the node's address is the loopback's, and replaces a loopback address that it is given by the
+    machine's own. It uses the loopback by itself where clusters of several machines are turned off, as they are by
+    default on macOS and Windows. The variable is read when Ray is imported, which may have been before.
+    """
+    constants = importlib.import_module("ray._private.ray_constants")
+    variable, constant = os.environ.get(_CLUSTERS), getattr(constants, "ENABLE_RAY_CLUSTER", None)
+    os.environ[_CLUSTERS], constants.ENABLE_RAY_CLUSTER = "0", False  # type: ignore[attr-defined]
+    try:
+        yield
     finally:
-        ray.shutdown()
+        constants.ENABLE_RAY_CLUSTER = constant  # type: ignore[attr-defined]
+        if variable is None:
+            del os.environ[_CLUSTERS]
+        else:
+            os.environ[_CLUSTERS] = variable
+
+
+def _require_loopback(ray: Any) -> None:
+    """Raise ``ConfigError`` if the Ray that was started here uses an address that other machines may reach."""
+    for node in ray.nodes():
+        address = node["NodeManagerAddress"]
+        if not ipaddress.ip_address(address).is_loopback:
+            raise ConfigError(
+                f"Ray {ray.__version__} listens on {address}, not on the loopback alone, and whoever reaches it can "
+                "run code here; start Ray yourself, in a network that you trust, and give its --address"
+            )
 
 
 class RayExecutor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import signal
 import threading
@@ -110,6 +111,19 @@ def test_a_run_that_loses_its_worker_is_taken_up_again_with_the_same_numbers(los
     assert theirs is not None
     assert numbers(tree(ours)) == numbers(tree(theirs))
     assert not _processes_on(store), "nothing is left running"
+
+
+def test_a_ray_that_is_started_here_listens_on_the_loopback_alone(executor) -> None:
+    this = psutil.Process()
+    found = [
+        (process.name(), connection.laddr.ip)
+        for process in (this, *this.children(recursive=True))
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(found) >= 3, "the store of the cluster, the node, and this process"
+    places = {ipaddress.ip_address(ip.removeprefix("::ffff:")) for _, ip in found}
+    assert all(place.is_loopback for place in places), found
 
 
 def _processes_on(store: Store) -> list[psutil.Process]:
