@@ -20,7 +20,7 @@ import msgspec
 
 from cornernet.config import Config, ConfigError
 from cornernet.config.checks import holder
-from cornernet.files import atomic_write, make_folder, remove_file
+from cornernet.files import atomic_write, make_folder, read_regular, remove_file
 
 from .record import Record, RecordError, compact, decode, tree
 
@@ -122,9 +122,9 @@ def load_failures(folder: Path) -> tuple[dict[str, tuple[int, str]], list[str]]:
     failures, broken = {}, []
     for path in sorted((folder / _FAILED).glob("*.json")):
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(read_regular(path, LARGEST_FILE))
             failures[path.stem] = int(found["seed"]), str(found["why"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             broken.append(f"{_FAILED}/{path.name}: it does not say what failed ({type(error).__name__}); remove it")
     return failures, broken
 

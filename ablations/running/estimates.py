@@ -100,7 +100,7 @@ def speeds_of_store(store: Store) -> Speeds:
                 speeds.add("training", record.config, record.seconds.training / record.iterations)
     begun = Speeds()
     for folder in sorted((store.root / "trainings").glob("*")):
-        with contextlib.suppress(OSError, ValueError, IndexError, KeyError, ZeroDivisionError):
+        with contextlib.suppress(OSError, ValueError, LookupError, RecursionError, TypeError, ZeroDivisionError):
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             line = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
             if speeds.exactly("training", config) is None:

@@ -139,7 +139,7 @@ class Store:
     def iterations_done(self, job: Job) -> int:
         """Return the last iteration in the metrics of a job's training."""
         path = self.training(job) / "metrics.jsonl"
-        with contextlib.suppress(FileNotFoundError, IndexError, ValueError, KeyError):
+        with contextlib.suppress(FileNotFoundError, IndexError, ValueError, KeyError, RecursionError, TypeError):
             return int(json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["iteration"])
         return 0
 

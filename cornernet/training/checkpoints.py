@@ -29,6 +29,7 @@ from cornernet.data.images import DataError
 from cornernet.files import atomic_write, make_folder, remove_file, remove_unfinished, sync
 from cornernet.training.errors import NotFiniteError
 from cornernet.training.step import TrainStep
+from cornernet.weights.bounds import problem_in_file
 from cornernet.weights.checkpoints import CheckpointError
 from cornernet.weights.unfinished import CONTENTS, STEP, WEIGHTS, file_digest, newest, read_contents, require_unchanged
 
@@ -135,6 +136,8 @@ def read_checkpoint(path: Path) -> RunCheckpoint:
         for name in (WEIGHTS, REST):
             require_unchanged(path, contents, name)
         weights = safetensors.torch.load_file(path / WEIGHTS)
+        if (problem := problem_in_file(path / REST)) is not None:
+            raise ValueError(f"{REST}: {problem}")
         rest = torch.load(path / REST, map_location="cpu", weights_only=True)
         for named, iteration in ((REST, int(rest["iteration"])), (CONTENTS, int(contents["iteration"]))):
             if iteration != int(match[1]):

@@ -7,13 +7,14 @@ five bits, six bits to a character, from the third number on as the difference f
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
 __all__ = ["box_of_mask"]
 
 _LARGEST_SIDE = 2**20
+_LARGEST_PLACE = 1e9
+"""Pixels. An integer may also be too large for a float."""
 
 
 def box_of_mask(mask: Any) -> tuple[float, float, float, float] | None:
@@ -27,7 +28,7 @@ def box_of_mask(mask: Any) -> tuple[float, float, float, float] | None:
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             return None
-        if not all(type(value) in (int, float) and math.isfinite(value) for value in polygon):
+        if not all(type(value) in (int, float) and abs(value) < _LARGEST_PLACE for value in polygon):
             return None
         points += polygon
     xs, ys = points[::2], points[1::2]

@@ -12,7 +12,7 @@ import pytest
 
 from cornernet.config import CocoSource
 from cornernet.data import DetectionDataset, open_dataset
-from cornernet.data.formats.annotation_file import is_detection_file
+from cornernet.data.formats.annotation_file import is_detection_file, read_columns
 from tests.unit.data.folders import annotation, coco_folder, tree, write_json
 
 
@@ -186,3 +186,12 @@ def test_small_files_are_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_json_that_holds_no_boxes_is_told_from_what_should(tmp_path: Path, content: object, expected: bool) -> None:
     write_json(tmp_path / "x.json", content)
     assert is_detection_file(tmp_path / "x.json") == expected
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 5000, "1" + "0" * 400, "NaN", "1e999", "-1e999"])
+def test_a_polygon_with_an_impossible_number_gives_no_box(number: str, tmp_path: Path) -> None:
+    polygon = {"segmentation": [[1, 1, 5, 1, 5, 77777]], "bbox": []}
+    rows = [annotation(1, 7, 1, [1, 1, 5, 5]), {**annotation(2, 7, 1, [1, 1, 5, 5]), **polygon}]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(tree(annotations=rows)).replace("77777", number))
+    assert read_columns(path).no_box.tolist() == [False, True]
