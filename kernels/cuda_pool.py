@@ -2,7 +2,7 @@
 
 It needs no nvcc, no headers and no binary interface of torch: the source includes nothing, tensors are passed as
 addresses, and the kernels run on torch's current stream. CUDA graphs can record them after one call outside the
-capture, which compiles and loads them. Machine code is cached in ``$CORNERNET_CACHE`` or ``~/.cache/cornernet-lab``.
+capture, which compiles and loads them. Machine code is cached (:mod:`.machine_code`).
 
 By design, the device memory traffic per element of b bytes is: 2b for the forward of one direction; 3b for the fused
 forward (each input is read once, the sum written once); 3b for the backward of one direction; 5b for the fused backward
@@ -15,14 +15,10 @@ same source on a host emulation.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import hashlib
 import importlib.metadata
 import importlib.util
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import machine_code
 from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
 
 __all__ = [
@@ -306,42 +303,19 @@ def compile_cubin(variant: Variant, arch: str, log: Any = None) -> bytes:
     return code
 
 
-def _cache_folder() -> Path:
-    chosen = os.environ.get("CORNERNET_CACHE")
-    if chosen:
-        return Path(chosen) / "cuda"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cornernet-lab" / "cuda"
-
-
 def load_cubin(variant: Variant, arch: str) -> bytes:
-    """Return machine code from the cache on disk; if it is missing, compile and store it first.
+    """Return machine code from the cache on disk (:mod:`.machine_code`); if it is missing, compile and save it first.
 
-    If the cache cannot be read or written, the code is compiled again, without an error.
+    If the cache cannot be read, written or trusted, the code is compiled again.
     """
-    parts = [SOURCE.read_text(encoding="utf-8"), repr(sorted(variant.macros.items())), arch, _version("cuda-core")]
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-    path = _cache_folder() / f"{key}.cubin"
-    with contextlib.suppress(OSError):
-        code = path.read_bytes()
-        if code.startswith(b"\x7fELF"):
-            return code
-    code = compile_cubin(variant, arch)
-    with contextlib.suppress(OSError):
-        _write(path, code)
+    key = "\0".join(
+        (SOURCE.read_text(encoding="utf-8"), repr(sorted(variant.macros.items())), arch, _version("cuda-core"))
+    )
+    code = machine_code.load("cuda_pool", key)
+    if code is None:
+        code = compile_cubin(variant, arch)
+        machine_code.save("cuda_pool", key, code)
     return code
-
-
-def _write(path: Path, code: bytes) -> None:
-    """Write ``code`` under another name first, so that a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(code)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _version(distribution: str) -> str:
