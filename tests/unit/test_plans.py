@@ -278,6 +278,7 @@ def test_a_failure_is_kept_and_shown_and_forgotten_once_the_job_succeeds(tmp_pat
     job = smoke_job(smoke_config().with_("model.head.pooling", "corner"))
     broken = store / "trainings" / job.training_key / "checkpoints" / "step-0000004"
     broken.mkdir(parents=True)
+    (broken.parents[1] / "config.json").write_text(job.training_config.to_json(), encoding="utf-8")
     assert main([*SMOKE, *places(tmp_path)]) == 1
     err = capsys.readouterr().err
     assert "1 of 2 jobs failed" in err

@@ -48,6 +48,10 @@ class Scene:
     def classes(self) -> tuple[str, ...]:
         return tuple(str(i) for i in self.category_ids)
 
+    @property
+    def titles(self) -> tuple[str, ...]:
+        return self.classes
+
     def __len__(self) -> int:
         return len(self.truth["images"])
 
