@@ -831,49 +831,44 @@ PARAMETERS = 18
 
 
 @_inlined
-def _forward_rows(p: Any, at: Any, wide_at: Any) -> None:
+def _shared(p: Any, at: Any, wide_at: Any) -> Any:
+    """Return the first arguments of all loops: tensors, records, scratch, tickets, pieces, units, height and width."""
     scratch = wide_at(parameter(p, 5) + take_ticket(int64_at(parameter(p, 7) + 8)) * parameter(p, 6))
     tensors = at(parameter(p, 0)), at(parameter(p, 1)), at(parameter(p, 2))
     words, tickets = (words_at(parameter(p, 3)), words_at(parameter(p, 4))), int64_at(parameter(p, 7))
-    pieces, units, height, width = parameter(p, 8), parameter(p, 9), parameter(p, 10), parameter(p, 11)
-    reverse, parts, keep = parameter(p, 15) != 0, parameter(p, 16), parameter(p, 17) != 0
-    rows_forward(*tensors, *words, scratch, tickets, pieces, units, height, width, reverse, parts, keep)
+    sizes = parameter(p, 8), parameter(p, 9), parameter(p, 10), parameter(p, 11)
+    return (*tensors, *words, scratch, tickets, *sizes)
+
+
+@_inlined
+def _bands(p: Any) -> Any:
+    """Return the arguments that only the loops over channels_last tensors have: channels, bands and their starts."""
+    return parameter(p, 12), parameter(p, 13), int64_at(parameter(p, 14))
+
+
+@_inlined
+def _forward_rows(p: Any, at: Any, wide_at: Any) -> None:
+    arguments = (*_shared(p, at, wide_at), parameter(p, 15) != 0, parameter(p, 16), parameter(p, 17) != 0)
+    rows_forward(*arguments)
 
 
 @_inlined
 def _forward_channels_last(p: Any, at: Any, wide_at: Any) -> None:
-    scratch = wide_at(parameter(p, 5) + take_ticket(int64_at(parameter(p, 7) + 8)) * parameter(p, 6))
-    tensors = at(parameter(p, 0)), at(parameter(p, 1)), at(parameter(p, 2))
-    words, tickets = (words_at(parameter(p, 3)), words_at(parameter(p, 4))), int64_at(parameter(p, 7))
-    pieces, units, height, width = parameter(p, 8), parameter(p, 9), parameter(p, 10), parameter(p, 11)
-    reverse, parts, keep = parameter(p, 15) != 0, parameter(p, 16), parameter(p, 17) != 0
-    channels, bands, starts = parameter(p, 12), parameter(p, 13), int64_at(parameter(p, 14))
-    channels_forward(
-        *tensors, *words, scratch, tickets, pieces, units, height, width, channels, bands, starts, reverse, parts, keep
-    )
+    way = parameter(p, 15) != 0, parameter(p, 16), parameter(p, 17) != 0
+    arguments = (*_shared(p, at, wide_at), *_bands(p), *way)
+    channels_forward(*arguments)
 
 
 @_inlined
 def _backward_rows(p: Any, at: Any, wide_at: Any) -> None:
-    scratch = wide_at(parameter(p, 5) + take_ticket(int64_at(parameter(p, 7) + 8)) * parameter(p, 6))
-    tensors = at(parameter(p, 0)), at(parameter(p, 1)), at(parameter(p, 2))
-    words, tickets = (words_at(parameter(p, 3)), words_at(parameter(p, 4))), int64_at(parameter(p, 7))
-    pieces, units, height, width = parameter(p, 8), parameter(p, 9), parameter(p, 10), parameter(p, 11)
-    reverse, parts = parameter(p, 15) != 0, parameter(p, 16)
-    rows_backward(*tensors, *words, scratch, tickets, pieces, units, height, width, reverse, parts)
+    arguments = (*_shared(p, at, wide_at), parameter(p, 15) != 0, parameter(p, 16))
+    rows_backward(*arguments)
 
 
 @_inlined
 def _backward_channels_last(p: Any, at: Any, wide_at: Any) -> None:
-    scratch = wide_at(parameter(p, 5) + take_ticket(int64_at(parameter(p, 7) + 8)) * parameter(p, 6))
-    tensors = at(parameter(p, 0)), at(parameter(p, 1)), at(parameter(p, 2))
-    words, tickets = (words_at(parameter(p, 3)), words_at(parameter(p, 4))), int64_at(parameter(p, 7))
-    pieces, units, height, width = parameter(p, 8), parameter(p, 9), parameter(p, 10), parameter(p, 11)
-    reverse, parts = parameter(p, 15) != 0, parameter(p, 16)
-    channels, bands, starts = parameter(p, 12), parameter(p, 13), int64_at(parameter(p, 14))
-    channels_backward(
-        *tensors, *words, scratch, tickets, pieces, units, height, width, channels, bands, starts, reverse, parts
-    )
+    arguments = (*_shared(p, at, wide_at), *_bands(p), parameter(p, 15) != 0, parameter(p, 16))
+    channels_backward(*arguments)
 
 
 def _entry(name: str, loops: Any, at: Any, wide_at: Any) -> CFunction:
