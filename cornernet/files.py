@@ -36,6 +36,9 @@ __all__ = [
     "atomic_write",
     "cache_folder",
     "fitting_name",
+    "identities",
+    "identity",
+    "is_utf8",
     "make_folder",
     "nearest",
     "new_file",
@@ -47,7 +50,6 @@ __all__ = [
     "remove_file",
     "remove_unfinished",
     "require_regular",
-    "same_file",
     "sync",
 ]
 
@@ -253,6 +255,11 @@ def make_folder(path: Path, below: Path | None = None) -> None:
     path.mkdir(parents=True, exist_ok=True)
 
 
+def is_utf8(name: str) -> bool:
+    """Return whether a name can be written as UTF-8. One that the file system has in another encoding cannot."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def fitting_name(stem: str, ending: str) -> str:
     """Return ``stem`` (the last part of a path), shortened where with ``ending`` it is too long for a file name.
 
@@ -328,7 +335,7 @@ class Output:
         refuse_link(path, below=self.folder)
         if not path.exists():
             return None
-        if _identity(path) in self._identities:
+        if identity(path) in self._identities:
             raise OutputError(f"{path} is one of the files that are read, and is never replaced; choose another place")
         if not path.is_file():
             raise OutputError(f"{path} is there and is not a file; remove it, or choose another place")
@@ -340,7 +347,7 @@ class Output:
 
     @cached_property
     def _identities(self) -> set[tuple[int, int]]:
-        return {_identity(path) for path in self._originals if path.exists()}
+        return identities(self._originals)
 
     @cached_property
     def _known(self) -> dict[str, set[str]]:
@@ -379,12 +386,13 @@ class Output:
                 file.write(line.encode())
 
 
-def same_file(path: Path, others: Iterable[Path]) -> bool:
-    """Return whether an existing file is one of ``others``, under whatever name."""
-    return _identity(path) in {_identity(other) for other in others if other.exists()}
+def identities(paths: Iterable[Path]) -> set[tuple[int, int]]:
+    """Return the :func:`identity` of those of ``paths`` that exist."""
+    return {identity(path) for path in paths if path.exists()}
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def identity(path: Path) -> tuple[int, int]:
+    """Return what all names of one existing file share."""
     about = path.stat()
     return about.st_dev, about.st_ino
 

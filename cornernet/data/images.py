@@ -91,13 +91,18 @@ class DataError(PrintableError, ValueError):
     """Data that cannot be used. The message names the file, what is wrong in it, and the fix."""
 
 
+def _reader_of(content: bytes) -> type[ImageFile] | None:
+    """Return Pillow's reader of a file's format, or None for a format that is not in ``_HEADERS``."""
+    return next((reader for start, reader in _HEADERS if content.startswith(start)), None)
+
+
 def stated_size(content: bytes) -> Size | None:
     """Return the (height, width) stated in an image file's header, before EXIF orientation; nothing is decoded.
 
     Returns None for a format that is not in ``_HEADERS``. Raises ``ValueError`` where the header is damaged or
     incomplete, and ``DecompressionBombError`` for a WebP file above Pillow's limit.
     """
-    reader = next((reader for start, reader in _HEADERS if content.startswith(start)), None)
+    reader = _reader_of(content)
     if reader is None:
         return None
     try:
@@ -132,7 +137,7 @@ class Picture:
 
 def stored_orientation(content: bytes) -> int:
     """Return the orientation tag of an image file's ``content``: 1 to 8, and 1 where there is none that is valid."""
-    reader = next((reader for start, reader in _HEADERS if content.startswith(start)), None)
+    reader = _reader_of(content)
     if reader is None:
         return 1
     try:

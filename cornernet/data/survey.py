@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,7 +19,7 @@ from cornernet.data.dataset import DetectionDataset, Dropped
 from cornernet.data.images import ENDS_EARLY, LARGEST_FILE, DataError, Picture, stated_size, stored_orientation
 from cornernet.files import open_regular
 
-__all__ = ["Survey", "doubts_of", "survey", "without_unreadable"]
+__all__ = ["Survey", "doubts_of", "survey", "turned", "without_unreadable"]
 
 _PROBE = 2**12
 """Bytes read at each end of a file."""
@@ -58,9 +58,9 @@ def survey(*datasets: DetectionDataset) -> Survey:
     for dataset in datasets:
         if dataset.pixels is not None:
             continue
-        found = _each(dataset, functools.partial(_probe, dataset))
-        stored += sum(item.turn == "stored" for item in found)
-        upright += sum(item.turn == "upright" for item in found)
+        found = _probed(dataset)
+        as_stored, as_upright = _turned(found)
+        stored, upright = stored + as_stored, upright + as_upright
         deep = [index for index, item in enumerate(found) if item.deep]
         wanted = [index for index, item in enumerate(found) if item.doubtful]
         wanted += deep[:: max(1, len(deep) // _DEEP_FILES)]
@@ -79,6 +79,19 @@ def survey(*datasets: DetectionDataset) -> Survey:
             f"{upright} for the image turned upright: detection turns all upright; annotate them in one way"
         )
     return Survey(stored, upright, tuple(warnings))
+
+
+def turned(dataset: DetectionDataset) -> tuple[int, int]:
+    """Return :attr:`Survey.stored` and :attr:`Survey.upright` of a data set; nothing is decoded."""
+    return (0, 0) if dataset.pixels is not None else _turned(_probed(dataset))
+
+
+def _probed(dataset: DetectionDataset) -> list[_Found]:
+    return _each(dataset, functools.partial(_probe, dataset))
+
+
+def _turned(found: Sequence[_Found]) -> tuple[int, int]:
+    return sum(item.turn == "stored" for item in found), sum(item.turn == "upright" for item in found)
 
 
 def doubts_of(where: str, pictures: Iterable[tuple[str, Picture]]) -> list[str]:

@@ -37,7 +37,7 @@ from cornernet.config.checks import json_problem
 from cornernet.data.formats.masks import box_of_mask
 from cornernet.data.images import DataError
 from cornernet.data.shared import Texts
-from cornernet.files import atomic_write, cache_folder, make_folder, open_regular, read_regular
+from cornernet.files import atomic_write, cache_folder, is_utf8, make_folder, open_regular, read_regular
 
 __all__ = [
     "CACHED_FROM",
@@ -277,7 +277,7 @@ def _categories(path: Path, rows: Sequence[_Category]) -> tuple[Texts, NDArray[n
             raise DataError(f"{where}.id is {_shown(row.id)}; use an integer")
         if not isinstance(row.name, str) or not row.name:
             raise DataError(f"{where}.name is {_shown(row.name)}; use a string")
-        if not _is_utf8(row.name):
+        if not is_utf8(row.name):
             raise DataError(f"{where}.name is {row.name!a}, which is not valid Unicode; correct it")
         if number in names:
             raise DataError(f"{where}.id {number} occurs twice; give each category its own id")
@@ -312,8 +312,8 @@ def _image_names(rows: Sequence[_Image]) -> tuple[NDArray[np.bool_], NDArray[np.
         if not name and isinstance(row.coco_url, str):
             names[at] = _end_of_url(row.coco_url)
             from_url[at] = bool(names[at])
-    unnamed = np.array([not _is_utf8(name) for name in names], np.bool_)
-    return unnamed, from_url, Texts.of(name if _is_utf8(name) else ascii(name) for name in names)
+    unnamed = np.array([not is_utf8(name) for name in names], np.bool_)
+    return unnamed, from_url, Texts.of(name if is_utf8(name) else ascii(name) for name in names)
 
 
 def _end_of_url(url: str) -> str:
@@ -461,13 +461,9 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _is_utf8(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def _shown(value: Any) -> str:
     """Return a value for a message, shortened: it may be as long as the file."""
-    return ascii(reprlib.repr(value)) if not _is_utf8(text := reprlib.repr(value)) else text
+    return ascii(reprlib.repr(value)) if not is_utf8(text := reprlib.repr(value)) else text
 
 
 # ------------------------------------------------------------------------------------------- caching

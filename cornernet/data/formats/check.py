@@ -27,7 +27,7 @@ from cornernet.data.formats.coco import (
     split_of,
 )
 from cornernet.data.images import LARGEST_FILE, DataError, Picture
-from cornernet.data.survey import doubts_of, survey
+from cornernet.data.survey import doubts_of, turned
 from cornernet.files import read_regular
 
 __all__ = ["DataReport", "FileReport", "by_reason", "check_folder"]
@@ -145,11 +145,11 @@ def _check_file(root: Path, name: str) -> FileReport:
     read = [result for result in results if not isinstance(result, Dropped)]
     doubts = [doubt for _, doubt in read if doubt is not None]
     warnings = [*(f"{name}: {text}" for text in dataset.warnings), *doubts_of(name, doubts)]
-    found = survey(dataset)
-    if found.stored:
-        mixed = f", and those of {found.upright} for the image turned upright" if found.upright else ""
+    stored, upright = turned(dataset)
+    if stored:
+        mixed = f", and those of {upright} for the image turned upright" if upright else ""
         warnings.append(
-            f"{name}: the annotations of {count(found.stored, 'image')} with an EXIF orientation are for the image as "
+            f"{name}: the annotations of {count(stored, 'image')} with an EXIF orientation are for the image as "
             f"stored{mixed}; "
             + ("annotate them in one way" if mixed else "a training uses them so, and so does detection with its run")
         )

@@ -109,7 +109,7 @@ def find_annotations(root: Path, wanted: str, split: str) -> str:
     """
     files = annotation_files(root)
     if not wanted:
-        raise DataError(f"data.source.{split}_split is empty; name a split of {root}: {_listing(files)}")
+        raise DataError(f"data.source.{split}_split is empty; name a split of {root}: {listing(files, 8)}")
     if wanted.endswith(".json"):
         if not stays_inside(wanted):
             raise DataError(f"data.source.{split}_split is {wanted!r}; give a path below {root}")
@@ -124,7 +124,7 @@ def find_annotations(root: Path, wanted: str, split: str) -> str:
     flag = "--split val --data.source.val-split" if split == "test" else f"--data.source.{split}-split"
     if matches:
         raise DataError(
-            f"several annotation files in {root} match the split {wanted!r}: {_listing(matches)}; "
+            f"several annotation files in {root} match the split {wanted!r}: {listing(matches, 8)}; "
             f"choose one, for example: {flag} {matches[0]}"
         )
     source = file_to_split(files)
@@ -135,7 +135,7 @@ def find_annotations(root: Path, wanted: str, split: str) -> str:
         )
     else:
         fix = f"choose one: {flag} PART-OF-ITS-NAME"
-    raise DataError(f"no annotation file in {root} matches the split {wanted!r}: it has {_listing(files)}; {fix}")
+    raise DataError(f"no annotation file in {root} matches the split {wanted!r}: it has {listing(files, 8)}; {fix}")
 
 
 def file_to_split(files: Sequence[str]) -> str | None:
@@ -169,10 +169,6 @@ def split_of(name: str) -> str:
         if names_split(name, word):
             return word
     return name
-
-
-def _listing(files: list[str], shown: int = 8) -> str:
-    return listing(files, shown)
 
 
 # ---------------------------------------------------------------------------------- reading the file

@@ -26,8 +26,8 @@ from cornernet.data.formats.importing import (
     ImportedBox,
     ImportedFolder,
     ImportedImage,
-    check_classes,
     files_below,
+    finite_number,
     require_folder,
     split_named,
     split_of_folder,
@@ -61,20 +61,12 @@ def read_cvat(
         raise DataError(f"there is no xml file of CVAT in {folder}: looked for **/*.xml with <annotations>{hint}")
     reader = _Reader(folder, unlabelled, classes)
     images = [image for path in files for image in reader.images(path, trees[path])]
-    check_classes(classes, reader.gathering.names)
     notes = reader.notes()
-    others = [path for path in trees if path not in set(files)]
+    others = [path for path, tree in trees.items() if tree.tag != "annotations"]
     notes += reader.gathering.unread(others, "xml file", "without <annotations>: not read")
     left = reader.gathering.unannotated(set())
     notes += reader.gathering.unread(left, "image", "named in no xml file: left out")
-    return ImportedFolder(
-        folder=folder,
-        form="CVAT for images",
-        classes=tuple(classes) or tuple(sorted(reader.gathering.names)),
-        images=tuple(images),
-        dropped=tuple(reader.gathering.dropped),
-        notes=tuple(notes),
-    )
+    return reader.gathering.imported("CVAT for images", images, notes)
 
 
 class _Reader:
@@ -190,11 +182,8 @@ def _corners(shape: Element, where: str) -> list[tuple[float, float]] | None:
 
 
 def _number(text: str | None, name: str, where: str) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = finite_number(text or "")
+    if math.isnan(value):
         raise DataError(f"{where}: {name} is {(text or '')[:40]!r}; write a number of pixels")
     return value
 

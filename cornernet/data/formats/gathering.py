@@ -14,11 +14,19 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from cornernet.config import Size
 from cornernet.console import count
 from cornernet.data.dataset import Dropped
-from cornernet.data.formats.importing import IMAGE_SUFFIXES, clipped, image_files
+from cornernet.data.formats.importing import (
+    IMAGE_SUFFIXES,
+    ImportedFolder,
+    ImportedImage,
+    check_classes,
+    clipped,
+    image_files,
+)
 from cornernet.data.images import DataError, image_size
 
 __all__ = [
@@ -213,6 +221,30 @@ class Gathering:
             return None
         self.over += over > 1
         return inside
+
+    def imported(
+        self,
+        form: str,
+        images: Sequence[ImportedImage],
+        notes: Sequence[str],
+        *,
+        dropped: Sequence[Dropped] = (),
+        options: dict[str, Any] | None = None,
+    ) -> ImportedFolder:
+        """Return what was read, with the classes asked for, or else all that were found, sorted by name.
+
+        ``dropped`` are further items. Raises ``DataError`` for a class that was asked for and does not occur.
+        """
+        check_classes(self.classes, self.names)
+        return ImportedFolder(
+            folder=self.folder,
+            form=form,
+            classes=self.classes or tuple(sorted(self.names)),
+            images=tuple(images),
+            dropped=(*self.dropped, *dropped),
+            notes=tuple(notes),
+            options={} if options is None else options,
+        )
 
     def unannotated(self, stems: set[str]) -> list[Path]:
         """Return the pictures beside the used ones that no file annotates; ``stems`` are those of all such files."""

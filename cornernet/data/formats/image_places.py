@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cornernet.data.images import DataError
+from cornernet.files import is_utf8
 
 __all__ = ["AMBIGUOUS", "LEADS_OUT", "MISSING", "NAMELESS", "ImagePlaces", "names_split", "stays_inside"]
 
@@ -178,7 +179,7 @@ class ImagePlaces:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             below = Path(parent).relative_to(self._root)
             for name in sorted(names):
-                if not name.startswith(".") and not any("\ud800" <= letter <= "\udfff" for letter in name):
+                if not name.startswith(".") and is_utf8(name):
                     found[unicodedata.normalize("NFC", name)].append((below / name).as_posix())
         return found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import filecmp
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -21,7 +22,7 @@ from cornernet.console import count, named, printable
 from cornernet.data.dataset import Dropped
 from cornernet.data.formats.check import by_reason
 from cornernet.data.images import DataError
-from cornernet.files import atomic_copy, atomic_write, make_folder, nearest, refuse_link, same_file
+from cornernet.files import atomic_copy, atomic_write, identities, identity, is_utf8, make_folder, nearest, refuse_link
 
 __all__ = [
     "FOREIGN_SUFFIXES",
@@ -34,6 +35,7 @@ __all__ = [
     "check_classes",
     "clipped",
     "files_below",
+    "finite_number",
     "image_files",
     "require_folder",
     "require_names",
@@ -225,12 +227,13 @@ def _copies(found: ImportedFolder, out: Path, overwrite: bool) -> dict[Path, Pat
     if out.resolve() == found.folder.resolve():
         return {}
     copies = {}
+    originals = identities(image.path for image in found.images)
     for image in found.images:
         target = out / "images" / image.path.relative_to(found.folder)
         if not target.is_symlink() and target.is_file() and filecmp.cmp(image.path, target, shallow=False):
             continue
         require_new([target], out, overwrite=overwrite)
-        if target.exists() and same_file(target, (other.path for other in found.images)):
+        if target.exists() and identity(target) in originals:
             raise DataError(f"{target} is one of the images to import, and is not replaced; choose another --out")
         copies[image.path] = target
     return copies
@@ -276,7 +279,7 @@ def files_below(folder: Path, suffixes: str | tuple[str, ...] = "") -> list[Path
 def require_names(paths: Iterable[Path]) -> None:
     """Raise ``DataError`` for a path that is not valid UTF-8, which neither JSON nor a terminal can show."""
     for path in paths:
-        if not os.fsencode(path).isascii() and any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+        if not is_utf8(str(path)):
             raise DataError(f"the file name {str(path)!a} is not valid UTF-8; rename the file")
 
 
@@ -302,6 +305,15 @@ def clipped(
     x1, y1, x2, y2 = box
     over = max(-x1, -y1, x2 - width, y2 - height, 0.0)
     return (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))), over
+
+
+def finite_number(text: str) -> float:
+    """Return the number that a text is, or NaN if it is none or not finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def check_classes(wanted: Sequence[str], found: Iterable[str]) -> None:

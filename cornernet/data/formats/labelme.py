@@ -25,7 +25,6 @@ from cornernet.data.formats.importing import (
     ImportedBox,
     ImportedFolder,
     ImportedImage,
-    check_classes,
     files_below,
     require_folder,
     split_of_folder,
@@ -62,20 +61,12 @@ def read_labelme(folder: Path, *, classes: Sequence[str] = ()) -> ImportedFolder
         )
     reader = _Reader(folder, classes)
     images = [image for path in files if (image := reader.image(path, trees[path])) is not None]
-    check_classes(classes, reader.gathering.names)
     notes = reader.notes()
-    others = [path for path in trees if path not in set(files)]
+    others = [path for path, tree in trees.items() if not _is_labelme(tree)]
     notes += reader.gathering.unread(others, "json file", "without 'shapes': not read")
     left = reader.gathering.unannotated({path.stem for path in files})
     notes += reader.gathering.unread(left, "image", "without a json file: left out")
-    return ImportedFolder(
-        folder=folder,
-        form="labelme",
-        classes=tuple(classes) or tuple(sorted(reader.gathering.names)),
-        images=tuple(images),
-        dropped=tuple(reader.gathering.dropped),
-        notes=tuple(notes),
-    )
+    return reader.gathering.imported("labelme", images, notes)
 
 
 def _is_labelme(tree: object) -> bool:

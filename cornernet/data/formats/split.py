@@ -171,11 +171,12 @@ def write_division(division: Division, folder: Path, *, overwrite: bool = False,
     for the file that was split, unless an importer wrote it.
     """
     targets = {split: folder / annotation_file(split) for split in division.parts}
-    kept = _kept_as(division, list(targets.values()), overwrite)
+    content = division.file.read_bytes()
+    tree: dict[str, Any] = json.loads(content)
+    kept = _kept_as(division, tree, list(targets.values()), overwrite)
     require_new([path for path in targets.values() if not kept or path != kept[0]], folder, overwrite=overwrite)
     for path in kept or ():
         refuse_link(path, below=folder)
-    content = division.file.read_bytes()
     if kept and kept[1].exists() and kept[1].read_bytes() != content:
         again = f"--file {kept[1].relative_to(folder).as_posix()} --overwrite"
         raise DataError(
@@ -185,7 +186,6 @@ def write_division(division: Division, folder: Path, *, overwrite: bool = False,
     lines = [f"{'would keep' if dry_run else 'kept'} {printable(kept[0])} as {printable(kept[1])}"] if kept else []
     if dry_run:
         return lines + [f"would write {printable(path)}" for path in targets.values()]
-    tree: dict[str, Any] = json.loads(content)
     images = {row["id"]: row for row in tree["images"]}
     rows = defaultdict(list)
     for row in tree["annotations"]:
@@ -211,10 +211,12 @@ def write_division(division: Division, folder: Path, *, overwrite: bool = False,
     return lines + [f"wrote {printable(path)}" for path in targets.values()]
 
 
-def _kept_as(division: Division, targets: Sequence[Path], overwrite: bool) -> tuple[Path, Path] | None:
+def _kept_as(
+    division: Division, tree: dict[str, Any], targets: Sequence[Path], overwrite: bool
+) -> tuple[Path, Path] | None:
     """Return the target that is the file to split, and where its content is kept; None if no target is that file.
 
-    Raises ``DataError`` where it may not be replaced.
+    ``tree`` is the content of the file to split. Raises ``DataError`` where it may not be replaced.
     """
     same = next((path for path in targets if path.resolve() == division.file.resolve()), None)
     if same is None:
@@ -224,14 +226,11 @@ def _kept_as(division: Division, targets: Sequence[Path], overwrite: bool) -> tu
     if any(path.exists() for path in targets if path != same):
         raise DataError(f"{what}; rename it first, for example to instances_all.json")
     kept = same.with_name(f"{same.stem}_all.json")
-    if not overwrite and (same.is_symlink() or not _written_by_us(same)):
+    if not overwrite and (same.is_symlink() or not _written_by_us(tree)):
         raise DataError(f"{what}; give --overwrite, and its content is kept in {kept.name}")
     return same, kept
 
 
-def _written_by_us(path: Path) -> bool:
-    try:
-        about = json.loads(path.read_bytes()).get("info")
-    except (ValueError, AttributeError, RecursionError):
-        return False
+def _written_by_us(tree: dict[str, Any]) -> bool:
+    about = tree.get("info")
     return isinstance(about, dict) and WRITTEN_BY_US.items() <= about.items()

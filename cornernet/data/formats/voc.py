@@ -44,8 +44,8 @@ from cornernet.data.formats.importing import (
     ImportedBox,
     ImportedFolder,
     ImportedImage,
-    check_classes,
     files_below,
+    finite_number,
     require_folder,
     split_named,
     split_of_folder,
@@ -87,22 +87,14 @@ def read_voc(
     reader = _Reader(folder, boxes, {"difficult": difficult, "truncated": truncated}, tuple(classes))
     lists = [_Lists(place, files) for place in _list_folders(folder)]
     images = [image for path in files if (image := reader.image(path, _split(path, folder, lists))) is not None]
-    check_classes(classes, reader.gathering.names)
     missing = sorted({name for each in lists for name in each.missing})
     dropped = [Dropped(name, None, "it is listed in ImageSets/Main but has no xml file") for name in missing]
-    notes = [note for each in lists for note in each.notes]
+    notes = [*reader.notes(), *(note for each in lists for note in each.notes)]
     notes += reader.gathering.unread(elsewhere, "xml file", "outside of Annotations: not read")
     left = reader.gathering.unannotated({path.stem for path in files})
     notes += reader.gathering.unread(left, "image", "without an xml file: left out")
-    return ImportedFolder(
-        folder=folder,
-        form="Pascal VOC",
-        classes=tuple(classes) or tuple(sorted(reader.gathering.names)),
-        images=tuple(images),
-        dropped=(*reader.gathering.dropped, *dropped),
-        notes=(*reader.notes(), *notes),
-        options={"boxes": boxes, "difficult": difficult, "truncated": truncated},
-    )
+    options = {"boxes": boxes, "difficult": difficult, "truncated": truncated}
+    return reader.gathering.imported("Pascal VOC", images, notes, dropped=dropped, options=options)
 
 
 # ------------------------------------------------------------------------------------------- folders
@@ -114,7 +106,7 @@ def _xml_files(folder: Path) -> tuple[list[Path], list[Path]]:
     if not found:
         raise DataError(f"there is no xml file in {folder}: looked for Annotations/*.xml, then for **/*.xml")
     inside = [path for path in found if _in_annotations(path, folder)]
-    return (inside, [path for path in found if path not in set(inside)]) if inside else (found, [])
+    return (inside, [path for path in found if not _in_annotations(path, folder)]) if inside else (found, [])
 
 
 def _in_annotations(path: Path, folder: Path) -> bool:
@@ -432,11 +424,8 @@ def _outline(node: Element, where: str) -> list[tuple[float, float]]:
 
 def _number(bounds: Element, tag: str, where: str, parent: str = "bndbox") -> float:
     text = (bounds.findtext(tag) or "").strip()
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = finite_number(text)
+    if math.isnan(value):
         raise DataError(f"{where}: {parent}.{tag} is {text[:40]!r}; write a number of pixels")
     return value
 

@@ -75,9 +75,9 @@ def read_yolo(
     require_names(path for path in files if path.suffix.lower() in (".txt", *IMAGE_SUFFIXES) or foreign(path))
     chosen = _chosen(folder, known, pictures, labels)
     images = chosen.images
-    _require_own_labels(sorted({path for path, _ in images}), labels)
+    paths = sorted({path for path, _ in images})
+    _require_own_labels(paths, labels)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        paths = sorted({path for path, _ in images})
         sizes = dict(zip(paths, pool.map(_size, paths), strict=True))
     keypoints = _keypoints(known, points, (file for path in paths if (file := labels.of(path)).is_file()))
     reader = _Reader(folder, known.names, tuple(classes), unlabelled, keypoints)

@@ -179,7 +179,7 @@ class _SetReader:
 
     def names_of_texts(self) -> tuple[str, ...]:
         """Return the names of the text files in the folder, or else below it, which must agree."""
-        here = [path for pattern in _TEXTS for path in sorted(self.folder.glob(pattern)) if path.is_file()]
+        here = self._texts()
         if here:
             return _text_names(here[0])
         below = files_below(self.folder)
@@ -200,10 +200,13 @@ class _SetReader:
             f"{', '.join(_TEXTS)}{also or '; give one with --names FILE, one name per line'}"
         )
 
+    def _texts(self) -> list[Path]:
+        """Return the text files with class names in the folder itself, the likeliest first."""
+        return [path for pattern in _TEXTS for path in sorted(self.folder.glob(pattern)) if path.is_file()]
+
     def compare_texts(self, path: Path, names: tuple[str, ...]) -> None:
         """Note a text file in the folder whose names are others than those of ``path``, which are used."""
-        texts = [path for pattern in _TEXTS for path in sorted(self.folder.glob(pattern)) if path.is_file()]
-        for other in texts:
+        for other in self._texts():
             if other.resolve() == path.resolve():
                 continue
             try:
