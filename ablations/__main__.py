@@ -16,7 +16,7 @@ import tyro
 
 from cornernet.checkout import version
 from cornernet.config import ConfigError
-from cornernet.console import PrintableError, count, ended_by_its_reader, is_unread, printable, survive_any_encoding
+from cornernet.console import count, ended_by_its_reader, error_text, is_unread, printable, survive_any_encoding
 from cornernet.data import DataError
 
 from .pictures import find_pair, make_pictures
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, DataError, StoreError, ValueError, OSError) as error:
         if is_unread(error):
             raise
-        print(f"ablations: error: {error if isinstance(error, PrintableError) else printable(error)}", file=sys.stderr)
+        print(f"ablations: error: {error_text(error)}", file=sys.stderr)
         return IMPOSSIBLE
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "Progress",
     "count",
     "ended_by_its_reader",
+    "error_text",
     "is_unread",
     "listing",
     "named",
@@ -95,6 +96,11 @@ class PrintableError(BaseException):
 
     def __str__(self) -> str:
         return "\n".join(map(printable, self.args))
+
+
+def error_text(error: BaseException) -> str:
+    """Return an error's text, safe to print: the lines of one of ours, and any other in one line."""
+    return str(error) if isinstance(error, PrintableError) else printable(error)
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterable[int] = ()) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from cornernet.console import count, ended_by_its_reader, printable, survive_any_encoding
+from cornernet.console import count, ended_by_its_reader, error_text, printable, survive_any_encoding
 
 from .folder import render, stale, write_files
 from .index import index_markdown
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 left = write_files(folder, files, overwrite=arguments.overwrite)
                 notes += [f"{folder / path} is left: it is not generated, and no call wrote it" for path in left]
     except (OSError, ValueError) as error:
-        print(f"reporting: error: {printable(error)}", file=sys.stderr)
+        print(f"reporting: error: {error_text(error)}", file=sys.stderr)
         return 2
     for note in notes:
         print(f"reporting: {printable(note)}", file=sys.stderr)

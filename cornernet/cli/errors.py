@@ -7,7 +7,7 @@ import errno
 import torch
 
 from cornernet.config import ConfigError
-from cornernet.console import PrintableError, printable
+from cornernet.console import error_text, printable
 from cornernet.data import DataError
 from cornernet.kernels import UnavailableError
 from cornernet.training.errors import TrainingError
@@ -32,7 +32,7 @@ _SAVE_MEMORY_IN_TESTING = """three flags that save memory, cheapest first:
 def describe(error: Exception, command: str) -> str | None:
     """Return the message for an exception of the command named ``command``, or None where the exception is a bug."""
     if isinstance(error, _REPORTED):
-        text = f"cornernet: error: {error if isinstance(error, PrintableError) else printable(error)}"
+        text = f"cornernet: error: {error_text(error)}"
         too_many = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
         return f"{text}; raise the limit of open files: ulimit -n 1024" if too_many else text
     if not _out_of_memory(error):
