@@ -81,20 +81,21 @@ def require_numbers(part: Any, path: str) -> None:
     ``path`` is the part's, such as ``model.backbone``. Whole numbers must be whole, and others finite.
     """
     kind: Any = type(part)
-    for name, whole in _numeric(kind):
-        field, value = f"{path}.{name}", getattr(part, name)
-        several = isinstance(value, tuple | list)
-        most = MOST_ENTRIES.get(field)
-        require(
-            not several or most is None or len(value) <= most,
-            f"{field} has {len(value) if several else 1:,} entries; use {most} or fewer",
-        )
-        for each in value if several else (value,):
-            if each is not None:
+    for name, field, whole in _numeric(kind, path):
+        value = getattr(part, name)
+        if isinstance(value, tuple | list):
+            most = MOST_ENTRIES.get(field)
+            require(most is None or len(value) <= most, f"{field} has {len(value):,} entries; use {most} or fewer")
+            for each in value:
                 _require_number(field, each, whole)
+        else:
+            _require_number(field, value, whole)
 
 
 def _require_number(field: str, value: Any, whole: bool) -> None:
+    # by far the most: looking at abstract kinds would take most of the time that a configuration takes
+    if value is None or (type(value) is int and 0 <= value <= LIMITS.get(field, _LARGEST)):
+        return
     kind: Any = numbers.Integral if whole else numbers.Real
     low, high = _SEEDS if field == "training.seed" else (-_LARGEST, _LARGEST)
     if not isinstance(value, kind) or isinstance(value, bool):
@@ -134,14 +135,14 @@ def _shown(value: Any) -> str:
 
 
 @functools.cache
-def _numeric(kind: Any) -> tuple[tuple[str, bool], ...]:
-    """Return the fields of a dataclass that hold numbers, and whether they must be whole."""
+def _numeric(kind: Any, path: str) -> tuple[tuple[str, str, bool], ...]:
+    """Return the fields of a dataclass at ``path`` that hold numbers, their paths, and whether they must be whole."""
     hints = typing.get_type_hints(kind)
     found = []
     for field in dataclasses.fields(kind):
         leaves = set(_leaves(hints[field.name]))
         if leaves & {int, float} and not leaves & {str, bool}:
-            found.append((field.name, float not in leaves))
+            found.append((field.name, f"{path}.{field.name}", float not in leaves))
     return tuple(found)
 
 
