@@ -131,6 +131,7 @@ def _run(arguments: Arguments, argv: Sequence[str], began: float) -> int:
     output(folder, arguments.overwrite).require(("README.md", "index.html", "results.json"))
     outcome = Outcome((), (), 0)
     if not arguments.only_report and any(work.store.record(job) is None for job in work.distinct):
+        work.require_trainable()
         deadline = None if arguments.max_minutes is None else began + 60 * arguments.max_minutes
         with _executor(arguments, work.profile, workers) as executor:
             workers = executor.slots()

@@ -12,6 +12,7 @@ from pathlib import Path
 from cornernet.config import CocoSource, Config, ConfigError, HourglassConfig, ShapesSource
 from cornernet.config.checks import did_you_mean
 from cornernet.config.recipes import hourglass_104, small, tiny
+from cornernet.training.revision import TRAINING_REVISION
 
 __all__ = ["PROFILES", "Profile", "find_profile"]
 
@@ -55,6 +56,8 @@ class Profile:
     """Used instead of ``studies`` on a folder of photographs."""
     protocol: int | None = None
     """The number of the protocol (docs/protocol.md) that its runs follow; None where its runs are not confirmatory."""
+    revision: int = TRAINING_REVISION
+    """The revision of the training code that made its records. A profile of an older one is read and not run."""
     workers: int = 2
     """Trainings side by side, by default."""
     gpus: int = 0
@@ -198,6 +201,7 @@ PROFILES: dict[str, Profile] = {
             photograph_seeds=(1, 2, 3),
             photograph_studies=("table1", "table2", "table3", "table6"),
             protocol=1,
+            revision=1,
         ),
         Profile(
             name="extended",
@@ -209,6 +213,7 @@ PROFILES: dict[str, Profile] = {
             on_photographs=_standard_photographs,
             minutes="at most 80 per call on two CPU cores, by --max-minutes 80; two calls on shapes",
             publish=True,
+            revision=1,
         ),
         Profile(
             name="gpu",

@@ -150,7 +150,7 @@ def _asked(
         studies=chosen,
         seeds=seeds,
         base=base,
-        jobs=plan(chosen, base, seeds, _fingerprints(list(records.values()), bool(failed_seeds))),
+        jobs=plan(chosen, base, seeds, _fingerprints(list(records.values()), bool(failed_seeds)), profile.revision),
         why_not=lambda study, variant: _not_served(study.configure(base, variant)),
     )
 

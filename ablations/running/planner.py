@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from cornernet.config import Config, SourceConfig, TestingConfig
+from cornernet.training.revision import TRAINING_REVISION
 
 from ..studies.study import Study
 
-__all__ = ["EVALUATION_REVISION", "TRAINING_REVISION", "Fingerprints", "Job", "grouped", "in_order", "plan"]
+__all__ = ["EVALUATION_REVISION", "Fingerprints", "Job", "grouped", "in_order", "plan"]
 
-# Raised by hand when the same configuration would give other results, so that old runs are not taken for new ones.
-TRAINING_REVISION = 1
+# Raised by hand when the same weights would give other results, so that old ones are not taken for new ones.
 EVALUATION_REVISION = 1
 
 
@@ -53,18 +53,23 @@ class Job:
 
 
 def plan(
-    studies: Iterable[Study], base: Config, seeds: Sequence[int], data: Callable[[SourceConfig], Fingerprints]
+    studies: Iterable[Study],
+    base: Config,
+    seeds: Sequence[int],
+    data: Callable[[SourceConfig], Fingerprints],
+    revision: int = TRAINING_REVISION,
 ) -> dict[tuple[str, str, int], Job]:
     """Return the job of each (study, variant, seed). Equal jobs have equal keys, so the set of keys is the work to do.
 
-    ``data`` gives the fingerprints of a source, because a study may generate its own data.
+    ``data`` gives the fingerprints of a source, because a study may generate its own data. ``revision`` is that of the
+    code that trains, or that trained.
     """
     jobs = {}
     for study in studies:
         for seed in seeds:
             for variant in study.variants:
                 config = study.configure(base, variant).with_("training.seed", seed)
-                jobs[study.name, variant.name, seed] = make_job(config, data(config.data.source))
+                jobs[study.name, variant.name, seed] = make_job(config, data(config.data.source), revision)
     return jobs
 
 
@@ -85,14 +90,14 @@ def grouped(jobs: Iterable[Job]) -> list[list[Job]]:
     return [list(group.values()) for group in groups.values()]
 
 
-def make_job(config: Config, data: Fingerprints) -> Job:
-    """Return the job of a configuration on data with these fingerprints."""
+def make_job(config: Config, data: Fingerprints, revision: int = TRAINING_REVISION) -> Job:
+    """Return the job of a configuration on data with these fingerprints, trained by code of this revision."""
     tree = config.results_dict()
     # the fingerprint identifies the data
     tree["data"]["source"] = None
     training = _hash(
         {
-            "revision": TRAINING_REVISION,
+            "revision": revision,
             "model": tree["model"],
             "data": tree["data"],
             "training": tree["training"],

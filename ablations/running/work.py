@@ -21,6 +21,7 @@ from cornernet.data import (
     shared_images_warning,
 )
 from cornernet.training.devices import resolve_device
+from cornernet.training.revision import TRAINING_REVISION
 
 from ..profiles import PROFILES, Profile, find_profile
 from ..records.published import load, publish, publish_failure
@@ -98,6 +99,20 @@ class Work:
             if (why := study.why_not(self.base, variant)) is not None
             and any(self.store.record(self.jobs[study.name, variant.name, seed]) is None for seed in self.seeds)
         }
+
+    def require_trainable(self) -> None:
+        """Raise ``ConfigError`` if a job needs a training by an older revision of the code than this."""
+        missing = [job for job in self.distinct if self.store.record(job) is None]
+        if not missing or self.profile.revision == TRAINING_REVISION:
+            return
+        seeds = sorted({job.seed for job in missing})
+        raise ConfigError(
+            f"profile {self.profile.name} was trained by revision {self.profile.revision} of the training code, and "
+            f"{count(len(missing), 'record')} of it {'is' if len(missing) == 1 else 'are'} missing (seeds "
+            f"{' '.join(map(str, seeds))}); this code is revision {TRAINING_REVISION} and its results would be others. "
+            "Check out the commit that a committed record names and run it there, or use another profile "
+            "(docs/protocol.md)"
+        )
 
     @functools.cached_property
     def distinct(self) -> list[Job]:
@@ -211,7 +226,7 @@ def select(selection: Selection, quiet: bool = False) -> Work:
         base=base,
         data=data,
         sources=sources,
-        jobs=plan(studies, base, seeds, sources.fingerprints),
+        jobs=plan(studies, base, seeds, sources.fingerprints, profile.revision),
         store=Store(selection.store, None if published is None else _read_published(published)),
         published=published,
     )

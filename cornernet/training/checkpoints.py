@@ -4,7 +4,7 @@
 
     checkpoints/step-N/model.safetensors   weights and statistics, with configuration and classes as in a run's weights
     checkpoints/step-N/training.pt         optimiser and scaler: tensors and plain values, read without running code
-    checkpoints/step-N/contents.json       the iteration, what was trained on, and the sha256 of both files
+    checkpoints/step-N/contents.json       iteration, data, revision of the training, and the sha256 of both files
 
 Only the newest counts. A crash while one is being written leaves the previous one. A crash while the previous one is
 being removed leaves the newer one. Other files in the folder are not touched. The digests are there because a file that
@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +26,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from cornernet.console import printable
 from cornernet.data.images import DataError
 from cornernet.files import atomic_write, make_folder, remove_file, remove_unfinished, sync
 from cornernet.training.errors import NotFiniteError
+from cornernet.training.revision import TRAINING_REVISION
 from cornernet.training.step import TrainStep
 from cornernet.weights.bounds import problem_in_file
 from cornernet.weights.checkpoints import CheckpointError
@@ -58,6 +61,8 @@ class RunCheckpoint(NamedTuple):
     """The state of the optimiser and of the scaler, as given to :func:`write_checkpoint`."""
     data: str
     """Identifies the training data (``DetectionDataset.quick_fingerprint``)."""
+    revision: int
+    """The revision of the code that trained it; 1 for checkpoints that do not tell."""
 
 
 def write_checkpoint(
@@ -87,7 +92,7 @@ def write_checkpoint(
         safetensors.torch.save_file(dict(weights), partial / WEIGHTS, None if metadata is None else dict(metadata))
         torch.save({"iteration": iteration, **rest}, partial / REST)
         digests = {name: file_digest(partial / name) for name in (WEIGHTS, REST)}
-        contents = {"iteration": iteration, "data": data, "sha256": digests}
+        contents = {"iteration": iteration, "data": data, "revision": TRAINING_REVISION, "sha256": digests}
         atomic_write(partial / CONTENTS, json.dumps(contents, indent=1))
         for path in (*partial.iterdir(), partial):
             sync(path)
@@ -142,7 +147,7 @@ def read_checkpoint(path: Path) -> RunCheckpoint:
         for named, iteration in ((REST, int(rest["iteration"])), (CONTENTS, int(contents["iteration"]))):
             if iteration != int(match[1]):
                 raise ValueError(f"{named} belongs to iteration {iteration}")
-        return RunCheckpoint(int(match[1]), weights, rest, contents["data"])
+        return RunCheckpoint(int(match[1]), weights, rest, contents["data"], int(contents.get("revision", 1)))
     except Exception as error:
         reason = " ".join(str(error).split())  # torch's have several lines
         raise CheckpointError(
@@ -155,6 +160,7 @@ def load_newest(folder: Path, step: TrainStep, data: str) -> int:
 
     ``data`` is the quick fingerprint of the training data. Raises :class:`CheckpointError` for a checkpoint that is
     damaged or does not fit the model, and ``DataError`` if the data has changed: the result would be one of a mixture.
+    Warns if an older revision of the code trained it.
     """
     path = newest(folder)
     if path is None:
@@ -173,6 +179,13 @@ def load_newest(folder: Path, step: TrainStep, data: str) -> int:
         raise CheckpointError(
             f"the checkpoint {path} does not fit the run: {reason}; remove it to start again from the beginning"
         ) from error
+    if found.revision != TRAINING_REVISION and step.processes.first:
+        print(
+            f"warning: {printable(path)} was trained by revision {found.revision} of the training code, and this is "
+            f"revision {TRAINING_REVISION} (docs/reliability.md): the run goes on, and its iterations from here on are "
+            "not those that it would have had",
+            file=sys.stderr,
+        )
     return found.iteration
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cornernet import Corners, Predictions
 from cornernet.config import CornerHeadConfig
-from cornernet.model.heads.corner.losses import corner_losses
+from cornernet.model.heads.corner.losses import IMAGES_PER_GPU, corner_losses
 from cornernet.model.heads.corner.targets import CornerTargets
 from tests.parity.goldens import load
 
@@ -41,13 +41,18 @@ def targets(case: str) -> CornerTargets:
     return CornerTargets(corners("heat"), Corners(index, index), corners("regr"), mask)
 
 
+def counts(target: CornerTargets) -> Tensor:
+    """Those of one GPU of the authors: a golden holds the losses of its images, summed."""
+    return torch.cat([target.counts()[:3], torch.tensor([IMAGES_PER_GPU])])
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_components_and_total(case: str) -> None:
     target = targets(case)
     total = 0.0
     stacks = GOLDEN[f"{case}/components"]
     for index, expected in enumerate(stacks):
-        losses = corner_losses(stack(case, index)[0], target, CONFIG, target.counts())
+        losses = corner_losses(stack(case, index)[0], target, CONFIG, counts(target))
         found = [*losses.heatmap, losses.pull, losses.push, *losses.offset]
         # push cancels in images with one object, so its tolerance is wider
         for value, want, tolerance in zip(found, expected, (1e-5, 1e-5, 1e-5, 1e-3, 1e-5, 1e-5), strict=True):
@@ -62,7 +67,7 @@ def test_gradients(case: str) -> None:
     stacks = len(GOLDEN[f"{case}/components"])
     for index in range(stacks):
         predictions, leaves = stack(case, index)
-        losses = corner_losses(predictions, target, CONFIG, target.counts())
+        losses = corner_losses(predictions, target, CONFIG, counts(target))
         (sum(losses.heatmap) + 0.1 * losses.pull + 0.1 * losses.push + sum(losses.offset)).div(stacks).backward()
         for name, leaf in leaves.items():
             assert leaf.grad is not None

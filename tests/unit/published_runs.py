@@ -48,12 +48,13 @@ def publish_runs(
     ``old`` ones have no curves, no sizes of objects and no stages, as records had before these were kept. Rows gain
     five points each over the one before; nothing is written of the variants ``without``.
     """
-    base = find_profile("standard").base(None if data == "shapes" else Path(data))
+    profile = find_profile("standard")
+    base = profile.base(None if data == "shapes" else Path(data))
     base = base.with_("model.num_classes", len(classes)).with_("training.device", "cpu")
     if data != "shapes":
         base = base.with_("data.source", CocoSource(root=data))
     declared = [find_study(name) for name in studies]
-    jobs = plan(declared, base, seeds, lambda _: Fingerprints("train data", "val data"))
+    jobs = plan(declared, base, seeds, lambda _: Fingerprints("train data", "val data"), profile.revision)
     paths: dict[str, Path] = {}
     for number, ((study, variant, seed), job) in enumerate(jobs.items()):
         if variant in without:

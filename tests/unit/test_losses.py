@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 
-from cornernet import build_detector, recipe
+from cornernet import Corners, Predictions, build_detector, recipe
 from cornernet.config import CornerHeadConfig
-from cornernet.model.heads.corner.losses import gather, heatmap_loss, offset_loss, pull_and_push_loss
+from cornernet.model.heads.corner.losses import corner_losses, gather, heatmap_loss, offset_loss, pull_and_push_loss
 from cornernet.model.heads.corner.targets import TargetBuilder
 
 SIZE = (63, 63)
@@ -129,7 +130,7 @@ def test_the_margin_of_the_configuration_pushes() -> None:
             for stack in outputs
         ]
         found = detector.head.loss(outputs, targets)["push"].item()
-        assert found == pytest.approx(sum(push.item() for push in stacks) / len(stacks), rel=1e-5)
+        assert found == pytest.approx(4.9 * sum(push.item() for push in stacks) / len(stacks), rel=1e-5)  # one image
 
 
 def test_offset_loss_is_smooth_l1_over_objects() -> None:
@@ -146,3 +147,50 @@ def test_bfloat16_outputs_give_a_float32_loss() -> None:
     assert outputs[0].heatmaps.top_left.dtype == torch.bfloat16
     losses = detector.head.loss(outputs, builder(boxes, labels, SIZE))
     assert all(value.dtype == torch.float32 for value in losses.values())
+
+
+@pytest.mark.parametrize("cut", [(8,), (4, 4), (1,) * 8, (5, 3)])
+def test_pull_and_push_do_not_grow_with_the_batch(cut) -> None:
+    """Eight equal images, in one batch or in parts, give the loss and the gradient of one image."""
+    detector, images, boxes, labels = make("three")
+    head = detector.head
+    head.loss(detector(images), head.targets(boxes, labels, SIZE))["total"].backward()
+    expected = {name: p.grad.clone() for name, p in detector.named_parameters()}
+    alone = head.loss(detector(images), head.targets(boxes, labels, SIZE))
+    detector.zero_grad()
+    counts = head.targets(boxes * 8, labels * 8, SIZE).counts()
+    totals = dict.fromkeys(alone, 0.0)
+    for part in cut:
+        losses = head.loss(
+            detector(images.repeat(part, 1, 1, 1)), head.targets(boxes * part, labels * part, SIZE), counts
+        )
+        losses["total"].backward()
+        totals = {name: totals[name] + value.item() for name, value in losses.items()}
+    assert totals["pull"] > 0.1
+    assert totals["push"] > 0.1
+    for name, value in alone.items():  # the margin of the offsets' number of objects has a share of 3e-5 with one image
+        assert totals[name] == pytest.approx(value.item(), rel=1e-5 if name in ("pull", "push") else 1e-4)
+    for name, p in detector.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_pull_and_push_are_the_authors_at_their_images_a_gpu() -> None:
+    """They sum over the images of a GPU and average over GPUs: one of 4 images and nine of 5, weighted 0.1."""
+    kinds = ["three", "one", "many", "none", "three", "many", "one"] * 7
+    generator = torch.Generator().manual_seed(0)
+    detector, _, boxes, labels = make(*kinds)
+    targets = detector.head.targets(boxes, labels, SIZE)
+    shape = (len(kinds), targets.mask.shape[1], 1)
+    top_left, bottom_right = (torch.randn(shape, generator=generator) for _ in range(2))
+    starts = [0, 4, *range(9, 50, 5)]
+    gpus = [slice(*ends) for ends in itertools.pairwise(starts)]
+    assert [gpu.stop - gpu.start for gpu in gpus] == [4] + [5] * 9
+    sums = [pull_and_push_loss(top_left[gpu], bottom_right[gpu], targets.mask[gpu]) for gpu in gpus]
+    expected = torch.tensor(sums).mean(0)
+    columns = torch.arange(shape[1]).expand(shape[:2])
+    maps = Corners(*(e.transpose(1, 2).unsqueeze(2) for e in (top_left, bottom_right)))
+    nothing = Corners(torch.zeros(49, 3, 15, 15), torch.zeros(49, 3, 15, 15))
+    offsets = Corners(torch.zeros(49, 2, 1, shape[1]), torch.zeros(49, 2, 1, shape[1]))
+    targets = dataclasses.replace(targets, heatmaps=nothing, indices=Corners(columns, columns))
+    losses = corner_losses(Predictions(nothing, maps, offsets), targets, FOCAL, targets.counts())
+    assert [losses.pull.item(), losses.push.item()] == pytest.approx(expected.tolist(), rel=1e-5)

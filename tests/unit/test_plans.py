@@ -28,6 +28,7 @@ from cornernet.ablations.running.store import Store, StoreError
 from cornernet.ablations.studies import STUDIES
 from cornernet.config import SourceConfig
 from cornernet.data import open_dataset
+from cornernet.training.revision import TRAINING_REVISION
 from tests.unit.data.folders import coco_folder
 from tests.unit.made_records import made_record
 
@@ -425,6 +426,26 @@ def test_records_of_a_publishing_profile_are_committed_and_found_by_an_empty_sto
     captured = capsys.readouterr()
     assert f"warning: the published record {published[0]} is left out" in captured.err
     assert "1 of them finished" in captured.out
+
+
+def test_a_profile_of_an_older_revision_is_read_and_not_run(tmp_path, capsys, monkeypatch) -> None:
+    old = TRAINING_REVISION - 1
+    monkeypatch.setitem(PROFILES, "smoke", replace(PROFILES["smoke"], revision=old))
+    assert main([*SMOKE, *places(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert f"was trained by revision {old} of the training code, and 2 records of it are missing (seeds 0)" in said
+    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "store").glob("trainings/*"))
+
+    store = Store(tmp_path / "store")
+    data = [open_dataset(smoke_config().data.source, split).fingerprint for split in ("train", "val")]
+    for variant in STUDIES["table1"].variants:
+        config = STUDIES["table1"].configure(smoke_config(), variant).with_("training.seed", 0)
+        job = make_job(config, Fingerprints(*data), old)
+        keys = {"training_key": job.training_key, "evaluation_key": job.evaluation_key, "config": job.config.to_dict()}
+        store.write_record(job, made_record(metrics=dict.fromkeys(STUDIES["table1"].metrics, 0.5), **keys))
+    assert main([*SMOKE, *places(tmp_path)]) == 0
+    assert (tmp_path / "out" / "results.json").exists()
 
 
 def test_the_gpu_s_profile_is_planned_and_refused_without_a_gpu(tmp_path, capsys, monkeypatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cornernet import Config
+from cornernet.ablations.profiles import find_profile
 from cornernet.ablations.records.published import load
 from cornernet.ablations.records.record import compact, decode, tree
 from cornernet.ablations.running.planner import Fingerprints, make_job
@@ -21,7 +22,8 @@ def test_published_records_are_whole_and_still_found_under_the_keys_of_their_con
     assert found.records
     assert not found.broken
     for key, record in found.records.items():
-        job = make_job(Config.from_dict(record.config), Fingerprints(record.data.train, record.data.val))
+        data = Fingerprints(record.data.train, record.data.val)
+        job = make_job(Config.from_dict(record.config), data, find_profile(folder.name.partition("-")[0]).revision)
         assert (job.training_key, job.evaluation_key) == (record.training_key, key)
 
 

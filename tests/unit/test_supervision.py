@@ -160,7 +160,7 @@ def test_a_later_field_at_its_neutral_value_is_its_default_and_keeps_the_keys(pa
         pytest.skip(f"{path} is of a part that this configuration has not")
     assert getattr(node, leaf) == LATER_FIELDS[path]
     assert leaf not in tree
-    made = make_job(config, Fingerprints("a", "b"))
+    made = make_job(config, Fingerprints("a", "b"), revision=1)
     assert (made.training_key, made.evaluation_key) == KEYS
 
 

@@ -17,6 +17,7 @@ from cornernet.config import CocoSource
 from cornernet.data import DataError
 from cornernet.training.devices import resolve_device
 from cornernet.training.loop import Interrupted, TrainingError, learning_rate, train
+from cornernet.training.revision import TRAINING_REVISION
 from cornernet.weights.checkpoints import CheckpointError
 from tests.unit.data.folders import coco_folder
 
@@ -45,9 +46,9 @@ def config(**edits: object) -> Config:
     return found
 
 
-def losses(folder: Path) -> list[tuple[int, float]]:
+def losses(folder: Path, name: str = "total") -> list[tuple[int, float]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [(line["iteration"], line["loss/total"]) for line in lines if "loss/total" in line]
+    return [(line["iteration"], line[f"loss/{name}"]) for line in lines if f"loss/{name}" in line]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -216,6 +217,27 @@ def test_a_stop_in_the_iteration_of_an_evaluation_loses_no_evaluation(tmp_path) 
     assert [line["iteration"] for line in lines if "val/AP" in line] == [3]
 
 
+def test_a_run_of_an_older_revision_says_so_when_it_is_resumed(tmp_path, capsys) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(done: int) -> None:
+        if done == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(config(), tmp_path, quiet=True, on_iteration=stop)
+    (contents,) = tmp_path.glob("checkpoints/*/contents.json")
+    written = json.loads(contents.read_text())
+    assert written.pop("revision") == TRAINING_REVISION
+    contents.write_text(json.dumps(written))  # as before revisions were kept
+    capsys.readouterr()
+    train(config(), tmp_path, resume=True, quiet=True, final_evaluation=False)
+    said = capsys.readouterr().err
+    assert "was trained by revision 1" in said
+    assert str(contents.parent) in said
+
+
 def test_settings_that_change_no_result_may_differ_when_a_run_is_resumed(tmp_path) -> None:
     class Stop(Exception):
         pass
@@ -331,8 +353,8 @@ def test_devices_that_do_not_exist_are_refused() -> None:
 @pytest.mark.slow
 def test_two_processes_train_as_one_that_accumulates(tmp_path) -> None:
     """The parts of the batch are the same; their gradients are added over the network or in one process."""
-    one = config(training__accumulation=2, training__iterations=3)
-    two = config(training__accumulation=1, training__iterations=3)
+    one = config(training__batch_size=8, training__accumulation=2, training__iterations=3)
+    two = config(training__batch_size=8, training__accumulation=1, training__iterations=3)
     train(one, tmp_path / "one", quiet=True, final_evaluation=False)
     (tmp_path / "two.json").write_text(two.to_json())
     script = tmp_path / "run.py"
@@ -347,10 +369,11 @@ def test_two_processes_train_as_one_that_accumulates(tmp_path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
-    expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert [i for i, _ in found] == [1, 2, 3]
-    for (_, a), (_, b) in zip(expected, found, strict=True):
-        assert b == pytest.approx(a, rel=1e-4)
+    for name in ("total", "heatmap", "pull", "push", "offset"):
+        expected, found = losses(tmp_path / "one", name), losses(tmp_path / "two", name)
+        assert [i for i, _ in found] == [1, 2, 3]
+        for (_, a), (_, b) in zip(expected, found, strict=True):
+            assert b == pytest.approx(a, rel=1e-4), name
     ours, theirs = weights(tmp_path / "one"), weights(tmp_path / "two")
     for key, value in ours.items():
         if "running" not in key and "num_batches" not in key:  # each process has its own statistics

@@ -18,6 +18,11 @@ __all__ = ["CornerLosses", "corner_losses", "heatmap_loss", "offset_loss", "pull
 # Added to the number of objects before dividing by it (the authors' value).
 COUNT_MARGIN = 1e-4
 
+# The authors sum pull and push over the 4 or 5 images of a GPU and average over ten GPUs: 4.9 images for a batch of 49.
+# Their weight of 0.1 belongs to this sum. Ours is the mean over the images of the whole batch times this number, which
+# is the same for their batch and does not grow with another.
+IMAGES_PER_GPU = 4.9
+
 
 class CornerLosses(NamedTuple):
     """The unweighted losses of one stack, scalars."""
@@ -31,7 +36,10 @@ class CornerLosses(NamedTuple):
 def corner_losses(
     predictions: Predictions, targets: CornerTargets, config: CornerHeadConfig, counts: Tensor
 ) -> CornerLosses:
-    """Return the losses of one stack. ``counts`` [3] is ``CornerTargets.counts`` of the whole batch."""
+    """Return the losses of one stack. ``counts`` [4] is ``CornerTargets.counts`` of the whole batch.
+
+    Each is this part's share of the loss of the whole batch: the shares of a batch's parts add up to its loss.
+    """
     heatmap = Corners(
         *(
             heatmap_loss(logits, target, config, positives)
@@ -46,7 +54,8 @@ def corner_losses(
     )
     top_left, bottom_right = (gather(e, i) for e, i in zip(predictions.embeddings, targets.indices, strict=True))
     pull, push = pull_and_push_loss(top_left, bottom_right, targets.mask, config.push_margin)
-    return CornerLosses(heatmap, pull, push, offset)
+    images = IMAGES_PER_GPU / counts[3]
+    return CornerLosses(heatmap, pull * images, push * images, offset)
 
 
 def gather(maps: Tensor, indices: Tensor) -> Tensor:
@@ -72,8 +81,9 @@ def pull_and_push_loss(
     """Return the losses that pull an object's embeddings together and push objects apart (equations 4 and 5).
 
     Embeddings are [B, M, D] for up to M objects per image; ``mask`` [B, M] tells which are real. Losses are summed over
-    images, and each image is normalised by its own number of objects. As in the authors' code, push also pairs each
-    object with itself and subtracts a constant, so a single object gives about 1 and no gradient.
+    images (:func:`corner_losses` divides by their number), and each image is normalised by its own number of objects.
+    As in the authors' code, push also pairs each object with itself and subtracts a constant, so a single object gives
+    about 1 and no gradient.
     """
     number = mask.sum(1).float()[:, None]
     mean = (top_left + bottom_right) / 2

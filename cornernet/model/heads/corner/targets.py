@@ -34,7 +34,7 @@ class CornerTargets:
     mask: Tensor
 
     def counts(self) -> Tensor:
-        """Return the numbers that losses are divided by, float32 [3]: top-left positives, bottom-right ones, objects.
+        """Return what losses are divided by, float32 [4]: top-left positives, bottom-right ones, objects, images.
 
         Positives are cells: two objects of a class whose corners share a cell count as one positive and two objects.
         """
@@ -43,6 +43,7 @@ class CornerTargets:
                 (self.heatmaps.top_left == 1).sum(),
                 (self.heatmaps.bottom_right == 1).sum(),
                 self.mask.sum(),
+                self.mask.new_full((), len(self.mask), dtype=torch.int64),
             ]
         ).float()
 
