@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import ops
+from . import openmp, ops
 from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
 
 __all__ = [
@@ -192,7 +190,7 @@ def _as_c(function: int) -> Any:
 # --------------------------------------------------------------------------------------------------------- threads
 def threads_to_use() -> int:
     """Return the number of threads for the loops: torch's, or 1 if its OpenMP library cannot be used."""
-    return 1 if _openmp() is None else torch.get_num_threads()
+    return 1 if openmp.parallel() is None else torch.get_num_threads()
 
 
 def on_threads(function: int, parameters: NDArray[np.int64], threads: int) -> None:
@@ -200,33 +198,8 @@ def on_threads(function: int, parameters: NDArray[np.int64], threads: int) -> No
 
     The threads share the work among themselves, with tickets. One thread needs no OpenMP.
     """
-    openmp = _openmp()
-    if threads == 1 or openmp is None:
+    run = openmp.parallel()
+    if threads == 1 or run is None:
         _as_c(function)(parameters.ctypes.data)
     else:
-        openmp(function, parameters.ctypes.data, threads, 0)
-
-
-def _openmp() -> Any:
-    """Return OpenMP's function that runs another one on several threads, or None if it cannot be used."""
-    return _find_openmp() if os.getpid() == ops.LOADED_IN else None
-
-
-@functools.cache
-def _find_openmp() -> Any:
-    """Return GOMP_parallel of the library that torch has loaded; GNU's, LLVM's and Intel's all have it."""
-    maps = Path("/proc/self/maps")
-    if not maps.exists() or not torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
-        return None
-    files = {
-        line.split(maxsplit=5)[-1].strip()
-        for line in maps.read_text(encoding="utf-8", errors="replace").splitlines()
-        if "omp" in line
-    }
-    for file in sorted(files):
-        if Path(file).name.startswith(("libgomp", "libomp", "libiomp")):
-            found = getattr(ctypes.CDLL(file), "GOMP_parallel", None)
-            if found is not None:
-                found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
-                return found
-    return None
+        run(function, parameters.ctypes.data, threads, 0)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cornernet.config import Config, TestingConfig
+from cornernet.kernels.openmp import make_way
 from cornernet.model.backbones import Backbone, build_backbone
 from cornernet.model.heads import Candidates, Head, build_head
 
@@ -130,5 +131,10 @@ def _statistics_stay(module: nn.Module) -> Iterator[None]:
 
 
 def build_detector(config: Config) -> Detector:
-    """Return a detector with fresh weights, drawn from torch's global generator."""
+    """Return a detector with fresh weights, drawn from torch's global generator.
+
+    From now on this process's threads sleep when they wait while other programs want the cores
+    (:func:`cornernet.kernels.openmp.make_way`).
+    """
+    make_way()
     return Detector(config)
