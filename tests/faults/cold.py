@@ -72,15 +72,20 @@ def _corners_and_pairs() -> list[Any]:
 
 
 def _suppressed() -> list[Any]:
-    corners = _random(200, 4).abs().numpy() * 40
+    corners = _random(600, 4).abs().numpy() * 40
     corners[:, 2:] += corners[:, :2]
-    rows = np.concatenate([corners, _random(200, 3).sigmoid().numpy()], axis=1)
-    labels = np.arange(200) % 3
-    picks = suppression_compiled.pick_all(
-        rows, labels, lambda overlaps: np.exp(-(overlaps**2) * 2), np.float32(0.01), np.float32(1), 40, True
+    rows = np.concatenate([corners, _random(600, 3).sigmoid().numpy()], axis=1)
+    labels = np.arange(600) % 3
+    suppressed, kept_labels = suppression_compiled.suppress_classes(
+        rows,
+        labels,
+        factor=lambda overlaps: np.exp(-(overlaps**2) * 2),
+        weight=lambda overlaps, factors: (1 - factors) * (overlaps > 0),
+        floor=np.float32(0.01),
+        pixel_extent=np.float32(1),
+        max_picks=40,
     )
-    assert picks is not None
-    return [picks.rows, picks.scores, picks.labels]
+    return [suppressed, kept_labels]
 
 
 def _resampled() -> list[Any]:
