@@ -17,7 +17,7 @@ from .grid import Cell, Grid, Row
 
 __all__ = ["HEADER", "claims_frame", "claims_grid", "claims_markdown", "claims_reading", "decided", "verdict_cells"]
 
-HEADER = ("verdict", "difference", "p", "p, Holm", f"detectable at {POWER:.0%} power")
+HEADER = ("verdict", "difference", "p", "p, Holm", f"found at {POWER:.0%}, 50%")
 
 
 def decided(judged: Sequence[JudgedClaim]) -> bool:
@@ -34,7 +34,7 @@ def verdict_cells(judged: JudgedClaim) -> list[str]:
         estimate_cell(estimate),
         p_cell(judged.p),
         p_cell(judged.adjusted_p),
-        _detectable(estimate) if judged.verdict == "inconclusive" else "",
+        _detectable(judged, estimate) if judged.verdict == "inconclusive" else "",
     ]
 
 
@@ -52,7 +52,8 @@ def claims_grid(judged: Sequence[JudgedClaim]) -> Grid:
         if chain is not None:
             for part, estimate in zip(chain.parts, claim.estimates, strict=True):
                 unsure = claim.verdict == "inconclusive" and not estimate.p <= LEVEL
-                texts = ["", estimate_cell(estimate), p_cell(estimate.p), "", _detectable(estimate) if unsure else ""]
+                found = _detectable(claim, estimate) if unsure else ""
+                texts = ["", estimate_cell(estimate), p_cell(estimate.p), "", found]
                 rows.append(Row(f"\u2003{part.statement}", "variant", tuple(map(Cell, texts))))
     return Grid(HEADER, tuple(rows))
 
@@ -73,20 +74,27 @@ def claims_reading(judged: Sequence[JudgedClaim]) -> list[str]:
     found = ", ".join(f"{verdict}: {counts[verdict]}" for verdict in get_args(Verdict) if counts[verdict])
     return [
         f"Of {count(len(judged), 'declared claim')}: {found}. Only *holds here* and *opposite here* are conclusions, "
-        "and only about this data at this budget. *Inconclusive* is not evidence of no difference: a true difference "
-        "smaller than the detectable one was likely to be missed.",
+        "and only about this data at this budget. *Inconclusive* is not evidence of no difference: the last column has "
+        f"the true differences that would have been found with {POWER:.0%} and with 50% probability, at the level at "
+        "which the claim was tested.",
         f"Verdicts: at {LEVEL:.0%}, two-sided, with p-values adjusted by Holm over all claims declared for this table. "
         f"Intervals are unadjusted, at {CONFIDENCE:.0%} unless stated otherwise."
-        + (" Every part of a claim in parts must hold: its p is the largest of theirs." if _has_parts(judged) else ""),
+        + (_PARTS if _has_parts(judged) else ""),
     ]
+
+
+_PARTS = (
+    " Every part of a claim in parts must hold: its p is the largest of theirs. One part that is significantly against "
+    "refutes the claim: where parts point against it, its p is the smallest of these times the number of parts."
+)
 
 
 def _has_parts(judged: Sequence[JudgedClaim]) -> bool:
     return any(isinstance(claim.claim, Chain) for claim in judged)
 
 
-def _detectable(estimate: Estimate) -> str:
-    return points(estimate.detectable)
+def _detectable(judged: JudgedClaim, estimate: Estimate) -> str:
+    return ", ".join(points(judged.detectable(estimate, power)) for power in (POWER, 0.5))
 
 
 def claims_frame(judged: Sequence[JudgedClaim]) -> pd.DataFrame:
@@ -115,4 +123,5 @@ _OF_ESTIMATE = (
     "image_sd",
     "p",
     "detectable",
+    "detectable_half_the_time",
 )

@@ -6,24 +6,28 @@ kinds, each with one p-value, so that a table's claims can be corrected together
 ``Sign``
     a difference has the stated sign. p is two-sided, because the opposite outcome is also an outcome.
 ``Chain``
-    every part holds ("none < fixed < object-dependent"). p is the largest p-value of the parts. The parts need no
-    correction: for a false "all hold", every part that does not hold must come out wrong, which is at most as likely as
-    that one of them does (an intersection-union test).
+    every part holds ("none < fixed < object-dependent"). Where all parts point as stated, p is their largest p-value.
+    The parts need no correction: for a false "all hold", every part that does not hold must come out wrong, which is at
+    most as likely as that one of them does (an intersection-union test). One part that is significantly against
+    refutes "every part", so where parts point against, p is the smallest p-value of these, times the number of all
+    parts (Bonferroni: a false refutation needs only one of them).
 ``Interaction``
     one difference exceeds another ("the gain grows with the object's size"): the difference of differences by seed,
     tested like a sign. One significant and one insignificant difference do not show it.
 ``Equivalence``
     a difference is smaller than a margin declared beforehand ("similar"). There are two one-sided tests (TOST), against
-    -margin or less and against +margin or more; p is the larger. It is at most 5% exactly where the 90% interval lies
-    within the margins, so that interval is shown. An insignificant difference does not show equivalence: the study may
-    be too small. Where a second difference is named, the difference of both is tested ("helps as much here as there").
+    -margin or less and against +margin or more; p is twice the larger, so that each test has 2.5% like each side of a
+    sign. It is at most 5% exactly where the 95% interval lies within the margins. An insignificant difference does not
+    show equivalence: the study may be too small. Where a second difference is named, the difference of both is tested
+    ("helps as much here as there").
 
 Verdicts, on Holm-adjusted p-values (family: all claims declared for the table) at 5%:
 
 ``holds here``       significant, and as stated;
-``opposite here``    significant, and against: the other sign; for a chain every part significant and at least one
-                     against; for an equivalence a difference beyond the margin;
-``inconclusive``     neither. The difference detectable at 80% power tells how much that means;
+``opposite here``    significant, and against: the other sign; for a chain one part with the other sign; for an
+                     equivalence a difference beyond the margin;
+``inconclusive``     neither. The differences that would be found with 80% and with 50% probability, at the level that
+                     Holm's step leaves to this claim, tell how much that means;
 ``too few seeds``    fewer than three seeds in some part: no verdict, and no p-value;
 ``not measured``     enough seeds ran, but the data has nothing to measure the metric on (no small objects, say). Such a
                      claim still counts in the Holm family: the family is what was declared.
@@ -38,7 +42,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from .intervals import CONFIDENCE, MIN_SEEDS_FOR_VERDICT, PairedDifference, holm
+from .intervals import CONFIDENCE, MIN_SEEDS_FOR_VERDICT, POWER, PairedDifference, detectable_difference, holm
 
 __all__ = [
     "LEVEL",
@@ -161,7 +165,6 @@ class Estimate:
     high: float
     confidence: float
     p: float
-    detectable: float
     against: bool
     unmeasured: tuple[int, ...] = ()
     """Seeds under which both arms were evaluated with nothing to measure the metric on."""
@@ -174,18 +177,35 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedClaim:
-    """A claim with its estimates (one for each part of a chain), its p-value before and after Holm, and the verdict."""
+    """A claim with its estimates (one for each part of a chain), its p-value before and after Holm, and the verdict.
+
+    ``level`` is that of the claim's own step in Holm's procedure: its p-value was compared with it.
+    """
 
     claim: Claim
     estimates: tuple[Estimate, ...]
     p: float
     adjusted_p: float
+    level: float
     verdict: Verdict
+
+    def detectable(self, estimate: Estimate, power: float = POWER) -> float:
+        """Return the true difference that would be found with probability ``power``, at this claim's level."""
+        spreads = estimate.seed_sd, len(estimate.per_seed), estimate.image_sd
+        return detectable_difference(*spreads, power, 1 - self.level)
 
     @property
     def estimate(self) -> Estimate:
-        """The estimate that decides. Of a chain: a part without a p-value, else the part with the largest."""
-        return max(self.estimates, key=lambda estimate: math.inf if math.isnan(estimate.p) else estimate.p)
+        """The estimate that decides.
+
+        Of a chain: a part without a p-value; else, of the parts that point against it, the one with the smallest; else
+        the part with the largest.
+        """
+        untested = [estimate for estimate in self.estimates if math.isnan(estimate.p)]
+        against = [estimate for estimate in self.estimates if estimate.against]
+        if not untested and against:
+            return min(against, key=lambda estimate: estimate.p)
+        return untested[0] if untested else max(self.estimates, key=lambda estimate: estimate.p)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the judged claim as JSON, with None for NaN and seeds as text."""
@@ -197,6 +217,7 @@ class JudgedClaim:
             "verdict": self.verdict,
             "p": _json(self.p),
             "adjusted_p": _json(self.adjusted_p),
+            "level": self.level,
             "estimates": [
                 {
                     "label": e.label,
@@ -205,13 +226,15 @@ class JudgedClaim:
                     "per_seed": {str(seed): e.per_seed[seed] for seed in e.seeds},
                     "unmeasured": list(e.unmeasured),
                     **{name: _json(getattr(e, name)) for name in _NUMBERS},
+                    "detectable": _json(self.detectable(e)),
+                    "detectable_half_the_time": _json(self.detectable(e, 0.5)),
                 }
                 for e in self.estimates
             ],
         }
 
 
-_NUMBERS = ("mean", "seed_sd", "image_sd", "low", "high", "confidence", "p", "detectable")
+_NUMBERS = ("mean", "seed_sd", "image_sd", "low", "high", "confidence", "p")
 
 
 def _json(value: float) -> float | None:
@@ -260,12 +283,30 @@ def judge_primary(
 
 
 def _verdicts(claims: Sequence[Claim], estimates: Sequence[tuple[Estimate, ...]]) -> list[JudgedClaim]:
-    # NaN in one part makes the whole NaN: max() would depend on the order
-    p_values = [math.nan if any(math.isnan(e.p) for e in parts) else max(e.p for e in parts) for parts in estimates]
+    p_values = [_p_value(parts) for parts in estimates]
+    adjusted_p = holm(p_values)
+    rejected = sum(adjusted <= LEVEL for adjusted in adjusted_p)
+    order = sorted(range(len(p_values)), key=lambda at: math.inf if math.isnan(p_values[at]) else p_values[at])
     return [
-        JudgedClaim(claim=claim, estimates=parts, p=p, adjusted_p=adjusted, verdict=_verdict(parts, adjusted))
-        for claim, parts, p, adjusted in zip(claims, estimates, p_values, holm(p_values), strict=True)
+        JudgedClaim(
+            claim=claim,
+            estimates=parts,
+            p=p,
+            adjusted_p=adjusted,
+            # the first step that does not reject ends the procedure, so all others face its level
+            level=LEVEL / (len(p_values) - min(order.index(at), rejected)),
+            verdict=_verdict(parts, adjusted),
+        )
+        for at, (claim, parts, p, adjusted) in enumerate(zip(claims, estimates, p_values, adjusted_p, strict=True))
     ]
+
+
+def _p_value(parts: Sequence[Estimate]) -> float:
+    """Return the p-value of a claim from those of its parts, one unless it is a chain; see the module's docstring."""
+    if any(math.isnan(part.p) for part in parts):
+        return math.nan
+    against = [part.p for part in parts if part.against]
+    return min(1.0, len(parts) * min(against)) if against else max(part.p for part in parts)
 
 
 def _verdict(parts: Sequence[Estimate], adjusted_p: float) -> Verdict:
@@ -311,9 +352,8 @@ def _equivalence(margin: float, difference: PairedDifference, label: str) -> Est
         # two-sided, like a sign: the difference may lie beyond either margin
         p = difference.p_value(math.copysign(margin, difference.mean))
     elif difference.enough_seeds:
-        p = max(difference.one_sided(-margin), difference.negated().one_sided(-margin))
-    # two one-sided tests at 5% correspond to the interval at 90%
-    return _estimate(label, "within", margin, difference, 1 - 2 * LEVEL, p, outside)
+        p = min(1.0, 2 * max(difference.one_sided(-margin), difference.negated().one_sided(-margin)))
+    return _estimate(label, "within", margin, difference, CONFIDENCE, p, outside)
 
 
 def _estimate(
@@ -338,7 +378,6 @@ def _estimate(
         high=high,
         confidence=confidence,
         p=p,
-        detectable=difference.detectable(),
         against=against,
         unmeasured=difference.unmeasured,
     )

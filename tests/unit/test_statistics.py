@@ -28,7 +28,7 @@ from cornernet.ablations.statistics.intervals import (
     summarise,
 )
 from cornernet.ablations.statistics.resampling import Resamples
-from tests.unit.simulated_studies import simulate
+from tests.unit.simulated_studies import Law, collapsing, heavy_tailed, normal, simulate, skewed_in_one_arm
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 # 2,000 would do for coverage, but show false positives only to half a point: 6.1% where they are 5.2%
@@ -288,9 +288,11 @@ def at_least(count: int, share: float) -> bool:
     return count >= share * STUDIES if THOROUGH else stats.binom.cdf(count, STUDIES, share) > 1e-4
 
 
-def studies(seeds: int, seed_noise: float, truth: float, stream: int) -> Iterator[PairedDifference]:
+def studies(
+    seeds: int, seed_noise: float, truth: float, stream: int, own_noise: float = 0.0, law: Law = normal
+) -> Iterator[PairedDifference]:
     rng = np.random.default_rng([stream, seeds, int(100 * seed_noise)])
-    return simulate(rng, truth, seed_noise, seeds, STUDIES)
+    return simulate(rng, truth, seed_noise, seeds, STUDIES, own_noise=own_noise, law=law)
 
 
 @CELLS
@@ -311,6 +313,28 @@ def test_verdicts_on_differences_that_are_none_are_rarely_given(seeds, seed_nois
     found = len(verdicts) - verdicts.count("inconclusive")
     print(f"false positives: {found / STUDIES:.2%}")  # pytest -rP shows it
     assert at_least(STUDIES - found, 0.94), f"a verdict in {found} of {STUDIES}"
+
+
+LAWS = [normal, skewed_in_one_arm, heavy_tailed, collapsing]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("seeds", [3, 6, 12, 24] if THOROUGH else [3, 12])
+def test_false_positives_stay_rare_whatever_the_noise_of_seeds(seeds, law) -> None:
+    found = sum(d.p_value() < 0.05 for d in studies(seeds, 2.0, 0.0, 4, own_noise=1.0, law=law))
+    print(f"false positives: {found / STUDIES:.2%}")  # pytest -rP shows it
+    assert at_least(STUDIES - found, 0.93), f"a difference in {found} of {STUDIES}"
+
+
+def test_noise_of_single_seeds_on_images_is_counted_once() -> None:
+    """With it in the spread over images too, fewer than half as many false differences are found as are allowed."""
+    found = list(studies(6, 0.5, 0.0, 5, own_noise=2.0))
+    twice = [np.mean(list(d.resamples.values()), axis=0).std(ddof=1) for d in found]
+    wrong_then = sum(abs(d.mean) > half_width(d.seed_sd, 6, spread) for d, spread in zip(found, twice, strict=True))
+    wrong_now = sum(d.p_value() < 0.05 for d in found)
+    assert at_least(STUDIES - wrong_now, 0.94)
+    assert wrong_then < wrong_now
+    assert np.mean([d.image_sd**2 for d in found]) == pytest.approx(1, rel=0.15)
 
 
 @CELLS
