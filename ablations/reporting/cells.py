@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ..statistics.claims import Estimate
-from ..statistics.intervals import CONFIDENCE, Summary
+from ..statistics.intervals import CONFIDENCE, summarise
 
 __all__ = [
     "FAILED",
@@ -34,12 +35,17 @@ def points(value: float | None, *, signed: bool = False) -> str:
     return f"{value:+z.1f}" if signed else f"{value:z.1f}"
 
 
-def spread_cell(summary: Summary, *, signed: bool = False) -> str:
-    """Return a mean with its standard deviation, as ``44.6 ± 1.9``; only the mean of a single value."""
+def spread_cell(values: Sequence[float | None], *, signed: bool = False) -> str:
+    """Return a mean with its standard deviation, as ``44.6 (sd 1.9)``; up to two measured values are shown themselves.
+
+    Two values have a standard deviation, but it says next to nothing.
+    """
+    summary = summarise(values)
     if summary.count == 0:
         return NOT_MEASURED
-    mean = points(summary.mean, signed=signed)
-    return mean if math.isnan(summary.deviation) else f"{mean} ± {points(summary.deviation)}"
+    if summary.count <= 2:
+        return ", ".join(filter(None, (points(value, signed=signed) for value in values)))
+    return f"{points(summary.mean, signed=signed)} (sd {points(summary.deviation)})"
 
 
 def level_cell(mean: float, low: float, high: float) -> str:

@@ -15,7 +15,12 @@ import pandas as pd
 from cornernet.drawing.escapes import latex_escape, markdown_escape
 from cornernet.drawing.html import Cell, Table
 
-__all__ = ["Cell", "Grid", "Row", "markdown_table"]
+from ..statistics.intervals import POWER
+
+__all__ = ["FOUND", "Cell", "Grid", "Row", "markdown_table"]
+
+FOUND = f"found with {POWER:.0%} probability at"
+"""What stands before the true difference that would be found with that probability."""
 
 Kind: TypeAlias = Literal["variant", "difference"]
 
@@ -46,7 +51,7 @@ class Grid:
             # pandas and tabulate strip spaces of any width
             body.append([name.replace("\u2003", "&emsp;"), *map(_markdown, row.cells)])
             if any(cell.note for cell in row.cells):
-                body.append(["&emsp;detectable", *(cell.note.removeprefix("detectable ") for cell in row.cells)])
+                body.append([f"&emsp;{FOUND}", *(cell.note.removeprefix(f"{FOUND} ") for cell in row.cells)])
         return markdown_table(["", *map(markdown_escape, self.header)], body)
 
     def to_table(self, caption: str) -> Table:

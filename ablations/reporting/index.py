@@ -8,11 +8,12 @@ from urllib.parse import quote
 from cornernet.console import count
 from cornernet.drawing.escapes import markdown_escape
 
-from ..statistics.claims import LEVEL, JudgedClaim
+from ..statistics.claims import CONCLUSIONS, LEVEL, JudgedClaim
 from ..studies import STUDIES
 from .cells import estimate_cell
 from .grid import markdown_table
 from .kernels_report import KernelReport
+from .objects import MIN_OBJECTS
 from .overview import overview
 from .report import Report
 from .speed_report import SpeedReport
@@ -42,6 +43,7 @@ def index_markdown(
     return render_template(
         "reports.md.j2",
         level=f"{LEVEL:.0%}",
+        min_objects=MIN_OBJECTS,
         primary_claims=_claims(columns, reports, primary=True),
         claims=_claims(columns, reports, primary=False),
         folders=_folders(columns, reports, unrecorded),
@@ -75,7 +77,7 @@ def _verdict(judged: JudgedClaim | None, folder: str, study: str) -> str:
         return NO_RECORDS
     if not any(estimate.per_seed or estimate.unmeasured for estimate in judged.estimates):
         return f"[{NO_RECORDS}]({quote(folder)}/tables/{study}.md)"
-    bold = "**" if judged.verdict in ("holds here", "opposite here") else ""
+    bold = "**" if judged.verdict in CONCLUSIONS else ""
     shown = estimate_cell(judged.estimate)
     return f"[{bold}{judged.verdict}{bold}]({quote(folder)}/tables/{study}.md)" + (f", {shown}" if shown else "")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..statistics.intervals import CONFIDENCE, MIN_SEEDS_FOR_VERDICT, POWER
+from ..statistics.intervals import CONFIDENCE, MIN_SEEDS_FOR_VERDICT
 from .cells import NOT_RECORDED, points
+from .grid import FOUND
+from .objects import MIN_OBJECTS
 from .rows import Cost, DifferenceRow, VariantRow
 from .study_rows import StudyRows
 from .verdicts import decided
@@ -25,8 +27,8 @@ def notes(table: StudyRows) -> list[str]:
     context = table.context
     lines = [EXPLORATORY] if table.study.exploratory else []
     lines.append(
-        f"Ours: {context.data}, profile `{context.profile}`, in percent. A small-budget run, not COCO: compare signs "
-        "and sizes of differences with the paper's, not levels."
+        f"Ours: {context.data}, profile `{context.profile}`, in percent. A small-budget run, not COCO: levels do not "
+        "compare with the paper's, and a difference only where there is a verdict on it."
     )
     return [
         *lines,
@@ -44,25 +46,28 @@ def _spreads(table: StudyRows) -> Iterator[str]:
     """Yield what the numbers in the cells are: intervals, spreads over seeds, or both, by column."""
     if table.few_seeds:
         yield (
-            "Mean ± standard deviation over seeds; differences are paired by seed. No interval is shown: over fewer "
-            f"than {MIN_SEEDS_FOR_VERDICT} seeds it means nothing."
+            "The values of up to two seeds; of more, their mean with the standard deviation (sd). Differences are "
+            f"paired by seed. No interval is shown: over fewer than {MIN_SEEDS_FOR_VERDICT} seeds it means nothing."
         )
         return
     every = len(table.seeds_alone) == len(table.study.metrics)
     if not every:
         yield (
             f"Means over seeds. ± is half the {CONFIDENCE:.0%} interval over seeds and images; differences are paired "
-            "by seed and image, with their unadjusted interval [low, high]. *Detectable*: the true difference that "
-            f"would be found with {POWER:.0%} probability, where the interval contains zero. Bold: the best of its "
-            "column, where none of the intervals of its differences contains zero, over "
-            f"{MIN_SEEDS_FOR_VERDICT} seeds or more."
+            "by seed and image, with their unadjusted interval [low, high]."
+            + (
+                " Bold: the best of its column, where a verdict below says so of each of its differences."
+                if decided(table.judged)
+                else f" *{FOUND.capitalize()}*: the true difference that an unadjusted test would find that often, "
+                "where the interval contains zero."
+            )
         )
     if table.seeds_alone:
         where = "" if every else f"In {', '.join(map(table.shown, table.seeds_alone))}: "
         start = "Mean" if every else "mean"
         yield (
-            f"{where}{start} ± standard deviation over seeds only; differences are paired by seed. Without resamples "
-            "of the images there is no interval, and no verdict other than *inconclusive*."
+            f"{where}{start} with the standard deviation (sd) over seeds only; differences are paired by seed. Without "
+            "resamples of the images there is no interval, and no verdict other than *inconclusive*."
         )
 
 
@@ -70,7 +75,10 @@ def _costs(table: StudyRows) -> Iterator[str]:
     timed = [name for name, cost in table.times.items() if cost in _MEASURED]
     if timed:
         shared = f", while up to {table.side_by_side} runs shared the machine" if table.side_by_side > 1 else ""
-        yield (f"{', '.join(timed)}: mean ± standard deviation over seeds, on one CPU thread or one device{shared}.")
+        yield (
+            f"{', '.join(timed)}: mean with the standard deviation (sd) over seeds, or the values of up to two, on one "
+            f"CPU thread or one device{shared}."
+        )
     if table.study.costs:
         yield (
             "Multiply-adds of the convolutions for one input, by torch's flop counter. MiB: the peak of memory that "
@@ -87,6 +95,11 @@ def _evaluated_on(table: StudyRows) -> Iterator[str]:
         counted = [metric for metric in table.study.metrics if metric in table.true_corners]
         counts = "; ".join(f"{table.shown(metric)}: {table.true_corners[metric]}" for metric in counted)
         yield f"Corners evaluated on: {counts}."
+    if table.few_objects:
+        yield (
+            f"Where a cell has a number of objects, they are fewer than {MIN_OBJECTS}, which is too few for a value "
+            "and for a verdict."
+        )
 
 
 def _seed_by_seed(table: StudyRows) -> Iterator[str]:

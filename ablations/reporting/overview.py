@@ -67,8 +67,8 @@ class Overview:
             f"One claim per table. Verdicts are at {LEVEL:.0%}, two-sided, with p-values Holm-adjusted over "
             f"{count(len(self.judged), 'table')}: the probability that any verdict here is false is at most "
             f"{LEVEL:.0%}. A table's own verdicts are adjusted over its own claims and may differ. Intervals are "
-            "unadjusted. For a claim in parts, the difference shown is that of its least certain part. Not COCO: a "
-            "verdict applies only to this data at this budget.",
+            "unadjusted. For a claim in parts, the difference shown is that of the part that refutes it, or else of "
+            "its least certain part. Not COCO: a verdict applies only to this data at this budget.",
             *(self._sentence(shared) for shared in self.shared),
         ]
 

@@ -253,11 +253,15 @@ def _unavailable(asked: Asked, found: Records) -> dict[tuple[str, str], str]:
 
 
 def _areas(study: Study, jobs: Mapping[tuple[str, str, int], Job], found: Records) -> tuple[int, int, int] | None:
-    """Return the objects that a study was evaluated on by size: as recorded, or counted where data can be generated."""
+    """Return the objects that a study was evaluated on by size: as recorded, or counted where data can be generated.
+
+    An older record does not tell them; another one of the same data may.
+    """
+    told = {record.data.val: objects for record in found.values() if record and (objects := known(record.objects))}
     for name, record in found.items():
         if name[0] != study.name or record is None:
             continue
-        recorded = known(record.objects)
+        recorded = told.get(record.data.val)
         source = jobs[name].config.data.source
         if recorded is not None or not isinstance(source, ShapesSource):
             return recorded

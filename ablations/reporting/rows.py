@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -194,13 +194,13 @@ def runs_of(study: Study, records: Records, seeds: Sequence[int]) -> dict[str, d
     }
 
 
-def measured(study: Study, runs: Runs) -> dict[str, dict[int, Measurement]]:
-    """Return what each variant measured by seed.
+def measured(study: Study, runs: Runs, without: Collection[str] = ()) -> dict[str, dict[int, Measurement]]:
+    """Return what each variant measured by seed; the metrics ``without`` count as not measured.
 
     Raises ``ValueError`` that names the run, for a record that lacks a metric of the study or cannot be read.
     """
     return {
-        name: {seed: _measurement(study, name, seed, record) for seed, record in by_seed.items()}
+        name: {seed: _measurement(study, name, seed, record, without) for seed, record in by_seed.items()}
         for name, by_seed in runs.items()
     }
 
@@ -224,13 +224,13 @@ def _somewhere_not_resampled(measurements: Iterable[Measurement], metric: str) -
     return any(each.metrics[metric] is not None and not each.resampled(metric) for each in measurements)
 
 
-def _measurement(study: Study, variant: str, seed: int, record: Record) -> Measurement:
+def _measurement(study: Study, variant: str, seed: int, record: Record, without: Collection[str]) -> Measurement:
     where = f"the record of {study.name}, {variant}, seed {seed}"
     measurement = record.measurement(where)
     missing = [metric for metric in study.metrics if metric not in measurement.metrics]
     if missing:
         raise ValueError(f"{where} lacks the metric {missing[0]!r}; evaluate again")
-    return measurement
+    return Measurement(metrics={**measurement.metrics, **dict.fromkeys(without, None)}, resamples=measurement.resamples)
 
 
 def _variant_row(

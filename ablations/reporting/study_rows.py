@@ -32,6 +32,8 @@ class StudyRows:
     """The training key behind each (variant, seed) that ran."""
     seeds_alone: tuple[str, ...] = ()
     """Metrics that some run measured without resamples: their spread is only over seeds."""
+    few_objects: Mapping[str, int] = field(default_factory=dict)
+    """Metrics that are measured on too few objects or corners to be shown, and on how many."""
     side_by_side: int = 1
     """How many runs shared the machine, at most, while times were taken."""
     disagreements: tuple[str, ...] = ()

@@ -13,16 +13,18 @@ from typing import Any
 
 import pandas as pd
 
+from cornernet.console import count
 from cornernet.drawing.escapes import markdown_escape
 
-from ..statistics.claims import Effect, effects_of, judge
-from ..statistics.intervals import MIN_SEEDS_FOR_VERDICT, summarise
+from ..statistics.claims import CONCLUSIONS, Chain, Effect, JudgedClaim, Sign, effects_of, judge
+from ..statistics.intervals import summarise
 from ..studies.study import Contrast, Study
 from .cells import NOT_MEASURED, difference_cell, level_cell, points, spread_cell
 from .context import Context, Records
-from .grid import Cell, Grid
+from .grid import FOUND, Cell, Grid
 from .grid import Row as GridRow
 from .notes import notes
+from .objects import few_objects
 from .rows import Cost, DifferenceRow, Row, Runs, VariantRow, measured, not_resampled, paired, rows_of, runs_of
 from .study_rows import StudyRows
 from .verdicts import claims_grid, claims_markdown, claims_reading, decided
@@ -91,6 +93,9 @@ class StudyTable(StudyRows):
         return GridRow(row.label, row.kind, (*cells, Cell(seeds, sort=len(row.seeds))))
 
     def _cell(self, row: Row, metric: str, best: bool) -> Cell:
+        if metric in self.few_objects:
+            what = "corner" if metric in (self.true_corners or {}) else "object"
+            return Cell(count(self.few_objects[metric], what))
         if metric in self.seeds_alone or self.few_seeds:
             return _spread_cell(list(row.values[metric].values()), isinstance(row, DifferenceRow))
         found = row.statistics[metric]
@@ -99,8 +104,8 @@ class StudyTable(StudyRows):
         low, high = (math.nan if value is None else value for value in (found.low, found.high))
         if isinstance(row, VariantRow):
             return Cell(level_cell(found.mean, low, high), strong=best, sort=found.mean)
-        # where the interval contains zero, show what difference would have been found
-        note = f"detectable {points(found.detectable)}" if low <= 0 <= high else ""
+        # where claims are judged, their table says what would have been found at the level of each
+        note = f"{FOUND} {points(found.detectable)}" if low <= 0 <= high and not decided(self.judged) else ""
         return Cell(difference_cell(found.mean, low, high), note=note, sort=found.mean)
 
     def _verdict(self, row: Row) -> str:
@@ -119,27 +124,27 @@ class StudyTable(StudyRows):
         return parts[0] if parts else "no claim"
 
     def _winners(self) -> dict[str, list[str]]:
-        """Return variant to the metrics that it is clearly best in, by the interval of every contrast it is in."""
+        """Return variant to the metrics that verdicts say it is best in, over every contrast that it is in."""
         means = {row.label: row.statistics for row in self.rows if isinstance(row, VariantRow)}
         winners: dict[str, list[str]] = {}
         for metric in self.study.metrics:
             found = {name: each[metric].mean for name, each in means.items()}
             known = {name: mean for name, mean in found.items() if mean is not None}
-            if metric in self.seeds_alone or not known:
+            if not known:
                 continue
             best = (min if self.study.lower_is_better else max)(known, key=lambda name: known[name])
-            if self._clearly_best(best, metric):
+            if self._judged_best(best, metric):
                 winners.setdefault(best, []).append(metric)
         return winners
 
-    def _clearly_best(self, variant: str, metric: str) -> bool:
-        lower = self.study.lower_is_better
-        clear = [
-            _clear(row, metric, above=(row.contrast.variant == variant) != lower)
+    def _judged_best(self, variant: str, metric: str) -> bool:
+        """Tell whether verdicts carry that a variant is better in a metric than every other it is compared with."""
+        carried = [
+            any(_carries(judged, row.contrast, metric) for judged in self.judged)
             for row in self.rows
             if isinstance(row, DifferenceRow) and variant in row.sides
         ]
-        return bool(clear) and all(clear)
+        return bool(carried) and all(carried)
 
     def to_markdown(self) -> str:
         """Return the table with its heading, its notes, and the claims with their verdicts."""
@@ -186,23 +191,26 @@ def study_table(study: Study, records: Records, context: Context) -> StudyTable:
     arms that were evaluated on different images.
     """
     runs = runs_of(study, records, context.seeds)
-    arms = measured(study, runs)
+    found = [record for by_seed in runs.values() for record in by_seed.values()]
+    # the same in every record: all are evaluated on the same data
+    true_corners = next((record.true_corners for record in found if record.true_corners is not None), None)
+    few = few_objects(study.metrics, context.areas, true_corners)
+    arms = measured(study, runs, few)
     effects = dict.fromkeys(effect for claim in study.claims for effect in effects_of(claim))
     differences = {
         effect: paired(study, effect.metric, Contrast(variant=effect.variant, base=effect.base), arms)
         for effect in effects
     }
-    found = [record for by_seed in runs.values() for record in by_seed.values()]
     return StudyTable(
         study,
         context,
         rows_of(study, runs, arms, context.seeds),
-        # the same in every record: all are evaluated on the same data
-        true_corners=next((record.true_corners for record in found if record.true_corners is not None), None),
+        true_corners=true_corners,
         judged=tuple(judge(study.claims, differences)),
         differences=differences,
         trainings={(name, seed): run.training_key for name, by_seed in runs.items() for seed, run in by_seed.items()},
         seeds_alone=not_resampled(study, arms),
+        few_objects=few,
         side_by_side=max((record.latency.workers for record in found), default=1),
         disagreements=tuple(_disagreements(study, runs)),
     )
@@ -224,12 +232,18 @@ def _cost_cell(row: Row, cost: Cost) -> Cell:
 
 def _spread_cell(values: Sequence[float | None], signed: bool) -> Cell:
     summary = summarise(values)
-    return Cell(spread_cell(summary, signed=signed), sort=summary.mean if summary.count else None)
+    return Cell(spread_cell(values, signed=signed), sort=summary.mean if summary.count else None)
 
 
-def _clear(row: DifferenceRow, metric: str, *, above: bool) -> bool:
-    """Tell whether the interval of a difference lies above zero, or below it, over enough seeds for a verdict."""
-    found = row.statistics[metric]
-    if len(row.seeds) < MIN_SEEDS_FOR_VERDICT or found.low is None or found.high is None:
-        return False
-    return found.low > 0 if above else found.high < 0
+def _carries(judged: JudgedClaim, contrast: Contrast, metric: str) -> bool:
+    """Tell whether a verdict is about the sign of a contrast in a metric: on it alone, or on each part of a chain."""
+    sides = [Effect(variant=v, base=b, metric=metric) for v, b in (contrast.sides, contrast.sides[::-1])]
+    claim = judged.claim
+    if isinstance(claim, Sign):
+        return judged.verdict in CONCLUSIONS and claim.effect in sides
+    # the opposite of a chain says only that one of its parts is wrong
+    return (
+        isinstance(claim, Chain)
+        and judged.verdict == "holds here"
+        and any(isinstance(part, Sign) and part.effect in sides for part in claim.parts)
+    )

@@ -10,14 +10,14 @@ import pandas as pd
 
 from cornernet.console import count
 
-from ..statistics.claims import LEVEL, Chain, Estimate, JudgedClaim, Verdict
+from ..statistics.claims import CONCLUSIONS, LEVEL, Chain, Estimate, JudgedClaim, Verdict
 from ..statistics.intervals import CONFIDENCE, POWER
 from .cells import estimate_cell, p_cell, points
 from .grid import Cell, Grid, Row
 
 __all__ = ["HEADER", "claims_frame", "claims_grid", "claims_markdown", "claims_reading", "decided", "verdict_cells"]
 
-HEADER = ("verdict", "difference", "p", "p, Holm", f"found at {POWER:.0%}, 50%")
+HEADER = ("verdict", "difference", "p", "p, Holm", f"found with {POWER:.0%}, 50% probability at")
 
 
 def decided(judged: Sequence[JudgedClaim]) -> bool:
@@ -28,7 +28,7 @@ def decided(judged: Sequence[JudgedClaim]) -> bool:
 def verdict_cells(judged: JudgedClaim) -> list[str]:
     """Return a claim's cells under :data:`HEADER`; of a chain, those of the part that decides."""
     estimate = judged.estimate
-    bold = "**" if judged.verdict in ("holds here", "opposite here") else ""
+    bold = "**" if judged.verdict in CONCLUSIONS else ""
     return [
         f"{bold}{judged.verdict}{bold}",
         estimate_cell(estimate),

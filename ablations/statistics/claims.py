@@ -29,8 +29,8 @@ Verdicts, on Holm-adjusted p-values (family: all claims declared for the table) 
 ``inconclusive``     neither. The differences that would be found with 80% and with 50% probability, at the level that
                      Holm's step leaves to this claim, tell how much that means;
 ``too few seeds``    fewer than three seeds in some part: no verdict, and no p-value;
-``not measured``     enough seeds ran, but the data has nothing to measure the metric on (no small objects, say). Such a
-                     claim still counts in the Holm family: the family is what was declared.
+``not measured``     enough seeds ran, but the data has too little to measure the metric on (no small objects, say).
+                     Such a claim still counts in the Holm family: the family is what was declared.
 
 "Here" means on this data, at this budget. The intervals shown are unadjusted.
 """
@@ -45,6 +45,7 @@ from typing import Any, Literal, TypeAlias
 from .intervals import CONFIDENCE, MIN_SEEDS_FOR_VERDICT, POWER, PairedDifference, detectable_difference, holm
 
 __all__ = [
+    "CONCLUSIONS",
     "LEVEL",
     "Chain",
     "Claim",
@@ -66,6 +67,9 @@ LEVEL = 0.05
 
 Direction: TypeAlias = Literal["positive", "negative"]
 Verdict: TypeAlias = Literal["holds here", "opposite here", "inconclusive", "too few seeds", "not measured"]
+
+CONCLUSIONS: tuple[Verdict, ...] = ("holds here", "opposite here")
+"""The verdicts that conclude something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,9 +194,12 @@ class JudgedClaim:
     verdict: Verdict
 
     def detectable(self, estimate: Estimate, power: float = POWER) -> float:
-        """Return the true difference that would be found with probability ``power``, at this claim's level."""
+        """Return the true difference that would be found with probability ``power``, at this claim's level.
+
+        Of an equivalence, the one that would be found to lie beyond the margin.
+        """
         spreads = estimate.seed_sd, len(estimate.per_seed), estimate.image_sd
-        return detectable_difference(*spreads, power, 1 - self.level)
+        return (estimate.margin or 0.0) + detectable_difference(*spreads, power, 1 - self.level)
 
     @property
     def estimate(self) -> Estimate:

@@ -15,7 +15,8 @@ from cornernet.cli import main
 from cornernet.config.reference import main as write_reference
 from cornernet.config.reference import reference
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
 
 def script(name: str) -> ModuleType:
@@ -48,6 +49,14 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     targets = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
     assert all((DOCS / link).exists() for link in targets), targets
+
+
+def test_the_differences_in_the_readme_are_those_of_the_reports() -> None:
+    told = re.findall(r"[+-][0-9.]+ \[[+-][0-9.]+, [+-][0-9.]+\]", (ROOT / "README.md").read_text(encoding="utf-8"))
+    tables = (path.read_text(encoding="utf-8") for path in (ROOT / "reports").glob("*/tables/*.md"))
+    reported = set(re.findall(r"[+-][0-9.]+ \[[+-][0-9.]+, [+-][0-9.]+\]", "\n".join(tables)))
+    assert len(told) > 10
+    assert [each for each in told if each not in reported] == []
 
 
 @pytest.mark.parametrize("page", ["quick-start.md", "your-data.md", "troubleshooting.md", "method.md"])

@@ -41,7 +41,7 @@ def report(*failed: tuple[str, int], seeds: tuple[int, ...] = (0, 1)) -> Report:
         data="d",
         command="c",
         seeds=seeds,
-        areas=(1, 2, 3),
+        areas=(31, 32, 33),
         failed={("table1", name, seed): WHY for name, seed in failed},
     )
     return Report(context=context, tables=[study_table(STUDY, records, context)], records=records)

@@ -32,7 +32,7 @@ def finished(work: Work, job: Job, value: float) -> Record:
         config=job.config.to_dict(),
         data=dataclasses.asdict(prints),
         metrics=dict.fromkeys(METRICS, value),
-        objects=[1, 2, 3],
+        objects=[31, 32, 33],
     )
 
 
@@ -55,7 +55,7 @@ def test_the_tables_of_a_store_are_printed_as_they_are_written(tmp_path, capsys)
     assert main(arguments(tmp_path, "table1")) == 0
     written = (tmp_path / "out" / "tables" / "table1.md").read_text()
     assert f"\n{written}" in capsys.readouterr().out
-    assert "Objects evaluated on: 1 small, 2 medium, 3 large." in written
+    assert "Objects evaluated on: 31 small, 32 medium, 33 large." in written
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["context"]["command"] == "python -m ablations --profile smoke --studies table1 --seeds 0 1"
     assert len(results["runs"]) == 4

@@ -94,7 +94,7 @@ def records(
 
 
 def context(seeds: int = 5) -> Context:
-    return Context(profile="p", data="d", command="c", seeds=tuple(range(seeds)), areas=(1, 2, 3))
+    return Context(profile="p", data="d", command="c", seeds=tuple(range(seeds)), areas=(40, 50, 60))
 
 
 def write_reports(folder: Path, tables: Sequence[StudyTable], made: Records, about: Context) -> None:
@@ -125,13 +125,14 @@ def cells(text: str) -> dict[str, dict[str, str]]:
 
 
 DIFFERENCE = "*difference: with minus without*"
+FOUND = "found with 80%, 50% probability at"
 
 
 # ---------------------------------------------------------------------------------------------------------- intervals
 def test_a_row_has_its_mean_with_half_its_interval_and_a_difference_its_interval() -> None:
     rows = cells(table(gains={"AP": 0.03, "APs": 0.1, "APl": 0.001}, seeds=4).to_markdown())
     half = half_width(1.0, 4, 1.0)
-    assert rows["with"]["AP"] == f"**43.0** ±{half:.1f}"
+    assert rows["with"]["AP"] == f"43.0 ±{half:.1f}"
     assert rows["without"]["AP"] == "40.0 ±0.0"
     assert rows[DIFFERENCE]["AP"] == f"+3.0 [{3 - half:+.1f}, {3 + half:+.1f}]"
     assert rows[DIFFERENCE]["seeds"] == "4"
@@ -139,18 +140,32 @@ def test_a_row_has_its_mean_with_half_its_interval_and_a_difference_its_interval
     assert rows["with"]["AP, paper"] == "38.4"
 
 
-def test_the_detectable_difference_stands_beside_those_whose_interval_has_zero_in_it() -> None:
+def test_what_would_be_found_stands_beside_differences_whose_interval_has_zero_in_it_unless_claims_tell() -> None:
     rows = cells(table(gains={"AP": 0.05, "APs": 0.001, "APl": -0.05}).to_markdown())
     expected = f"{detectable_difference(1.0, 5, 1.0):.1f}"
-    assert {name: text for name, text in rows["&emsp;detectable"].items() if text} == {"APs": expected}
-    assert "&emsp;detectable" not in cells(table().to_markdown())
+    label = "&emsp;found with 80% probability at"
+    assert {name: text for name, text in rows[label].items() if text} == {"APs": expected}
+    assert label not in cells(table().to_markdown())
+    assert label not in cells(table(SMALL, gains={"AP": 0.05, "APs": 0.001, "APl": -0.05}).to_markdown())
 
 
-def test_bold_is_the_best_of_a_column_where_its_difference_is_beyond_doubt() -> None:
-    rows = cells(table(gains={"AP": 0.05, "APs": 0.001, "APl": -0.05}).to_markdown())
-    assert [name for name, text in rows["with"].items() if "**" in text] == ["AP"]
+def test_bold_is_the_best_of_a_column_where_a_verdict_says_so() -> None:
+    gains = {"AP": 0.05, "APs": 0.001, "APl": -0.05}
+    large = Sign(name="large", statement="It improves large objects", effect=GAIN["APl"])
+    rows = cells(table(SIGN, SMALL, large, gains=gains).to_markdown())
+    assert [name for name, text in rows["with"].items() if text.startswith("**")] == ["AP"]
     assert rows["without"]["APl"].startswith("**40.0** ±")
     assert "**" not in rows["without"]["AP"] + rows["without"]["APs"]
+    # the interval is as clear, and nothing was claimed beforehand
+    assert "**" not in "".join(cells(table(SMALL, gains=gains).to_markdown())["with"].values())
+
+
+@pytest.mark.parametrize(("gain", "bold"), [(0.05, True), (0.001, False), (-0.05, False)])
+def test_a_chain_that_holds_makes_its_parts_bold_and_one_that_does_not_makes_none(gain, bold) -> None:
+    chain = Chain(name="both", statement="Both", parts=(SIGN, Sign(name="l", statement="l", effect=GAIN["APl"])))
+    rows = cells(table(chain, gains={**ALIKE, "APl": gain}).to_markdown())
+    assert rows["with"]["AP"].startswith("**") == bold
+    assert "**" not in rows["without"]["APl"]
 
 
 def test_with_two_seeds_nothing_is_bold_and_no_claim_is_judged() -> None:
@@ -160,7 +175,7 @@ def test_with_two_seeds_nothing_is_bold_and_no_claim_is_judged() -> None:
     assert "**" not in text.replace("***", "")
     assert "tested here" not in text
     assert [judged.verdict for judged in made.judged] == ["too few seeds"]
-    assert cells(text)[DIFFERENCE]["AP"] == "+50.0 ± 0.0"
+    assert cells(text)[DIFFERENCE]["AP"] == "+50.0, +50.0"
 
 
 def test_one_seed_has_no_interval() -> None:
@@ -178,13 +193,18 @@ def test_best_of_three_is_bold_only_where_all_its_differences_are_clear() -> Non
         variants=tuple(Variant(name=name) for name in arms),
         contrasts=(Contrast(variant="b", base="a"), Contrast(variant="c", base="a"), Contrast(variant="c", base="b")),
         metrics=("AP",),
+        claims=tuple(
+            Sign(name=f"{variant}{base}", statement="better", effect=Effect(variant=variant, base=base))
+            for variant, base in ("ba", "ca", "cb")
+        ),
     )
     made = {
         ("three", name, seed): record({"AP": value + 0.01 * seed * (name == "c")}, 0.005 * (name == "c"))
         for name, value in arms.items()
         for seed in range(4)
     }
-    assert "**" not in study_table(three, made, context(4)).to_markdown()
+    rows = cells(study_table(three, made, context(4)).to_markdown())
+    assert "**" not in "".join(rows[name]["AP"] for name in arms)
     apart = {key: record({"AP": 0.6}) if key[1] == "c" else each for key, each in made.items()}
     rows = cells(study_table(three, apart, context(4)).to_markdown())
     assert [rows[name]["AP"] for name in arms] == ["40.0 ±0.0", "50.0 ±0.0", "**60.0** ±0.0"]
@@ -201,7 +221,8 @@ def test_a_claim_is_judged_below_its_table(gain, verdict) -> None:
     assert row["verdict"] == verdict
     assert row["difference"] == f"{100 * gain:+.1f} [{100 * gain - half:+.1f}, {100 * gain + half:+.1f}]"
     inconclusive = verdict == "inconclusive"
-    assert row["detectable at 80% power"] == (f"{detectable_difference(1.0, 5, 1.0):.1f}" if inconclusive else "")
+    often, half_the_time = (detectable_difference(1.0, 5, 1.0, power) for power in (0.8, 0.5))
+    assert row[FOUND] == (f"{often:.1f}, {half_the_time:.1f}" if inconclusive else "")
     assert f"Of 1 declared claim: {verdict.strip('*')}: 1." in text
     assert "only about this data at this budget" in text
     assert "unadjusted" in text
@@ -232,16 +253,16 @@ def test_a_chain_is_shown_with_its_parts() -> None:
     assert rows["Both improve"]["verdict"] == "inconclusive"
     assert rows["Both improve"]["difference"] == ""
     assert rows["&emsp;AP does"]["difference"].startswith("+10.0 [")
-    assert rows["&emsp;AP does"]["detectable at 80% power"] == ""
-    assert rows["&emsp;APl does"]["detectable at 80% power"] == f"{detectable_difference(1.0, 5, 1.0):.1f}"
+    assert rows["&emsp;AP does"][FOUND] == ""
+    assert rows["&emsp;APl does"][FOUND].startswith(f"{detectable_difference(1.0, 5, 1.0):.1f}, ")
     assert rows["Both improve"]["p"] == rows["&emsp;APl does"]["p"]
 
 
-def test_an_equivalence_of_two_gains_shows_its_interval_at_ninety_percent() -> None:
+def test_an_equivalence_of_two_gains_shows_its_usual_interval() -> None:
     similar = Equivalence(name="same", statement="As much", effect=GAIN["APl"], other=GAIN["AP"], margin=2.0)
     row = cells(table(similar, gains={**ALIKE, "APl": 0.105}).to_markdown())["As much"]
     # both arms move alike, so the difference of the gains is known
-    assert (row["verdict"], row["difference"]) == ("**holds here**", "+0.5 [+0.5, +0.5] at 90%")
+    assert (row["verdict"], row["difference"]) == ("**holds here**", "+0.5 [+0.5, +0.5]")
     assert cells(table(similar, gains={**ALIKE, "APl": 0.2}).to_markdown())["As much"]["verdict"] == "**opposite here**"
 
 
@@ -257,7 +278,7 @@ def test_a_metric_without_objects_is_not_measured_in_cells_and_claims() -> None:
         "difference": "",
         "p": "–",
         "p, Holm": "–",
-        "detectable at 80% power": "",
+        FOUND: "",
     }
     assert rows["Large against small"]["verdict"] == "not measured"
     assert rows["Large gain more"]["verdict"] == "**holds here**"
@@ -305,8 +326,8 @@ def test_records_without_resamples_have_their_spread_over_seeds_and_say_so() -> 
     made = table(SIGN, gains={**ALIKE, "AP": 0.05}, resampled=())
     text = made.to_markdown()
     rows = cells(text)
-    assert (rows["with"]["AP"], rows[DIFFERENCE]["AP"]) == ("45.0 ± 1.0", "+5.0 ± 1.0")
-    assert "standard deviation over seeds only" in text
+    assert (rows["with"]["AP"], rows[DIFFERENCE]["AP"]) == ("45.0 (sd 1.0)", "+5.0 (sd 1.0)")
+    assert "standard deviation (sd) over seeds only" in text
     assert "interval over seeds and images" not in text
     assert rows["It improves AP (primary)"]["verdict"] == "inconclusive"
     assert rows["It improves AP (primary)"]["p"] == "–"
@@ -315,10 +336,10 @@ def test_records_without_resamples_have_their_spread_over_seeds_and_say_so() -> 
 
 def test_a_metric_that_is_not_resampled_leaves_the_others_their_intervals() -> None:
     text = table(resampled=("AP", "APs")).to_markdown()
-    assert "In APl: mean ± standard deviation over seeds only" in text
+    assert "In APl: mean with the standard deviation (sd) over seeds only" in text
     rows = cells(text)
-    assert rows["with"]["APl"] == "50.0 ± 1.0"
-    assert rows["with"]["AP"].startswith("**50.0** ±")
+    assert rows["with"]["APl"] == "50.0 (sd 1.0)"
+    assert rows["with"]["AP"].startswith("50.0 ±")
 
 
 def test_one_record_without_resamples_takes_the_column_its_intervals() -> None:
@@ -327,7 +348,7 @@ def test_one_record_without_resamples_takes_the_column_its_intervals() -> None:
     assert old is not None
     made["pooling", "with", 2] = replace(old, resamples=None)
     built = study_table(study(SIGN), made, context())
-    assert cells(built.to_markdown())["without"]["AP"] == "40.0 ± 0.0"
+    assert cells(built.to_markdown())["without"]["AP"] == "40.0 (sd 0.0)"
     assert built.judged[0].verdict == "inconclusive"
 
 
@@ -336,35 +357,53 @@ def test_columns_have_the_paper_s_names_where_it_has_others() -> None:
     made = {
         ("table3", variant.name, 0): replace(
             record(dict.fromkeys(declared.metrics, 0.5)),
-            true_corners={metric: n for n, metric in enumerate(declared.metrics)},
+            true_corners={metric: 29 + n for n, metric in enumerate(declared.metrics)},
         )
         for variant in declared.variants
     }
     text = study_table(declared, made, context(1)).to_markdown()
     assert cells(text)["w/ corner pooling"]["top-left corners, bottom-right quadrant"] == "50.0"
-    assert "top-left corners, bottom-right quadrant: 1; " in text
+    assert "top-left corners, bottom-right quadrant: 30; " in text
     assert "corner_AP" not in text
 
 
 def test_milliseconds_have_their_spread_over_seeds() -> None:
     built = study_table(study(latency=True), records(ALIKE), context())
     rows = cells(built.to_markdown())
-    assert (rows["with"]["ms an image"], rows[DIFFERENCE]["ms an image"]) == ("40.0 ± 0.0", "+0.0 ± 0.0")
-    assert "ms an image: mean ± standard deviation over seeds" in built.to_markdown()
+    assert (rows["with"]["ms an image"], rows[DIFFERENCE]["ms an image"]) == ("40.0 (sd 0.0)", "+0.0 (sd 0.0)")
+    assert "ms an image: mean with the standard deviation (sd) over seeds" in built.to_markdown()
+
+
+def test_over_fewer_than_thirty_objects_their_number_stands_in_place_of_a_value_and_of_a_verdict() -> None:
+    about = Context(**{**context().__dict__, "areas": (29, 0, 30)})
+    large = Sign(name="large", statement="It improves large objects", effect=GAIN["APl"])
+    built = study_table(study(SIGN, SMALL, large), records(ALIKE), about)
+    rows = cells(built.to_markdown())
+    assert {rows[name]["APs"] for name in ("with", "without", DIFFERENCE)} == {"29 objects"}
+    assert rows["with"]["APl"].startswith("**50.0**")
+    assert [judged.verdict for judged in built.judged] == ["holds here", "not measured", "holds here"]
+    assert set(built.rows[0].values["APs"].values()) == {None}
+    assert "fewer than 30" in built.to_markdown()
+    assert "fewer than 30" not in table(SIGN).to_markdown()
+    unknown = Context(**{**context().__dict__, "areas": None})
+    assert "29 objects" not in study_table(study(SMALL), records(ALIKE), unknown).to_markdown()
+    nothing = Context(**{**context().__dict__, "areas": (9, 9, 11)})
+    assert cells(study_table(study(SIGN), records(ALIKE), nothing).to_markdown())["with"]["AP"] == "29 objects"
 
 
 # ------------------------------------------------------------------------------------------------------------- errors
 def test_with_few_seeds_cells_have_spreads_and_no_intervals() -> None:
     text = table(seeds=2, seed_sd=0.01).to_markdown()
     rows = cells(text)
-    assert rows["with"]["AP"] == "50.0 ± 1.0"
-    assert rows[DIFFERENCE]["AP"] == "+10.0 ± 1.0"
+    values = 50 + standard(2, 1)
+    assert rows["with"]["AP"] == f"{values[0]:.1f}, {values[1]:.1f}"
+    assert rows[DIFFERENCE]["AP"] == f"{values[0] - 40:+.1f}, {values[1] - 40:+.1f}"
     assert "[" not in rows[DIFFERENCE]["AP"]
     assert "No interval is shown" in text
 
 
 def test_where_less_is_better_the_least_is_bold() -> None:
-    declared = Study(**{**study().__dict__, "lower_is_better": True})
+    declared = Study(**{**study(SIGN).__dict__, "lower_is_better": True})
     rows = cells(study_table(declared, records(dict.fromkeys(METRICS, -0.1)), context()).to_markdown())
     assert rows["with"]["AP"].startswith("**30.0**")
     rows = cells(study_table(declared, records(ALIKE), context()).to_markdown())
@@ -403,8 +442,8 @@ def test_the_time_of_a_step_has_a_column_and_runs_side_by_side_are_owned_up_to()
     declared = Study(**{**study(latency=True).__dict__, "step_latency": True})
     text = study_table(declared, made, context()).to_markdown()
     rows = cells(text)
-    assert rows["without"]["ms a training step"] == f"52.0 ± {math.sqrt(2.5):.1f}"
-    assert rows[DIFFERENCE]["ms a training step"] == "+9.0 ± 0.0"
+    assert rows["without"]["ms a training step"] == f"52.0 (sd {math.sqrt(2.5):.1f})"
+    assert rows[DIFFERENCE]["ms a training step"] == "+9.0 (sd 0.0)"
     assert "up to 2 runs shared the machine" in text
 
 
@@ -421,9 +460,9 @@ def test_costs_have_columns_counted_from_the_configuration_and_measured_in_the_r
     found = cells(text)
     assert found["without"]["million multiply-adds"] == f"{one.multiply_adds / 1e6:.1f}"
     assert found["without"]["thousand parameters"] == "88.3"
-    assert found["without"]["MiB a training step"] == "9.5 ± 0.0"
-    assert "+8.0 ± 0.0" in text
-    assert "ms an image: mean ± standard deviation" in text
+    assert found["without"]["MiB a training step"] == "9.5 (sd 0.0)"
+    assert "+8.0 (sd 0.0)" in text
+    assert "ms an image: mean with the standard deviation (sd)" in text
     assert "by torch's flop counter" in text
     assert "flop counter" not in study_table(study(latency=True), made, context()).to_markdown()
 
