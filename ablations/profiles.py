@@ -14,6 +14,8 @@ from cornernet.config.checks import did_you_mean
 from cornernet.config.recipes import hourglass_104, small, tiny
 from cornernet.training.revision import TRAINING_REVISION
 
+from .studies import PROTOCOL
+
 __all__ = ["PROFILES", "Profile", "find_profile"]
 
 ALL_STUDIES = ("table1", "table2", "table3", "table6", "table6_error_types", "table7", "pooling_implementations")
@@ -58,6 +60,8 @@ class Profile:
     """The number of the protocol (docs/protocol.md) that its runs follow; None where its runs are not confirmatory."""
     revision: int = TRAINING_REVISION
     """The revision of the training code that made its records. A profile of an older one is read and not run."""
+    declarations: int = PROTOCOL
+    """The number of the protocol whose declarations of studies (claims, metrics, arms) its runs follow."""
     workers: int = 2
     """Trainings side by side, by default."""
     gpus: int = 0
@@ -173,6 +177,7 @@ PROFILES: dict[str, Profile] = {
         Profile(
             name="smoke",
             purpose="every code path within a minute; its numbers mean nothing",
+            declarations=1,
             seeds=(0, 1),
             studies=ALL_STUDIES,
             on_shapes=_smoke_shapes,
@@ -182,6 +187,7 @@ PROFILES: dict[str, Profile] = {
         Profile(
             name="quick",
             purpose="a first look within minutes on two CPU cores; two seeds, no verdicts",
+            declarations=1,
             seeds=(0, 1),
             studies=("table1",),
             on_shapes=_quick_shapes,
@@ -191,6 +197,7 @@ PROFILES: dict[str, Profile] = {
         Profile(
             name="standard",
             purpose="the paper's tables with verdicts, about an hour on two CPU cores (docs/protocol.md)",
+            declarations=1,
             seeds=(1, 2, 3, 4, 5),
             studies=ALL_STUDIES,
             on_shapes=_standard_shapes,
@@ -206,6 +213,7 @@ PROFILES: dict[str, Profile] = {
         Profile(
             name="extended",
             purpose="exploratory studies under the budget of standard; no claims and no verdicts, in several calls",
+            declarations=1,
             seeds=(1, 2, 3),
             studies=EXPLORATORY_STUDIES,
             photograph_studies=("table4", "table5"),
@@ -214,6 +222,17 @@ PROFILES: dict[str, Profile] = {
             minutes="at most 80 per call on two CPU cores, by --max-minutes 80; two calls on shapes",
             publish=True,
             revision=1,
+        ),
+        Profile(
+            name="tuning",
+            purpose="the search of learning rates and priors before table 4 of protocol 2; no claims and no verdicts",
+            # none that a claim uses
+            seeds=(101, 102),
+            studies=("table4_search",),
+            on_shapes=_standard_shapes,
+            on_photographs=_standard_photographs,
+            minutes="30 trainings of two stacks; by --max-minutes, in several calls",
+            publish=True,
         ),
         Profile(
             name="gpu",

@@ -8,8 +8,9 @@ from urllib.parse import quote
 from cornernet.console import count
 from cornernet.drawing.escapes import markdown_escape
 
+from ..profiles import PROFILES
 from ..statistics.claims import CONCLUSIONS, LEVEL, JudgedClaim
-from ..studies import STUDIES
+from ..studies import PROTOCOL, declared_in
 from .cells import estimate_cell
 from .grid import markdown_table
 from .kernels_report import KernelReport
@@ -44,8 +45,10 @@ def index_markdown(
         "reports.md.j2",
         level=f"{LEVEL:.0%}",
         min_objects=MIN_OBJECTS,
-        primary_claims=_claims(columns, reports, primary=True),
-        claims=_claims(columns, reports, primary=False),
+        protocols=[
+            (protocol, *(_claims(protocol, named, reports, primary=primary) for primary in (True, False)))
+            for protocol, named in _by_protocol(columns)
+        ],
         folders=_folders(columns, reports, unrecorded),
         kernels=_kernels(kernels),
         speeds=_speeds(speeds),
@@ -53,10 +56,17 @@ def index_markdown(
     )
 
 
-def _claims(columns: Sequence[str], reports: Mapping[str, Report], primary: bool) -> str:
+def _by_protocol(columns: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """Return the folders whose profiles follow each protocol, from the first protocol on."""
+    profiles = {name: PROFILES.get(name.partition("-")[0]) for name in columns}
+    followed = {name: PROTOCOL if profile is None else profile.declarations for name, profile in profiles.items()}
+    return [(each, [name for name in columns if followed[name] == each]) for each in sorted(set(followed.values()))]
+
+
+def _claims(protocol: int, columns: Sequence[str], reports: Mapping[str, Report], primary: bool) -> str:
     judged = {name: _judged(reports[name], primary) if name in reports else {} for name in columns}
     body = []
-    for study in STUDIES.values():
+    for study in declared_in(protocol).values():
         for claim in study.claims:
             if primary and not claim.primary:
                 continue

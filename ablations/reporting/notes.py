@@ -19,6 +19,11 @@ EXPLORATORY = (
     "Intervals are unadjusted; of many differences, some look clear by chance."
 )
 
+_MEMORY = (
+    " MiB: the peak of memory that tensors take in a training step (weights, gradients, Adam's moments, a batch, "
+    "activations)."
+)
+
 _MEASURED: tuple[Cost, ...] = ("latency", "step_latency")
 
 
@@ -34,6 +39,7 @@ def notes(table: StudyRows) -> list[str]:
         *lines,
         *_spreads(table),
         *_costs(table),
+        *([table.study.remark] if table.study.remark else []),
         *_evaluated_on(table),
         *_seed_by_seed(table),
         *_identical(table),
@@ -81,8 +87,8 @@ def _costs(table: StudyRows) -> Iterator[str]:
         )
     if table.study.costs:
         yield (
-            "Multiply-adds of the convolutions for one input, by torch's flop counter. MiB: the peak of memory that "
-            "tensors take in a training step (weights, gradients, Adam's moments, a batch, activations)."
+            "Multiply-adds of the convolutions for one input, by torch's flop counter."
+            + (_MEMORY if "step_memory" in table.times.values() else "")
         )
 
 

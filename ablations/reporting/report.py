@@ -143,7 +143,7 @@ def _asked(
     ran = sorted({record.seed for record in records.values()} | failed_seeds)
     seeds = tuple(seed for seed in ran if seed in planned_seeds) or tuple(ran) or planned_seeds
     base = _base(profile, data, list(records.values()))
-    chosen = [find_study(name) for name in studies or planned]
+    chosen = [find_study(name, profile.declarations).on(data) for name in studies or planned]
     return Asked(
         profile=profile,
         data=data,

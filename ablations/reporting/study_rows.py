@@ -47,7 +47,7 @@ class StudyRows:
             "ms a training step": ("step_latency", self.study.step_latency),
             "million multiply-adds": ("multiply_adds", self.study.costs),
             "thousand parameters": ("parameters", self.study.costs),
-            "MiB a training step": ("step_memory", self.study.costs),
+            "MiB a training step": ("step_memory", any(row.costs["step_memory"] for row in self.rows)),
         }
         return {name: cost for name, (cost, shown) in columns.items() if shown}
 
@@ -75,6 +75,11 @@ class StudyRows:
     def published_says(self) -> str:
         """What stands above the block of published detectors."""
         return f"As the paper prints them in its table {self.study.table}, on COCO; none was measured here:"
+
+    def published_label(self, name: str) -> str:
+        """Return what the row of a published detector is called: its group too, where the paper has groups."""
+        group = self.study.published_group(name)
+        return f"{name} ({group.removesuffix(' detectors')})" if group else name
 
     def shown(self, metric: str) -> str:
         """Return what the paper calls a metric, where it uses another name."""

@@ -165,7 +165,11 @@ class StudyTable(StudyRows):
         """Return the block of what the paper prints of other detectors, or None where the study names none."""
         metrics = self.study.metrics
         rows = [
-            GridRow(name, "variant", tuple(Cell(points(row.get(metric)), sort=row.get(metric)) for metric in metrics))
+            GridRow(
+                self.published_label(name),
+                "variant",
+                tuple(Cell(points(row.get(metric)), sort=row.get(metric)) for metric in metrics),
+            )
             for name, row in self.study.published_values().items()
         ]
         return Grid(tuple(map(self.shown, metrics)), tuple(rows)) if rows else None

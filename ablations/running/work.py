@@ -209,13 +209,14 @@ def select(selection: Selection, quiet: bool = False) -> Work:
     """
     profile = find_profile(selection.profile)
     planned, planned_seeds = profile.planned(photographs=selection.data is not None)
-    studies = [find_study(name) for name in (planned if selection.studies is None else selection.studies)]
+    data = "shapes" if selection.data is None else selection.data.resolve().name
+    asked = planned if selection.studies is None else selection.studies
+    studies = [find_study(name, profile.declarations).on(data) for name in asked]
     seeds = planned_seeds if selection.seeds is None else selection.seeds
     if len(set(seeds)) != len(seeds) or not seeds:
         raise ConfigError(f"--seeds needs one or more different numbers, not {' '.join(map(str, seeds))}")
     sources = Sources(quiet)
     base = _base(selection, profile, sources)
-    data = "shapes" if selection.data is None else selection.data.resolve().name
     published = None
     if profile.publish and not selection.no_records:
         published = selection.records / f"{profile.name}-{data}"

@@ -1,4 +1,8 @@
-"""The studies: each has a file, and a row here."""
+"""The studies: each has a file, and a row here.
+
+A protocol (docs/protocol.md) fixes what is declared before its runs: arms, metrics and claims. ``STUDY`` of a file is
+the study as the present protocol declares it, and ``PROTOCOL_1`` as protocol 1 did, where that differs.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from . import (
     table2_penalty_reduction,
     table3_corner_quadrants,
     table4_backbone_and_head,
+    table4_search,
     table5_box_quality,
     table6_error_analysis,
     table6_error_types,
@@ -25,7 +30,10 @@ from . import (
 )
 from .study import Study
 
-__all__ = ["STUDIES", "find_study"]
+__all__ = ["PROTOCOL", "STUDIES", "declared_in", "find_study"]
+
+PROTOCOL = 2
+"""The number of the present protocol."""
 
 STUDIES: dict[str, Study] = {
     study.name: study
@@ -47,12 +55,34 @@ STUDIES: dict[str, Study] = {
         embeddings.STUDY,
         focal_exponents.STUDY,
         heatmap_losses.STUDY,
+        table4_search.STUDY,
     )
 }
 
 
-def find_study(name: str) -> Study:
-    """Return a study by name. Raises ``ValueError`` that names the nearest for an unknown one."""
-    if name not in STUDIES:
-        raise ValueError(f"there is no study {name!r}{did_you_mean(name, STUDIES)}")
-    return STUDIES[name]
+_EARLIER: dict[int, tuple[Study, ...]] = {
+    1: (
+        table2_penalty_reduction.PROTOCOL_1,
+        table4_backbone_and_head.PROTOCOL_1,
+        table5_box_quality.PROTOCOL_1,
+        table6_error_analysis.PROTOCOL_1,
+        table7_test_time.PROTOCOL_1,
+        feedback.PROTOCOL_1,
+    ),
+}
+"""What an earlier protocol declared otherwise."""
+
+
+def declared_in(protocol: int) -> dict[str, Study]:
+    """Return the studies by name as a protocol declares them. Raises ``ValueError`` for an unknown protocol."""
+    if protocol not in (*_EARLIER, PROTOCOL):
+        raise ValueError(f"there is no protocol {protocol}; use {', '.join(map(str, (*_EARLIER, PROTOCOL)))}")
+    return STUDIES | {study.name: study for study in _EARLIER.get(protocol, ())}
+
+
+def find_study(name: str, protocol: int = PROTOCOL) -> Study:
+    """Return a study by name as a protocol declares it. Raises ``ValueError`` that names the nearest for another."""
+    studies = declared_in(protocol)
+    if name not in studies:
+        raise ValueError(f"there is no study {name!r}{did_you_mean(name, studies)}")
+    return studies[name]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from ..statistics.claims import Effect, Sign
 from .study import Contrast, Study, Variant
 
-__all__ = ["STUDY"]
+__all__ = ["PROTOCOL_1", "STUDY"]
 
 PLAIN = "not fed back (the paper)"
 FED = "fed back"
 
 # The paper's section 3.5: intermediate supervision is added, but predictions are not added back, as that hurt.
-STUDY = Study(
+PROTOCOL_1 = Study(
     name="feedback",
     title="Predictions fed back into the next stack",
     question=(
@@ -26,4 +29,18 @@ STUDY = Study(
     ),
     contrasts=(Contrast(variant=FED, base=PLAIN),),
     metrics=("AP", "AP50", "AP75", "APs", "APm", "APl"),
+)
+
+STUDY = dataclasses.replace(
+    PROTOCOL_1,
+    exploratory=False,
+    claims=(
+        Sign(
+            name="hurts",
+            statement="Predictions added back to the next stack lower AP",
+            effect=Effect(variant=FED, base=PLAIN),
+            expected="negative",
+            primary=True,
+        ),
+    ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,7 +16,7 @@ from cornernet.training.devices import resolve_device
 from ..statistics.claims import Claim
 from .paper import paper_table
 
-__all__ = ["Contrast", "Edit", "Study", "Variant", "edited"]
+__all__ = ["Contrast", "Edit", "OnData", "Study", "Variant", "edited"]
 
 
 Edit: TypeAlias = tuple[str, Any]
@@ -61,6 +62,17 @@ class Contrast:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OnData:
+    """The claims that a study declares on one data set in place of its own, and why; both are set beforehand."""
+
+    data: str
+    """The name of the data set: its folder's, or ``shapes``."""
+    claims: tuple[Claim, ...]
+    why: str
+    """A sentence that stands below the table."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """One table: its variants, contrasts and columns. Everything else is derived from them.
 
@@ -79,7 +91,8 @@ class Study:
     ``lower_is_better`` applies to all its metrics. ``published`` are rows of the paper's table without a variant of
     ours: other detectors, shown in a separate block below.
 
-    An ``exploratory`` study is not pre-registered: it declares no claims, and its table says so.
+    An ``exploratory`` study is not pre-registered: it declares no claims, and its table says so. Claims that one data
+    set cannot test are replaced there by those of ``on_data``: see :meth:`on`. ``remark`` stands below the table.
     """
 
     name: str
@@ -102,13 +115,15 @@ class Study:
     exploratory: bool = False
     published: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    on_data: tuple[OnData, ...] = ()
+    remark: str = ""
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]
         for path, _ in self.base_edits:
             if path == "data" or path.startswith("data.source"):
                 raise ValueError(f"study {self.name}: {path} is for shapes_edits; base_edits apply to photographs too")
-        if self.exploratory and self.claims:
+        if self.exploratory and (self.claims or self.on_data):
             raise ValueError(f"study {self.name}: an exploratory study declares no claims")
         if len(set(names)) != len(names):
             raise ValueError(f"study {self.name}: two variants share a name among {names}")
@@ -120,6 +135,14 @@ class Study:
             for side in (contrast.variant, contrast.base):
                 if side not in names:
                     raise ValueError(f"study {self.name}: a contrast names {side!r}; the variants are {names}")
+
+    def on(self, data: str) -> Study:
+        """Return the study as it is declared on a data set, which is named by its folder, or ``shapes``."""
+        for other in self.on_data:
+            if other.data == data:
+                remark = f"{self.remark} {other.why}".strip()
+                return dataclasses.replace(self, claims=other.claims, on_data=(), remark=remark)
+        return self
 
     def configure(self, base: Config, variant: Variant) -> Config:
         """Return the configuration of a variant: the profile's base, edited for the study and then for the variant.
@@ -175,6 +198,10 @@ class Study:
     def published_values(self) -> dict[str, dict[str, float]]:
         """Return the paper's values of :attr:`published` in percent, by row and by our metrics."""
         return {name: self._printed(name) or {} for name in self.published}
+
+    def published_group(self, name: str) -> str:
+        """Return the group under which the paper prints a row of :attr:`published`; empty where it has no groups."""
+        return "" if self.table is None else paper_table(self.table).group(name)
 
     def _printed(self, name: str) -> dict[str, float] | None:
         if self.table is None:

@@ -7,10 +7,12 @@ heatmaps of 48x48 cells. On photographs the sizes are the profile's.
 
 from __future__ import annotations
 
-from ..statistics.claims import Chain, Effect, Interaction, Sign
-from .study import Contrast, Study, Variant
+import dataclasses
 
-__all__ = ["STUDY"]
+from ..statistics.claims import Chain, Claim, Effect, Interaction, Sign
+from .study import Contrast, OnData, Study, Variant
+
+__all__ = ["PROTOCOL_1", "STUDY"]
 
 NONE = "w/o reducing penalty"
 FIXED = "fixed radius"
@@ -45,7 +47,7 @@ def _gain(metric: str) -> Effect:
 
 # The paper's text on its table 2 gives both steps for AP, APm and APl (2.7, 1.5, 5.3 points for the fixed radius, then
 # 2.8, 2.0, 5.8) and says that medium and large objects benefit most.
-STUDY = Study(
+PROTOCOL_1 = Study(
     name="table2",
     title="Reducing the penalty to negative locations",
     question=(
@@ -109,6 +111,33 @@ STUDY = Study(
                     effect=_gain("APl"),
                     other=_gain("APs"),
                 ),
+            ),
+        ),
+    ),
+)
+
+
+def _reduced(name: str, what: str, metric: str, *, primary: bool = False) -> Claim:
+    statement = f"An object-dependent radius improves {what} over no reduction"
+    return Sign(name=name, statement=statement, primary=primary, effect=_gain(metric))
+
+
+# a claim about the step from fixed to object-dependent needs radii that differ from the fixed one
+STUDY = dataclasses.replace(
+    PROTOCOL_1,
+    on_data=(
+        OnData(
+            data="bccd",
+            claims=(
+                _reduced("ap", "AP", "AP", primary=True),
+                _reduced("medium", "AP of medium objects", "APm"),
+                _reduced("large", "AP of large objects", "APl"),
+                *(claim for claim in PROTOCOL_1.claims if claim.name == "medium and large above all"),
+            ),
+            why=(
+                "On BCCD at this size the object-dependent radius is 2 or 3 cells for 83% of the objects, and the "
+                "fixed one is 2.5: the two hardly differ, so that the paper's step from fixed to object-dependent is "
+                "not tested here."
             ),
         ),
     ),

@@ -6,10 +6,13 @@ corner pooling.
 
 from __future__ import annotations
 
+import dataclasses
+
 from ..statistics.claims import Effect, Sign
+from .paper import paper_table
 from .study import Contrast, Study, Variant
 
-__all__ = ["STUDY"]
+__all__ = ["PROTOCOL_1", "STUDY"]
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 SINGLE = "single scale"
@@ -30,7 +33,7 @@ ONE_SCALE = (
 MANY_SCALES = (*ONE_SCALE, ("testing.scales", SCALES), ("testing.merge", True))
 
 # The paper's table 7 prints 40.6 for a single scale and 42.2 for several.
-STUDY = Study(
+PROTOCOL_1 = Study(
     name="table7",
     title="Single scale and multi scale",
     question=(
@@ -66,4 +69,11 @@ STUDY = Study(
             primary=True,
         ),
     ),
+)
+
+STUDY = dataclasses.replace(
+    PROTOCOL_1,
+    metrics=(*PROTOCOL_1.metrics, "ARs", "ARm", "ARl"),
+    # the paper's whole comparison
+    published=tuple(name for group in paper_table(7).others.values() for name in group),
 )

@@ -194,6 +194,9 @@ class CornerHeadConfig:
     radii are larger than min_iou allows."""
     heatmap_loss: str = "focal"
     """Loss of the heatmaps: focal (the paper's), bce, mse, quality_focal or adaptive_wing."""
+    heatmap_bias: float = -2.19
+    """Initial bias of the heatmaps, before the sigmoid: the authors' gives every cell a score of 0.1, so that the many
+    negatives do not dominate the first steps."""
     focal_alpha: float = 2.0
     """Exponent of the distance between prediction and target (paper equation 1)."""
     focal_beta: float = 4.0

@@ -57,6 +57,7 @@ LATER_FIELDS: dict[str, Any] = {
     "data.bits": 16,
     "data.duplicates": "keep",
     "data.unreadable": "error",
+    "model.head.heatmap_bias": -2.19,
 }
 """Fields added after records were first published, by path, each with the value that keeps the earlier results.
 

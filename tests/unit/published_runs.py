@@ -53,7 +53,7 @@ def publish_runs(
     base = base.with_("model.num_classes", len(classes)).with_("training.device", "cpu")
     if data != "shapes":
         base = base.with_("data.source", CocoSource(root=data))
-    declared = [find_study(name) for name in studies]
+    declared = [find_study(name, profile.declarations).on(data) for name in studies]
     jobs = plan(declared, base, seeds, lambda _: Fingerprints("train data", "val data"), profile.revision)
     paths: dict[str, Path] = {}
     for number, ((study, variant, seed), job) in enumerate(jobs.items()):

@@ -24,9 +24,6 @@ from cornernet.model.heads.corner.targets import CornerTargets, TargetBuilder
 
 __all__ = ["CornerBranch", "CornerHead", "CornerPooling", "Corners", "Predictions"]
 
-# The initial bias, with a sigmoid of 0.1: otherwise the many negatives would dominate the first steps.
-HEATMAP_BIAS = -2.19
-
 
 class CornerPooling(nn.Module):
     """The corner pooling module (figure 7): two branches, pooled and added, beside a 1x1 shortcut.
@@ -80,7 +77,7 @@ class CornerBranch(nn.Module):
         self.offset = prediction_layers(channels, 2)
         bias = self.heatmap[-1].bias
         assert isinstance(bias, Tensor)
-        nn.init.constant_(bias, HEATMAP_BIAS)
+        nn.init.constant_(bias, config.heatmap_bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return heatmap logits [B, K, h, w], embeddings [B, D, h, w] and offsets [B, 2, h, w]."""
