@@ -37,11 +37,21 @@ from .compiled import CFunction, c_function
 __all__ = [
     "LANES",
     "PARAMETERS",
+    "SUFFIX",
+    "Lanes",
+    "add",
+    "declared",
+    "emitted",
     "entry",
     "float32_at",
+    "float64_at",
+    "get_or_zero",
+    "inlined",
     "int32_at",
     "int64_at",
+    "loop",
     "parameter",
+    "put",
     "take_ticket",
 ]
 
@@ -50,16 +60,18 @@ LANES = 16
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def _emitted(typing: Callable[..., Any]) -> Any:
+def emitted(typing: Callable[..., Any]) -> Any:
     """Return a function that numba expands to the instructions of ``typing``'s code generator."""
     return intrinsic(typing)
 
 
-def _inlined(function: _F) -> _F:
+def inlined(function: _F) -> _F:
+    """Return a function that numba compiles into each caller."""
     return cast("_F", njit(forceinline=True, error_model="numpy")(function))
 
 
-def _loop(function: _F) -> _F:
+def loop(function: _F) -> _F:
+    """Return a function that numba compiles when another one calls it."""
     return cast("_F", njit(error_model="numpy")(function))
 
 
@@ -90,7 +102,7 @@ _WIDE = {
 }
 _LOWEST = {types.float64: -math.inf, types.float32: -math.inf, types.int16: 0xFC00, types.uint16: 0xFF80}
 _ZERO = {types.float64: 0.0, types.float32: 0.0, types.int16: 0, types.uint16: 0}
-_SUFFIX = {types.float64: "v16f64", types.float32: "v16f32", types.int16: "v16i16", types.uint16: "v16i16"}
+SUFFIX = {types.float64: "v16f64", types.float32: "v16f32", types.int16: "v16i16", types.uint16: "v16i16"}
 
 
 def _vector(element: Any) -> Any:
@@ -103,7 +115,7 @@ def _splat(element: Any, value: float) -> Any:
 
 # ------------------------------------------------------------------------------------------------------------ memory
 def _at(dtype: Any) -> Any:
-    @_emitted
+    @emitted
     def pointer(typing_context: Any, address: Any) -> Any:
         """Return a pointer to elements of ``dtype``; loops over arrays would count references at every step."""
         kind: Any = types.CPointer(dtype)  # type: ignore[no-untyped-call]
@@ -120,7 +132,7 @@ float64_at, float32_at, float16_at, bfloat16_at = map(_at, (types.float64, types
 int32_at, int64_at, words_at = _at(types.int32), _at(types.int64), bfloat16_at
 
 
-@_emitted
+@emitted
 def parameter(typing_context: Any, parameters: Any, index: Any) -> Any:
     """Return ``parameters[index]``, 64 bits."""
 
@@ -130,7 +142,8 @@ def parameter(typing_context: Any, parameters: Any, index: Any) -> Any:
     return types.int64(parameters, types.intp), generate
 
 
-def _declared(builder: Any, kind: Any, name: str) -> Any:
+def declared(builder: Any, kind: Any, name: str) -> Any:
+    """Return LLVM's function ``name`` of the type ``kind``."""
     return cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
 
 
@@ -166,8 +179,8 @@ def _first(builder: Any, count: Any) -> Any:
     return builder.icmp_signed("<", ir.Constant(_vector(_I32), list(range(LANES))), limit)
 
 
-@_emitted
-def _load(typing_context: Any, array: Any, index: Any) -> Any:
+@emitted
+def load(typing_context: Any, array: Any, index: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         stored = _vector(context.get_data_type(array.dtype))
         value = builder.load(_vector_at(builder, stored, *args), align=array.dtype.bitwidth // 8)
@@ -177,14 +190,14 @@ def _load(typing_context: Any, array: Any, index: Any) -> Any:
 
 
 def _load_first(fill: dict[Any, Any]) -> Any:
-    @_emitted
+    @emitted
     def load_first(typing_context: Any, array: Any, index: Any, count: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             stored = _vector(context.get_data_type(array.dtype))
             address = _vector_at(builder, stored, *args[:2])
             kind = ir.FunctionType(stored, [address.type, _I32, _BITS, stored])
-            name = f"llvm.masked.load.{_SUFFIX[array.dtype]}.p0"
-            function = _declared(builder, kind, name)
+            name = f"llvm.masked.load.{SUFFIX[array.dtype]}.p0"
+            function = declared(builder, kind, name)
             rest = _splat(stored.element, fill[array.dtype])
             read = [address, _I32(array.dtype.bitwidth // 8), _first(builder, args[2]), rest]
             return _widen(builder, array.dtype, builder.call(function, read))
@@ -197,8 +210,8 @@ def _load_first(fill: dict[Any, Any]) -> Any:
 _load_first_or_lowest, _load_first_or_zero = _load_first(_LOWEST), _load_first(_ZERO)
 
 
-@_emitted
-def _store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+@emitted
+def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         narrow = _narrow(builder, array.dtype, args[2])
         builder.store(narrow, _vector_at(builder, narrow.type, *args[:2]), align=array.dtype.bitwidth // 8)
@@ -207,42 +220,42 @@ def _store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, value), generate
 
 
-@_emitted
+@emitted
 def _store_first(typing_context: Any, array: Any, index: Any, value: Any, count: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         narrow = _narrow(builder, array.dtype, args[2])
         address = _vector_at(builder, narrow.type, *args[:2])
         kind = ir.FunctionType(ir.VoidType(), [narrow.type, address.type, _I32, _BITS])
-        name = f"llvm.masked.store.{_SUFFIX[array.dtype]}.p0"
-        function = _declared(builder, kind, name)
+        name = f"llvm.masked.store.{SUFFIX[array.dtype]}.p0"
+        function = declared(builder, kind, name)
         builder.call(function, [narrow, address, _I32(array.dtype.bitwidth // 8), _first(builder, args[3])])
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value, types.intp), generate
 
 
-@_inlined
+@inlined
 def get_or_lowest(array: Any, index: int, count: int) -> Any:
     """Return ``array[index : index + count]``, widened; other lanes are -inf. Reads nothing beyond."""
-    return _load(array, index) if count == LANES else _load_first_or_lowest(array, index, count)
+    return load(array, index) if count == LANES else _load_first_or_lowest(array, index, count)
 
 
-@_inlined
+@inlined
 def get_or_zero(array: Any, index: int, count: int) -> Any:
     """Return ``array[index : index + count]``, widened; other lanes are zero. Reads nothing beyond."""
-    return _load(array, index) if count == LANES else _load_first_or_zero(array, index, count)
+    return load(array, index) if count == LANES else _load_first_or_zero(array, index, count)
 
 
-@_inlined
+@inlined
 def put(array: Any, index: int, value: Any, count: int) -> None:
     """Write the first ``count`` lanes to ``array[index:]``, rounded to its dtype. Writes nothing beyond."""
     if count == LANES:
-        _store(array, index, value)
+        store(array, index, value)
     else:
         _store_first(array, index, value, count)
 
 
-@_emitted
+@emitted
 def get_word(typing_context: Any, words: Any, index: Any) -> Any:
     """Return the 16 bits at ``words[index]``."""
 
@@ -252,7 +265,7 @@ def get_word(typing_context: Any, words: Any, index: Any) -> Any:
     return types.uint16(words, types.intp), generate
 
 
-@_emitted
+@emitted
 def put_word(typing_context: Any, words: Any, index: Any, bits: Any) -> Any:
     """Write 16 bits to ``words[index]``."""
 
@@ -273,14 +286,14 @@ _CACHE_LINE = 64
 
 
 def _prefetch(write: int) -> Any:
-    @_emitted
+    @emitted
     def prefetch(typing_context: Any, array: Any, index: Any, reverse: Any) -> Any:
         """Prefetch what the scan reaches some way after ``array[index : index + 16]``. This never faults."""
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             byte = builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
             kind = ir.FunctionType(ir.VoidType(), [byte.type, _I32, _I32, _I32])
-            function = _declared(builder, kind, "llvm.prefetch.p0")
+            function = declared(builder, kind, "llvm.prefetch.p0")
             for line in range(0, max(_CACHE_LINE, LANES * array.dtype.bitwidth // 8), _CACHE_LINE):
                 towards = [ir.Constant(ir.IntType(64), line + sign * _BYTES_AHEAD) for sign in (-1, 1)]
                 address = builder.gep(byte, [builder.select(args[2], *towards)])
@@ -296,7 +309,7 @@ will_read, will_write = _prefetch(0), _prefetch(1)
 
 
 # ----------------------------------------------------------------------------------------------------------- threads
-@_emitted
+@emitted
 def take_ticket(typing_context: Any, tickets: Any) -> Any:
     """Return the next integer from the counter at ``tickets``, a different one to each caller in any thread."""
 
@@ -339,7 +352,7 @@ def _moved(builder: Any, value: Any, fill: Any, by: int, reverse: bool) -> Any:
     return _shuffle(builder, value, fill, [lane + LANES if lane < by else lane - by for lane in range(LANES)])
 
 
-@_emitted
+@emitted
 def any_nan(typing_context: Any, value: Any) -> Any:
     """Tell whether any lane is NaN."""
 
@@ -350,7 +363,7 @@ def any_nan(typing_context: Any, value: Any) -> Any:
     return types.boolean(value), generate
 
 
-@_emitted
+@emitted
 def maximum(typing_context: Any, earlier: Any, later: Any) -> Any:
     """Return the maximum of each lane; a NaN on either side stays."""
 
@@ -360,7 +373,7 @@ def maximum(typing_context: Any, earlier: Any, later: Any) -> Any:
     return earlier(earlier, later), generate
 
 
-@_emitted
+@emitted
 def records_of_any(typing_context: Any, earlier: Any, later: Any) -> Any:
     """Return a word with a bit set for each lane where ``later`` replaces the running maximum ``earlier``."""
 
@@ -370,7 +383,7 @@ def records_of_any(typing_context: Any, earlier: Any, later: Any) -> Any:
     return types.uint16(earlier, later), generate
 
 
-@_emitted
+@emitted
 def records_of_numbers(typing_context: Any, earlier: Any, later: Any) -> Any:
     """Return the same if ``later`` has no NaN."""
 
@@ -380,7 +393,7 @@ def records_of_numbers(typing_context: Any, earlier: Any, later: Any) -> Any:
     return types.uint16(earlier, later), generate
 
 
-@_emitted
+@emitted
 def add(typing_context: Any, a: Any, b: Any) -> Any:
     """Return the sum of each lane."""
 
@@ -390,7 +403,7 @@ def add(typing_context: Any, a: Any, b: Any) -> Any:
     return a(a, b), generate
 
 
-@_emitted
+@emitted
 def where_bit(typing_context: Any, word: Any, a: Any, b: Any) -> Any:
     """Return ``a`` for lanes whose bit in ``word`` is set, ``b`` for the others."""
 
@@ -401,7 +414,7 @@ def where_bit(typing_context: Any, word: Any, a: Any, b: Any) -> Any:
 
 
 def _constant(value: float) -> Any:
-    @_emitted
+    @emitted
     def constant(typing_context: Any, array: Any) -> Any:
         """Return the constant in all 16 lanes, in the type in which ``array``'s dtype is computed."""
         wide = _WIDE[array.dtype]
@@ -422,7 +435,7 @@ def _along_row(reverse: bool) -> tuple[Callable[..., Any], ...]:
     last = 0 if reverse else LANES - 1
 
     def scanned(maximum: Any) -> Any:
-        @_emitted
+        @emitted
         def scan(typing_context: Any, value: Any, carried: Any) -> Any:
             """Return the running maximum of ``carried`` and then the lanes of ``value``."""
 
@@ -437,7 +450,7 @@ def _along_row(reverse: bool) -> tuple[Callable[..., Any], ...]:
 
         return scan
 
-    @_emitted
+    @emitted
     def spread_last(typing_context: Any, value: Any) -> Any:
         """Return the last lane of the scan in all lanes."""
 
@@ -446,7 +459,7 @@ def _along_row(reverse: bool) -> tuple[Callable[..., Any], ...]:
 
         return value(value), generate
 
-    @_emitted
+    @emitted
     def before(typing_context: Any, value: Any, carried: Any) -> Any:
         """Return each lane's predecessor in the scan; that of the first is ``carried``."""
 
@@ -455,7 +468,7 @@ def _along_row(reverse: bool) -> tuple[Callable[..., Any], ...]:
 
         return value(value, value), generate
 
-    @_emitted
+    @emitted
     def segment_sums(typing_context: Any, grad: Any, carried: Any, records: Any) -> Any:
         """Return running sums of ``grad``, which restart after every lane whose bit is set in ``records``."""
 
@@ -481,20 +494,20 @@ _scan_any_right, _scan_numbers_right, _last_right, _before_right, _sums_right = 
 
 # ------------------------------------------------------------------------------------------------- steps of the scans
 # `count` lanes are real; `first`: this is the start of the scan; `keep`: write the records.
-@_inlined
+@inlined
 def step_across(
     x: Any, index: int, best: Any, at: int, words: Any, word: int, first: bool, keep: bool, count: int
 ) -> Any:
     """Advance the running maxima of 16 neighbouring lines, held in ``best[at:]``, by one position each."""
-    value, earlier = get_or_lowest(x, index, count), _load(best, at)
+    value, earlier = get_or_lowest(x, index, count), load(best, at)
     if keep:
         put_word(words, word, 65535 if first else records_of_any(earlier, value))
     later = maximum(earlier, value)
-    _store(best, at, later)
+    store(best, at, later)
     return later
 
 
-@_inlined
+@inlined
 def step_left(x: Any, index: int, carried: Any, words: Any, word: int, first: bool, keep: bool, count: int) -> Any:
     """Advance the running maximum of one line by 16 positions towards lower indices."""
     value = get_or_lowest(x, index, count)
@@ -509,7 +522,7 @@ def step_left(x: Any, index: int, carried: Any, words: Any, word: int, first: bo
     return best
 
 
-@_inlined
+@inlined
 def step_right(x: Any, index: int, carried: Any, words: Any, word: int, first: bool, keep: bool, count: int) -> Any:
     """Advance the running maximum of one line by 16 positions towards higher indices."""
     value = get_or_lowest(x, index, count)
@@ -524,23 +537,23 @@ def step_right(x: Any, index: int, carried: Any, words: Any, word: int, first: b
     return best
 
 
-@_inlined
+@inlined
 def back_across(grad: Any, sums: Any, at: int, grad_x: Any, index: int, bits: int, count: int) -> None:
     """Add 16 gradients to the sums in ``sums[at:]``; each record gets its sum, which restarts at zero."""
-    total, nothing = add(_load(sums, at), grad), zero(sums)
+    total, nothing = add(load(sums, at), grad), zero(sums)
     put(grad_x, index, where_bit(bits, total, nothing), count)
-    _store(sums, at, where_bit(bits, nothing, total))
+    store(sums, at, where_bit(bits, nothing, total))
 
 
-@_inlined
+@inlined
 def carry_across(grad: Any, sums: Any, at: int, bits: int) -> None:
     """Add 16 gradients to the sums in ``sums[at:]``; the sum of each record restarts at zero."""
-    _store(sums, at, where_bit(bits, zero(sums), add(_load(sums, at), grad)))
+    store(sums, at, where_bit(bits, zero(sums), add(load(sums, at), grad)))
 
 
 # ------------------------------------------------------------------------------------------------ contiguous tensors
 def _forward_cell(step_along: Any, last_lane: Any, reverse: bool) -> Any:
-    @_inlined
+    @inlined
     def cell(
         tensors: Any, words: Any, best: Any, carried: Any, index: int, k: int, word: int, top: bool, edge: bool,
         parts: int, keep: bool, count: int,
@@ -562,7 +575,7 @@ def _forward_cell(step_along: Any, last_lane: Any, reverse: bool) -> Any:
 
 
 def _backward_cell(sums_along: Any, last_lane: Any, reverse: bool) -> Any:
-    @_inlined
+    @inlined
     def cell(
         tensors: Any, words: Any, sums: Any, carried: Any, index: int, k: int, word: int, parts: int, count: int
     ) -> Any:
@@ -590,7 +603,7 @@ _backward_left = _backward_cell(_sums_left, _last_left, reverse=True)
 _backward_right = _backward_cell(_sums_right, _last_right, reverse=False)
 
 
-@_loop
+@loop
 def rows_forward(
     vertical: Any, horizontal: Any, result: Any, words_down: Any, words_across: Any, scratch: Any,
     tickets: Any, pieces: int, units: int, height: int, width: int, reverse: bool, parts: int, keep: bool,
@@ -610,7 +623,7 @@ def rows_forward(
     while piece < pieces:
         for plane in range(units * piece // pieces, units * (piece + 1) // pieces):
             for k in range(count):
-                _store(best, k * LANES, lowest(best))
+                store(best, k * LANES, lowest(best))
             for step in range(height):
                 row = plane * height + (height - 1 - step if reverse else step)
                 at, word, top, carried = row * width, row * count, step == 0, lowest(best)
@@ -639,7 +652,7 @@ def rows_forward(
         piece = take_ticket(tickets)
 
 
-@_loop
+@loop
 def rows_backward(
     grad_result: Any, grad_vertical: Any, grad_horizontal: Any, words_down: Any, words_across: Any, scratch: Any,
     tickets: Any, pieces: int, units: int, height: int, width: int, reverse: bool, parts: int,
@@ -653,7 +666,7 @@ def rows_backward(
     while piece < pieces:
         for plane in range(units * piece // pieces, units * (piece + 1) // pieces):
             for k in range(count):
-                _store(sums, k * LANES, zero(sums))
+                store(sums, k * LANES, zero(sums))
             for step in range(height):
                 row = plane * height + (step if reverse else height - 1 - step)
                 at, word, carried = row * width, row * count, zero(sums)
@@ -675,7 +688,7 @@ def rows_backward(
 
 
 # ----------------------------------------------------------------------------------------------------- channels_last
-@_inlined
+@inlined
 def _forward_channels(
     tensors: Any, words: Any, best: Any, index: int, at: int, beside: int, word: int, top: bool, edge: bool,
     reverse: bool, parts: int, keep: bool, count: int,
@@ -693,7 +706,7 @@ def _forward_channels(
     put(result, index, down if parts == 1 else across if parts == 2 else add(down, across), count)
 
 
-@_inlined
+@inlined
 def _backward_channels(
     tensors: Any, words: Any, sums: Any, index: int, at: int, beside: int, word: int, reverse: bool,
     parts: int, count: int,
@@ -710,7 +723,7 @@ def _backward_channels(
         back_across(grad, sums, beside, grad_horizontal, index, get_word(words[1], word), count)
 
 
-@_loop
+@loop
 def channels_forward(
     vertical: Any, horizontal: Any, result: Any, words_down: Any, words_across: Any, scratch: Any,
     tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, bands: int, starts: Any,
@@ -734,7 +747,7 @@ def channels_forward(
             image, band = unit // bands, unit % bands
             start, stop = parameter(starts, band), parameter(starts, band + 1)
             for k in range(width * count):
-                _store(best, k * LANES, lowest(best))
+                store(best, k * LANES, lowest(best))
             for step in range(start if parts != 2 else 0):
                 row = image * height + (height - 1 - step if reverse else step)
                 for column in range(width):
@@ -750,7 +763,7 @@ def channels_forward(
             for step in range(start, stop):
                 row = image * height + (height - 1 - step if reverse else step)
                 for k in range(count):
-                    _store(best, beside + k * LANES, lowest(best))
+                    store(best, beside + k * LANES, lowest(best))
                 for turn in range(width):
                     column = width - 1 - turn if reverse else turn
                     position, top, edge = row * width + column, step == 0, turn == 0
@@ -768,7 +781,7 @@ def channels_forward(
         piece = take_ticket(tickets)
 
 
-@_loop
+@loop
 def channels_backward(
     grad_result: Any, grad_vertical: Any, grad_horizontal: Any, words_down: Any, words_across: Any, scratch: Any,
     tickets: Any, pieces: int, units: int, height: int, width: int, channels: int, bands: int, starts: Any,
@@ -786,7 +799,7 @@ def channels_backward(
             image, band = unit // bands, unit % bands
             start, stop = parameter(starts, band), parameter(starts, band + 1)
             for k in range(width * count):
-                _store(sums, k * LANES, zero(sums))
+                store(sums, k * LANES, zero(sums))
             for step in range(start if parts != 2 else 0):
                 row = image * height + (step if reverse else height - 1 - step)
                 for column in range(width):
@@ -804,7 +817,7 @@ def channels_backward(
             for step in range(start, stop):
                 row = image * height + (step if reverse else height - 1 - step)
                 for k in range(count):
-                    _store(sums, beside + k * LANES, zero(sums))
+                    store(sums, beside + k * LANES, zero(sums))
                 for turn in range(width):
                     column = turn if reverse else width - 1 - turn
                     position = row * width + column
@@ -830,7 +843,7 @@ def channels_backward(
 PARAMETERS = 18
 
 
-@_inlined
+@inlined
 def _shared(p: Any, at: Any, wide_at: Any) -> Any:
     """Return the first arguments of all loops: tensors, records, scratch, tickets, pieces, units, height and width."""
     scratch = wide_at(parameter(p, 5) + take_ticket(int64_at(parameter(p, 7) + 8)) * parameter(p, 6))
@@ -840,32 +853,32 @@ def _shared(p: Any, at: Any, wide_at: Any) -> Any:
     return (*tensors, *words, scratch, tickets, *sizes)
 
 
-@_inlined
+@inlined
 def _bands(p: Any) -> Any:
     """Return the arguments that only the loops over channels_last tensors have: channels, bands and their starts."""
     return parameter(p, 12), parameter(p, 13), int64_at(parameter(p, 14))
 
 
-@_inlined
+@inlined
 def _forward_rows(p: Any, at: Any, wide_at: Any) -> None:
     arguments = (*_shared(p, at, wide_at), parameter(p, 15) != 0, parameter(p, 16), parameter(p, 17) != 0)
     rows_forward(*arguments)
 
 
-@_inlined
+@inlined
 def _forward_channels_last(p: Any, at: Any, wide_at: Any) -> None:
     way = parameter(p, 15) != 0, parameter(p, 16), parameter(p, 17) != 0
     arguments = (*_shared(p, at, wide_at), *_bands(p), *way)
     channels_forward(*arguments)
 
 
-@_inlined
+@inlined
 def _backward_rows(p: Any, at: Any, wide_at: Any) -> None:
     arguments = (*_shared(p, at, wide_at), parameter(p, 15) != 0, parameter(p, 16))
     rows_backward(*arguments)
 
 
-@_inlined
+@inlined
 def _backward_channels_last(p: Any, at: Any, wide_at: Any) -> None:
     arguments = (*_shared(p, at, wide_at), *_bands(p), parameter(p, 15) != 0, parameter(p, 16))
     channels_backward(*arguments)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cornernet.config import ConfigError
-from cornernet.model.backbones.hourglass import ConvBlock, ResidualBlock
+from cornernet.model.backbones.hourglass import ConvBlock, ConvNorm, ResidualBlock
 from cornernet.model.detector import Detector
 
 __all__ = ["TOLERANCE", "optimised"]
@@ -56,6 +56,20 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv2(F.relu_(self.conv1(x)))
         return F.relu_(y.add_(self.shortcut(x)))
+
+
+class _Normalised(nn.Module):
+    """``ConvNorm`` with the batch norm folded in, and addition and ReLU in place."""
+
+    def __init__(self, block: ConvNorm) -> None:
+        super().__init__()
+        self.conv = _folded(*block)
+
+    def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
+        y: Tensor = self.conv(x)
+        if add is not None:
+            y.add_(add)
+        return F.relu_(y) if relu else y
 
 
 def optimised(
@@ -96,8 +110,5 @@ def _fold(module: nn.Module) -> None:
             setattr(module, name, _Activated(child))
         elif type(child) is ResidualBlock:
             setattr(module, name, _Residual(child))
-    if isinstance(module, nn.Sequential):
-        for index in range(len(module) - 1):
-            if isinstance(module[index], nn.Conv2d) and isinstance(module[index + 1], nn.BatchNorm2d):
-                module[index] = _folded(module[index], module[index + 1])
-                module[index + 1] = nn.Identity()
+        elif type(child) is ConvNorm:
+            setattr(module, name, _Normalised(child))

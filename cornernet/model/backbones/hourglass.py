@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cornernet.config import HourglassConfig
+from cornernet.kernels.batch_norm import batch_norm
 from cornernet.model.backbones.base import Backbone
 
-__all__ = ["ConvBlock", "Hourglass", "HourglassModule", "ResidualBlock"]
+__all__ = ["ConvBlock", "ConvNorm", "Hourglass", "HourglassModule", "ResidualBlock"]
 
 
 class ConvBlock(nn.Module):
@@ -28,7 +29,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated map."""
-        return F.relu(self.bn(self.conv(x)))
+        return batch_norm(self.conv(x), self.bn, relu=True)
 
 
 class ResidualBlock(nn.Module):
@@ -46,8 +47,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated sum of the two paths."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+        y = batch_norm(self.conv1(x), self.bn1, relu=True)
+        return batch_norm(self.conv2(y), self.bn2, self.shortcut(x), relu=True)
 
 
 class NarrowStridedConv2d(nn.Conv2d):
@@ -66,11 +67,21 @@ class NarrowStridedConv2d(nn.Conv2d):
         return F.conv2d(x[:, :, ::down, ::right], self.weight, self.bias)
 
 
-def conv1x1_bn(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+class ConvNorm(nn.Sequential):
+    """A convolution and batch norm, to whose result another map of the same shape can be added."""
+
+    def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
+        """Return the normalised convolution plus ``add``, with ``relu`` through a ReLU."""
+        convolution, norm = self
+        assert isinstance(norm, nn.BatchNorm2d)
+        return batch_norm(convolution(x), norm, add, relu=relu)
+
+
+def conv1x1_bn(in_channels: int, out_channels: int, stride: int = 1) -> ConvNorm:
     """Return a 1x1 convolution with batch norm and no activation."""
     narrow = stride != 1 and in_channels < NarrowStridedConv2d.BLOCK
     convolution = NarrowStridedConv2d if narrow else nn.Conv2d
-    return nn.Sequential(
+    return ConvNorm(
         convolution(in_channels, out_channels, 1, stride, bias=False),
         nn.BatchNorm2d(out_channels),
     )
@@ -133,6 +144,6 @@ class Hourglass(Backbone):
 
     def merge(self, index: int, x: Tensor, fine: Tensor) -> Tensor:
         """Return the input of stack ``index + 1`` from the input ``x`` and the finest map of stack ``index``."""
-        merged = F.relu(self.merge_inputs[index](x) + self.merge_outputs[index](fine))
+        merged = self.merge_inputs[index](x, self.merge_outputs[index](fine), relu=True)
         result: Tensor = self.merge_residuals[index](merged)
         return result

@@ -31,7 +31,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated sum of the two paths."""
-        return F.relu(self.expand(self.conv(self.reduce(x))) + self.shortcut(x))
+        return self.expand(self.conv(self.reduce(x)), self.shortcut(x), relu=True)
 
 
 class FeaturePyramid(nn.Module):

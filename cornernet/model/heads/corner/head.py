@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cornernet import kernels
 from cornernet.config import CornerHeadConfig, TestingConfig
 from cornernet.kernels.api import Corner
 from cornernet.model.backbones.base import Backbone
-from cornernet.model.backbones.hourglass import ConvBlock, conv1x1_bn
+from cornernet.model.backbones.hourglass import ConvBlock, ConvNorm, conv1x1_bn
 from cornernet.model.heads.base import Head
 from cornernet.model.heads.candidates import Candidates, CornerPoints
 from cornernet.model.heads.corner.decode import corners, decode, decode_padded
@@ -39,7 +38,7 @@ class CornerPooling(nn.Module):
         self.impl = config.pooling_impl
         self.vertical = ConvBlock(channels, config.pool_channels)
         self.horizontal = ConvBlock(channels, config.pool_channels)
-        self.pooled = nn.Sequential(
+        self.pooled = ConvNorm(
             nn.Conv2d(config.pool_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
         )
         self.shortcut = conv1x1_bn(channels, channels)
@@ -49,7 +48,7 @@ class CornerPooling(nn.Module):
         """Return the map from which this corner's heatmap, embedding and offset are predicted."""
         vertical, horizontal = self.vertical(x), self.horizontal(x)
         pooled = vertical + horizontal if self.pooling == "none" else self.pool(vertical, horizontal)
-        y: Tensor = self.output(F.relu(self.pooled(pooled) + self.shortcut(x)))
+        y: Tensor = self.output(self.pooled(pooled, self.shortcut(x), relu=True))
         return y
 
     def pool(self, vertical: Tensor, horizontal: Tensor) -> Tensor:
