@@ -1,4 +1,4 @@
-"""Batch norm of a training step on the CPU, fused with an addition and a ReLU: two passes over memory in each direction.
+"""Batch norm of a training step on the CPU, fused with an addition and a ReLU: two passes over memory each way.
 
 ``torch`` normalises, adds, and applies the ReLU one after another, and reads and writes the map each time. Here forward
 reads the map for the statistics and once more to write the result, and backward does the same. The loops are in
@@ -54,9 +54,9 @@ def sharing(exchange: Exchange) -> Iterator[None]:
     """Normalise by the statistics of the whole batch, of which this process has some images, while the context lasts.
 
     Forward calls ``exchange`` once for each batch norm with rows of count, mean and sum of squared deviations from it,
-    [b, 3, C]. Backward, also after the end of the context, calls it with rows of the sum of the result's gradient and of
-    its products with the normalised input, [b, 2, C]. Calls are in the same order in every process that runs the same
-    network. Running statistics are then those of the whole batch; the gradients of weight and bias are of the own
+    [b, 3, C]. Backward, also after the end of the context, calls it with rows of the sums of the result's gradient and
+    of its products with the normalised input, [b, 2, C]. Calls are in the same order in every process that runs the
+    same network. Running statistics are then those of the whole batch. The gradients of weight and bias are of the own
     images only, and add up over processes as those of convolutions do. In the context, :func:`batch_norm` raises
     ``RuntimeError`` in training where only torch's operators can run.
     """
@@ -81,7 +81,7 @@ def why_not(x: Tensor, norm: nn.BatchNorm2d) -> str | None:
     """Return why a batch norm of ``x`` is left to torch's operators, or None if the fused one runs."""
     if not norm.training:
         return "it is in evaluation mode"
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return "it does not run in a graph of torch.compile or torch.export"
     if not _ENABLED.get():
         return "it is switched off"
@@ -111,12 +111,12 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm2d, add: Tensor | None = None, *, re
     """Return ``norm(x) + add``, with ``relu`` through a ReLU, [N, C, H, W], as torch's operators compute it.
 
     ``norm`` is used as its own call would use it, running statistics included. Where the fused operators do not run
-    (:func:`why_not`) torch's do. Raises ``RuntimeError`` for those in :func:`sharing`, ``ValueError`` for shapes that do
-    not fit and for a batch with one value per channel. A second derivative is an error here; torch's operators have it.
+    (:func:`why_not`) torch's do; in :func:`sharing` that is a ``RuntimeError``. Raises ``ValueError`` for a batch with
+    one value per channel, and ``RuntimeError`` for a second derivative, which only torch's operators have.
     """
     reason = why_not(x, norm)
     if reason is None and (add is None or (add.shape == x.shape and add.dtype is x.dtype and type(add) is Tensor)):
-        result: Tensor = _BatchNorm.apply(x, norm.weight, norm.bias, add, norm, relu)
+        result: Tensor = _BatchNorm.apply(x, norm.weight, norm.bias, add, norm, relu)  # type: ignore[no-untyped-call]
         return result
     if norm.training and not torch.compiler.is_compiling() and _EXCHANGE.get() is not None:
         raise RuntimeError(f"batch norm cannot share its statistics: {reason or 'shapes or dtypes of maps differ'}")

@@ -1,7 +1,7 @@
 """The loops of ``kernels.batch_norm``, compiled by numba at the first call, over channels_last maps in memory.
 
-Maps are [images, positions, channels] float32 in vectors of 16 channels. Statistics are sums in float64 over *chunks* of
-:data:`CHUNK` positions of one image. Chunks are added in order to rows, one for each image, and rows in order to the
+Maps are [images, positions, channels] float32 in vectors of 16 channels. Statistics are sums in float64 over *chunks*
+of :data:`CHUNK` positions of one image. Chunks are added in order to rows, one for each image, and rows in order to the
 whole batch. So no sum depends on the number of threads, and a row does not depend on the other images of its batch.
 
 Work is cut into units, a chunk of one image each, which threads take in turn by tickets.
@@ -107,7 +107,7 @@ def _relu(typing_context: Any, value: Any) -> Any:
 
 @emitted
 def _passed(typing_context: Any, grad: Any, result: Any) -> Any:
-    """Return the lanes of ``grad`` that ReLU passed, zero where its ``result`` is zero; where that is NaN, it passes."""
+    """Return the lanes of ``grad`` that ReLU passed, and zero where its ``result`` is zero, but not where it is NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         nothing = ir.Constant(args[0].type, None)
@@ -280,9 +280,7 @@ def forward(p: Any) -> None:
         weight, bias = float32_at(parameter(p, 11)), float32_at(parameter(p, 12))
         running = float32_at(parameter(p, 13)), float32_at(parameter(p, 14))
         whole, number = float64_at(parameter(p, 9)), parameter(p, 10)
-        _forward_combine(
-            whole, number, channels, weight, bias, running, kept, scales, _number(p, 18), _number(p, 19)
-        )
+        _forward_combine(whole, number, channels, weight, bias, running, kept, scales, _number(p, 18), _number(p, 19))
     if phases & APPLY:
         added, y = float32_at(parameter(p, 2)), float32_at(parameter(p, 3))
         sizes = images, positions, channels, chunk, chunks

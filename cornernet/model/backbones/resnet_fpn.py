@@ -31,7 +31,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated sum of the two paths."""
-        return self.expand(self.conv(self.reduce(x)), self.shortcut(x), relu=True)
+        y: Tensor = self.expand(self.conv(self.reduce(x)), self.shortcut(x), relu=True)
+        return y
 
 
 class FeaturePyramid(nn.Module):
