@@ -9,6 +9,7 @@ import platform
 from pathlib import Path
 
 import torch
+from msgspec import UNSET
 
 from cornernet.checkout import revision
 
@@ -16,11 +17,11 @@ from .record import Provenance
 
 __all__ = ["processor", "provenance"]
 
-PACKAGES = ("torch", "numpy", "opencv-python-headless", "pycocotools")
+PACKAGES = ("torch", "numpy", "opencv-python-headless", "hotcoco", "pycocotools")
 
 
-def provenance(device: torch.device) -> Provenance:
-    """Return the date (UTC), the code's revision, versions and the hardware. Names no user, host or path."""
+def provenance(device: torch.device, evaluator: str | None = None) -> Provenance:
+    """Return the date (UTC), the revision, versions, hardware and evaluator. Names no user, host or path."""
     return Provenance(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         revision=revision(),
@@ -28,6 +29,7 @@ def provenance(device: torch.device) -> Provenance:
         platform=f"{platform.system()} {platform.machine()}",
         processor=processor(device),
         versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        evaluator=UNSET if evaluator is None else evaluator,
     )
 
 

@@ -124,6 +124,8 @@ class Provenance(_Part, frozen=True, kw_only=True):
     platform: str
     processor: str
     versions: dict[str, str]
+    evaluator: str | UnsetType = UNSET
+    """Who matched boxes to objects: hotcoco or pycocotools. Before it was said, pycocotools did."""
 
 
 class Record(_Part, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import Any
 from cornernet.console import count
 from cornernet.drawing.html import Cell, Table
 
-from ..records.record import Provenance
+from ..records.record import Provenance, known
 from .cells import FAILED, NOT_RECORDED, NOT_RUN
 from .report import Report
 
@@ -37,6 +37,7 @@ def provenance(report: Report) -> dict[str, Any]:
         "processors": _distinct(each.processor for each in made),
         "platforms": _distinct(each.platform for each in made),
         "versions": _versions(made),
+        "evaluators": _distinct(known(each.evaluator) for each in made),
         "fingerprints": {
             "train": _distinct(record.data.train for record in runs),
             "val": _distinct(record.data.val for record in runs),
@@ -74,6 +75,7 @@ def provenance_rows(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("hardware", listed(tree["processors"])),
         ("system", listed(tree["platforms"])),
         ("versions", "; ".join(f"{name} {listed(values)}" for name, values in tree["versions"].items())),
+        ("evaluated by", listed(tree.get("evaluators", ()))),
         ("data, training", listed([each[:16] for each in tree["fingerprints"]["train"]])),
         ("data, evaluation", listed([each[:16] for each in tree["fingerprints"]["val"]])),
         ("configurations", "in results.json, one per evaluation"),

@@ -143,7 +143,7 @@ def _evaluated(
         objects=(small, medium, large),
         curves=curves(evaluation, folder / "metrics.jsonl"),
         seconds=seconds,
-        provenance=provenance(next(detector.parameters()).device),
+        provenance=provenance(next(detector.parameters()).device, evaluation.evaluator),
     )
 
 

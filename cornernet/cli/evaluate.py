@@ -31,6 +31,7 @@ from cornernet.data import DataError, DetectionDataset, Split, open_dataset
 from cornernet.data.leakage import leakage_warning
 from cornernet.data.survey import survey
 from cornernet.evaluation.evaluate import Backend, Evaluation, evaluate
+from cornernet.evaluation.matching import DEFAULT_BACKEND
 from cornernet.files import Output
 from cornernet.model.detector import Detector, build_detector
 from cornernet.model.fast import optimised
@@ -55,8 +56,8 @@ class EvaluateArguments(EvaluateStart):
     """Split to evaluate on. test is the annotation file of --data with `test` in its name."""
     other_data: bool = False
     """Evaluate also where the data at the run's own path is not what the run was trained with."""
-    backend: Backend = "pycocotools"
-    """hotcoco gives the same numbers faster."""
+    backend: Backend = DEFAULT_BACKEND
+    """Who evaluates. pycocotools is COCO's own program and the check: it gives the same numbers, and takes longer."""
     fast: bool = False
     """Fold batch norm and read images ahead: the same boxes up to rounding, in less time (cornernet.model.fast)."""
     save_results: Path | None = None

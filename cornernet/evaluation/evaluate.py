@@ -25,7 +25,7 @@ from cornernet.config import Config
 from cornernet.console import count, listing, text_table
 from cornernet.data.images import DataError
 from cornernet.evaluation.corners import CornerMatches, corner_metrics, match_corners
-from cornernet.evaluation.matching import IOUS, MAX_DETECTIONS, Backend, BoxMatching, match_boxes
+from cornernet.evaluation.matching import DEFAULT_BACKEND, IOUS, MAX_DETECTIONS, Backend, BoxMatching, match_boxes
 from cornernet.inference.detect import Examined, Inputs, Truth, examine, prepare_inputs, testing_mode
 from cornernet.model.detector import Detector
 
@@ -60,6 +60,7 @@ class Evaluation:
     * ``metrics``: by the names of :data:`METRICS`, and of ``CORNER_METRICS`` and :data:`ERROR_TYPES` if
       ``testing.corner_metrics`` and ``testing.error_types`` are set.
     * ``per_class``: AP, AP50 and AP75 by ``DetectionDataset.titles``: the name, with the id where names repeat.
+    * ``evaluator``: who matched the boxes, see ``matching.Backend``.
     * ``images``: the number of images; ``area_bands``: the largest areas of small and medium objects.
     * ``results``: the detections in COCO's result format.
     * ``latency``: median time of the test path in milliseconds, from a photograph in memory to its boxes.
@@ -80,6 +81,7 @@ class Evaluation:
     ap_by_iou: tuple[float, ...] = field(default=(), repr=False)
     precision: dict[int, tuple[float, ...]] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
+    evaluator: Backend | None = None
 
     def to_text(self) -> str:
         """Return a table of all metrics in percent, then one of the classes."""
@@ -90,7 +92,8 @@ class Evaluation:
             [
                 text_table(["metric", "%"], rows, numbers=(1,)),
                 text_table(["class", "AP", "AP50", "AP75"], classes, numbers=(1, 2, 3)),
-                f"{count(self.images, 'image')}; small: area up to {small:.0f}^2 pixels, medium: up to {medium:.0f}^2",
+                f"{count(self.images, 'image')}; small: area up to {small:.0f}^2 pixels, medium: up to {medium:.0f}^2"
+                + ("" if self.evaluator is None else f"; evaluated by {self.evaluator}"),
                 *(f"note: {note}" for note in self.notes),
             ]
         )
@@ -104,7 +107,7 @@ def evaluate(
     detector: Detector,
     dataset: DetectionDataset,
     config: Config,
-    backend: Backend = "pycocotools",
+    backend: Backend = DEFAULT_BACKEND,
     progress: Callable[[int, int], None] | None = None,
     readers: int = 0,
 ) -> Evaluation:
@@ -239,7 +242,7 @@ def _examine(
 
 
 def coco_evaluation(
-    dataset: DetectionDataset, results: Sequence[dict[str, Any]], backend: Backend = "pycocotools"
+    dataset: DetectionDataset, results: Sequence[dict[str, Any]], backend: Backend = DEFAULT_BACKEND
 ) -> Evaluation:
     """Return the COCO evaluation of ``results`` (COCO's result format) on ``dataset``'s boxes, ignoring crowds.
 
@@ -262,6 +265,7 @@ def coco_evaluation(
         images=len(dataset),
         area_bands=dataset.area_bands,
         results=list(results),
+        evaluator=backend,
         box_matching=matching,
         ap_by_iou=tuple(_mean(precision[at, :, :, 0, -1]) for at in range(len(IOUS))),
         precision={

@@ -227,7 +227,11 @@ class Trainer:
         self._preview(done)
         if self.on_record is not None:
             self.on_record({"iteration": done, **{f"val/{name}": value for name, value in metrics.items()}})
-        summary = {"metrics": {"iteration": done, **metrics}, "per_class": per_class}
+        summary = {
+            "metrics": {"iteration": done, **metrics},
+            "per_class": per_class,
+            "evaluator": evaluation.evaluator,
+        }
         atomic_write(self.folder.evaluation, json.dumps(summary, indent=2) + "\n")
         return evaluation
 

@@ -106,6 +106,8 @@ def _evaluation(path: Path) -> dict[str, Any] | None:
         for name, values in {"metrics": tree["metrics"], **tree["per_class"]}.items():
             if not isinstance(values, dict) or not all(v is None or _is_number(v) for v in values.values()):
                 raise TypeError(f"{name} must be an object of numbers and null")
+        if not isinstance(tree.get("evaluator"), str | None):  # older runs do not say it
+            raise TypeError("evaluator must be a text")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is not an evaluation: {error}; remove it and evaluate the run again") from error
     return dict(tree)
@@ -131,7 +133,9 @@ def _summary(config: Config, lines: Sequence[Mapping[str, Any]], evaluation: Map
     total = count(config.training.iterations, "iteration")
     state = f"{done} of {total}" + ("" if evaluation else "; not evaluated yet")
     ap = None if evaluation is None else evaluation["metrics"].get("AP")
-    found = "" if ap is None else f" AP {100 * ap:.1f}."
+    evaluator = None if evaluation is None else evaluation.get("evaluator")
+    by = "" if evaluator is None else f" by {printable(evaluator)}"
+    found = "" if ap is None else f" AP {100 * ap:.1f}{by}."
     source = config.data.source
     data = Path(source.root).name if source.kind == "coco" else source.kind
     model = config.model

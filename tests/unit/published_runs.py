@@ -86,6 +86,7 @@ def publish_runs(
                 "platform": "Linux x86_64",
                 "processor": "a processor",
                 "versions": {"torch": "2"},
+                "evaluator": "hotcoco",
             },
         }
         if not old:

@@ -66,7 +66,7 @@ def test_an_evaluations_own_matching_gives_the_same_costs(dataset) -> None:
         evaluation = coco_evaluation(dataset, results, backend)
         assert error_types(dataset, results, evaluation.box_matching) == expected
     with pytest.raises(ValueError, match="this one is by pycocotools"):
-        coco_evaluation(dataset, results).box_matching.ap50_gains()
+        coco_evaluation(dataset, results, "pycocotools").box_matching.ap50_gains()
 
 
 def test_a_background_box_costs_only_background(dataset) -> None:

@@ -76,6 +76,11 @@ def test_what_the_data_cannot_measure_is_nan_and_shown_as_such(dataset) -> None:
 
 
 @pytest.mark.parametrize("backend", ["pycocotools", "hotcoco"])
+def test_the_text_says_who_evaluated(dataset, backend) -> None:
+    assert f"; evaluated by {backend}\n" in coco_evaluation(dataset, [], backend).to_text() + "\n"
+
+
+@pytest.mark.parametrize("backend", ["pycocotools", "hotcoco"])
 def test_area_bands_are_the_data_s(dataset, backend) -> None:
     found = coco_evaluation(dataset, truth_as_results(dataset), backend)
     areas = np.concatenate([np.prod(r.boxes[:, 2:] - r.boxes[:, :2], axis=1) for r in dataset.records])

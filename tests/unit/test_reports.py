@@ -89,6 +89,7 @@ def test_provenance_names_command_versions_hardware_dates_revision_seeds_data_an
     assert (made["protocol"], made["seeds"], made["seeds_not_run"]) == (1, [1, 2, 3], [])
     assert (made["first_run"][:10], made["last_run"][:10]) == ("2026-01-01", "2026-01-03")
     assert (made["revisions"], made["processors"], made["versions"]["torch"]) == (["abcdef"], ["a processor"], ["2"])
+    assert made["evaluators"] == ["hotcoco"]
     assert made["fingerprints"] == {"train": ["train data"], "val": ["val data"]}
     assert len(made["configs"]) == made["runs"] == 6
     assert made["command"].startswith("python -m ablations --profile standard --studies table1")

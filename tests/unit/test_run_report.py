@@ -37,7 +37,7 @@ def run_folder(folder: Path, weights: bool = True, evaluated: bool = True) -> Pa
         save_detector(detector, folder / "model.safetensors")
     if evaluated:
         tree = {"metrics": {"iteration": 60, "AP": 0.4321, "APs": None}, "per_class": {EVIL: {"AP": 0.5, "AP50": None}}}
-        (folder / "evaluation.json").write_text(json.dumps(tree))
+        (folder / "evaluation.json").write_text(json.dumps({**tree, "evaluator": "hotcoco"}))
     return folder
 
 
@@ -47,7 +47,7 @@ def test_a_run_has_a_page_with_curves_ap_classes_and_best_and_worst_images(tmp_p
     assert f"the page is {run / 'report.html'}" in capsys.readouterr().out
     text = (run / "report.html").read_text()
     html5lib.HTMLParser(strict=True).parse(text)
-    assert "AP 43.2." in text
+    assert "AP 43.2 by hotcoco." in text
     assert "not measured" in text
     assert EVIL not in text
     assert "&lt;img src=x" in text
@@ -72,7 +72,7 @@ def test_without_the_data_the_page_shows_the_rest(tmp_path) -> None:
     assert main(["report", str(run)]) == 0
     text = (run / "report.html").read_text()
     assert "The evaluation data is not available here" in text
-    assert "AP 43.2." in text
+    assert "AP 43.2 by hotcoco." in text
 
 
 @pytest.mark.parametrize(

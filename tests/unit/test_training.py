@@ -73,6 +73,7 @@ def test_a_run_leaves_a_whole_folder(tmp_path) -> None:
     assert "val/AP" in lines[3]
     summary = json.loads((folder / "evaluation.json").read_text())
     assert summary["metrics"]["AP"] == pytest.approx(evaluation.metrics["AP"])
+    assert summary["evaluator"] == evaluation.evaluator == "hotcoco"
     detector = load_detector(folder)
     assert detector.classes == ("ellipse", "triangle", "cross")
 
