@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cornernet.kernels import registry
+from tests.emulation import fast_interpreter
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ def _devices(row: registry.Implementation) -> tuple[str, ...]:
 
 
 def targets(*leave_out: str) -> list[pytest.param]:
-    """Return a parameter for each implementation and device. Those that cannot run are skipped with the reason."""
+    """Return a parameter for each implementation and device. Those that cannot run are skipped with the reason.
+
+    Triton's interpreter is made faster, see ``tests.emulation.fast_interpreter``.
+    """
     params = []
     for row in registry.ROWS:
         if row.name in leave_out:
@@ -48,6 +52,8 @@ def targets(*leave_out: str) -> list[pytest.param]:
         for device in _devices(row):
             reasons = {row.why_not(device, dtype) for dtype in Target(row, device).dtypes}
             reason = " and ".join(sorted(filter(None, reasons)))
+            if Target(row, device).is_interpreted and not reason:
+                fast_interpreter.install()
             marks = [pytest.mark.gpu] if device == "cuda" else []
             if reason:
                 marks.append(pytest.mark.skip(reason=f"{row.name}: {reason}"))

@@ -63,8 +63,6 @@ def evaluations(config, dataset, tmp_path_factory) -> dict[str, Evaluation]:
         config = config.with_("testing.corner_metrics", True).with_("testing.error_types", True)
         return {name: evaluate(trained, dataset, config.with_("testing.pooling_impl", name)) for name in AVAILABLE}
     finally:
-        if "triton" in AVAILABLE:
-            fast_interpreter.uninstall()
         torch.set_num_threads(before)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cornernet.kernels import eager, triton_pool
-from cornernet.kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+from cornernet.kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, FLOATS
 from tests.emulation import fast_interpreter
 
 ROOT = Path(triton_pool.__file__).parents[1]
@@ -136,14 +136,21 @@ def test_the_interpreter_is_mentioned_only_if_it_was_requested(interpret):
 
 
 @pytest.mark.skipif(not triton_pool.interpreted(), reason="kernels are compiled here, not interpreted")
-def test_the_interpreter_gives_the_same_by_slices_as_element_by_element(small_blocks):
-    x, grad = values((1, 1, 11, 2), "contiguous", 1), gradient((1, 1, 11, 2), "contiguous")
+@every_layout
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_interpreter_gives_the_same_by_slices_as_element_by_element(small_blocks, layout, dtype):
+    shape = (1, 1, 11, 2)
+    x, other, grad = (
+        made.to(getattr(torch, dtype))
+        for made in (values(shape, layout, 1), values(shape, layout, 0), gradient(shape, layout) / 3)
+    )
 
     def results() -> list[Tensor]:
         return [
             triton_pool.pool_forward(x, "top"),
             triton_pool.pool_backward(grad, x, "top"),
-            triton_pool.corner_forward(x, x, "bottom_right"),
+            triton_pool.corner_forward(x, other, "bottom_right"),
+            *triton_pool.corner_backward(grad, other, x, "bottom_right"),
         ]
 
     fast = results()
