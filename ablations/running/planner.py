@@ -66,10 +66,11 @@ def plan(
     """
     jobs = {}
     for study in studies:
+        configs = {variant.name: study.configure(base, variant) for variant in study.variants}
         for seed in seeds:
-            for variant in study.variants:
-                config = study.configure(base, variant).with_("training.seed", seed)
-                jobs[study.name, variant.name, seed] = make_job(config, data(config.data.source), revision)
+            for name, config_of_any_seed in configs.items():
+                config = config_of_any_seed.with_("training.seed", seed)
+                jobs[study.name, name, seed] = make_job(config, data(config.data.source), revision)
     return jobs
 
 

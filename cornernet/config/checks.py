@@ -73,7 +73,8 @@ def require(condition: bool, message: str) -> None:
 def require_known(name: str, names: Iterable[str], field: str) -> None:
     """Raise :class:`ConfigError` unless ``names`` has the value ``name`` of ``field``, a dotted path."""
     names = tuple(names)
-    require(name in names, f"{field} is {name!r}{did_you_mean(name, names)}")
+    if name not in names:
+        raise ConfigError(f"{field} is {name!r}{did_you_mean(name, names)}")
 
 
 def require_implementation(name: str, field: str) -> None:

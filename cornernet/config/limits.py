@@ -96,6 +96,8 @@ def _require_number(field: str, value: Any, whole: bool) -> None:
     # by far the most: looking at abstract kinds would take most of the time that a configuration takes
     if value is None or (type(value) is int and 0 <= value <= LIMITS.get(field, _LARGEST)):
         return
+    if not whole and type(value) is float and math.isfinite(value) and value <= LIMITS.get(field, math.inf):
+        return
     kind: Any = numbers.Integral if whole else numbers.Real
     low, high = _SEEDS if field == "training.seed" else (-_LARGEST, _LARGEST)
     if not isinstance(value, kind) or isinstance(value, bool):
