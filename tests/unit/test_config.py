@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 from pathlib import Path
 from typing import get_args
@@ -11,7 +12,7 @@ import pytest
 
 import cornernet.config
 from cornernet import RECIPES, Config, ConfigError, recipe
-from cornernet.config import CocoSource, HeatmapLossName, HourglassConfig, TestingConfig
+from cornernet.config import CocoSource, DataConfig, HeatmapLossName, HourglassConfig, TestingConfig, TrainingConfig
 from cornernet.config.checks import ABSENT, changed_fields, did_you_mean, value_at
 from cornernet.model.heads.corner.heatmap_losses import HEATMAP_LOSSES
 
@@ -177,3 +178,14 @@ def test_what_is_published_names_the_folder_of_the_data_without_its_path(tmp_pat
     tree["data"]["source"]["root"] = str(tmp_path / "photos")
     assert tree == config.to_dict()
     assert recipe("tiny").to_public_dict() == recipe("tiny").to_dict()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_plain_form_is_that_of_the_standard_library_to_the_types(name) -> None:
+    config = recipe(name)
+    assert repr(config.to_dict()) == repr(dataclasses.asdict(config))
+
+
+def test_the_plain_form_has_values_of_other_types_as_they_are() -> None:
+    config = Config(data=DataConfig(input_size=[127, 127]), training=TrainingConfig(learning_rate=1))
+    assert repr(config.to_dict()) == repr(dataclasses.asdict(config))
