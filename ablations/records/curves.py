@@ -13,7 +13,7 @@ from .record import Curves, LossCurve
 
 __all__ = ["MAX_POINTS", "curves", "loss_curve"]
 
-MAX_POINTS = 64
+MAX_POINTS = 48
 """Of a training curve: each point is the mean of the lines that it stands for."""
 
 _DIGITS = 4

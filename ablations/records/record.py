@@ -1,7 +1,8 @@
 """The format of an evaluation's record: read with errors that name the field, and written back to the same bytes.
 
-A record is JSON. Fields that came later may be missing from older records; they are ``UNSET`` there, and stay missing
-when the record is written again. Fields that this version does not know are ignored.
+A record is JSON, and its file is smaller than its fields (:mod:`ablations.records.packed`). Fields that came later may
+be missing from older records; they are ``UNSET`` there, and stay missing when the record is written again. Fields that
+this version does not know are ignored.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from cornernet.console import PrintableError
 
 from ..statistics.intervals import Measurement
 from ..statistics.resampling import Resamples
+from .packed import packed, unpacked
 
 __all__ = [
     "FIELDS",
@@ -31,6 +33,7 @@ __all__ = [
     "StoredResamples",
     "compact",
     "decode",
+    "file_tree",
     "known",
     "tree",
 ]
@@ -83,13 +86,15 @@ class Memory(_Part, frozen=True, kw_only=True):
 class StoredResamples(_Part, frozen=True, kw_only=True):
     """Metrics under resamples of the images, as :meth:`ablations.statistics.resampling.Resamples.to_record` stores it.
 
-    ``values`` holds base64 text for each metric.
+    ``steps`` and ``packed`` hold the values; ``values`` holds them in older records, base64 text for each metric.
     """
 
     fingerprint: str
     version: int
     resamples: int
-    values: dict[str, str]
+    steps: dict[str, float] | UnsetType = UNSET
+    packed: str | UnsetType = UNSET
+    values: dict[str, str] | UnsetType = UNSET
 
 
 class LossCurve(_Part, frozen=True, kw_only=True):
@@ -183,7 +188,7 @@ def known(value: _T | UnsetType) -> _T | None:
 
 
 def decode(found: Any, fix: str) -> Record:
-    """Return the record that a JSON value holds.
+    """Return the record that the JSON of a file holds, of any format so far.
 
     Raises :class:`RecordError` that names the field, what is wrong with it, and ``fix``.
     """
@@ -193,15 +198,25 @@ def decode(found: Any, fix: str) -> Record:
     if missing:
         raise RecordError(f"it lacks the field {missing[0]!r}; {fix}")
     try:
-        return msgspec.convert(found, Record)
+        return msgspec.convert(unpacked(found), Record)
     except msgspec.ValidationError as error:
         raise RecordError(f"it is not a record: {error}; {fix}") from error
+    except ValueError as error:
+        raise RecordError(f"{error}; {fix}") from error
 
 
-def tree(record: Record, *, by_name: bool = True) -> dict[str, Any]:
-    """Return a record as JSON: only the fields that it has, sorted by name as in its published file, or as declared."""
-    found: dict[str, Any] = msgspec.to_builtins(record, order="sorted" if by_name else None, enc_hook=_plain)
+def tree(record: Record) -> dict[str, Any]:
+    """Return a record as JSON: only the fields that it has, in full, sorted by name."""
+    found: dict[str, Any] = msgspec.to_builtins(record, order="sorted", enc_hook=_plain)
     return found
+
+
+def file_tree(record: Record) -> dict[str, Any]:
+    """Return the JSON of a record's file. Raises :class:`RecordError` for resamples that cannot be read."""
+    try:
+        return packed(tree(record))
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"the record {record.evaluation_key} cannot be written: {error}") from error
 
 
 def _plain(value: Any) -> float:

@@ -112,5 +112,5 @@ def _without_bulk(record: Record) -> dict[str, Any]:
     found = tree(record)
     kept = {name: value for name, value in found.items() if name not in ("curves", "resamples", "config")}
     if found["resamples"] is not None:
-        kept["resamples"] = {name: value for name, value in found["resamples"].items() if name != "values"}
+        kept["resamples"] = {name: found["resamples"][name] for name in ("fingerprint", "version", "resamples")}
     return kept

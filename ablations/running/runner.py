@@ -154,8 +154,8 @@ def _latency(
     assert evaluation.latency is not None
     measures = job.config.testing.measure_step
     return Latency(
-        milliseconds=evaluation.latency,
-        step_milliseconds=step_milliseconds,
+        milliseconds=round(evaluation.latency, 3),
+        step_milliseconds=None if step_milliseconds is None else round(step_milliseconds, 3),
         workers=int(os.environ.get("CORNERNET_WORKERS", "1")),
         stages=_rounded(stage_latency(detector, val_set, job.config)),
         step_stages=_rounded(step_stages(detector, val_set, job.config)) if measures else UNSET,

@@ -26,7 +26,7 @@ from typing import IO, Any
 from cornernet.console import PrintableError
 from cornernet.files import atomic_write, make_folder, open_unchanged, remove_file
 
-from ..records.record import Record, RecordError, decode, tree
+from ..records.record import Record, RecordError, decode, file_tree
 from .planner import Job
 
 __all__ = ["Failure", "Store", "StoreError"]
@@ -105,7 +105,7 @@ class Store:
 
     def write_record(self, job: Job, record: Record) -> None:
         """Write a job's record. From then on the job is finished, however often it failed before."""
-        _write_json(self.record_path(job), tree(record, by_name=False))
+        _write_json(self.record_path(job), file_tree(record))
         remove_file(self.failure_path(job))
 
     def failure(self, job: Job) -> Failure | None:

@@ -49,6 +49,8 @@ from cornernet.evaluation.matching import (
 )
 from cornernet.kernels.compiled import compiled
 
+from .packing import pack, unpack
+
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
 
@@ -67,8 +69,8 @@ RESAMPLES = 1000
 """Resamples per record. They give the standard deviation to 1 / sqrt(2 * 1000), about 2%."""
 
 RESAMPLED_METRICS = ("AP", "AP50", "AP60", "AP70", "AP75", "AP80", "AP90", "APs", "APm", "APl")
-"""The resampled metrics of a record: 1,000 float32 each, 53 KB in base64 for these ten. Older records without AP60,
-AP70, AP80 and AP90 remain valid: in a column with such a record the spread is only over seeds."""
+"""The resampled metrics of a record. Older records without AP60, AP70, AP80 and AP90 remain valid: in a column with
+such a record the spread is only over seeds."""
 
 WEIGHTS_VERSION = 1
 """Increase this when :func:`image_weights` changes: values under different weights cannot be paired."""
@@ -240,8 +242,8 @@ def _mean_measured(values: NDArray[np.float64]) -> NDArray[np.float64]:
 class Resamples:
     """Metrics of one evaluation under resamples of its images, as fractions.
 
-    ``fingerprint`` and ``version`` identify the weights. ``values`` has float64 [B] for each metric, rounded to float32
-    so that a record reads back as equal, and NaN if a resample has nothing to measure the metric on.
+    ``fingerprint`` and ``version`` identify the weights. ``values`` has float64 [B] for each metric, and NaN if a
+    resample has nothing to measure the metric on.
     """
 
     fingerprint: str
@@ -262,40 +264,54 @@ class Resamples:
         return len(next(iter(self.values.values())))
 
     def to_record(self) -> dict[str, Any]:
-        """Return the JSON form: little-endian float32 in base64, one string per metric."""
+        """Return the JSON form: the step of each metric, and all values in one text (:mod:`.packing`).
+
+        A value is rounded to its metric's step, at most a twelfth of the standard deviation.
+        """
+        steps, packed = pack(self.values)
         return {
             "fingerprint": self.fingerprint,
             "version": self.version,
             "resamples": self._count(),
-            "values": {
-                name: base64.b64encode(values.astype("<f4").tobytes()).decode("ascii")
-                for name, values in self.values.items()
-            },
+            "steps": steps,
+            "packed": packed,
         }
 
     @classmethod
     def from_record(cls, tree: Mapping[str, Any], where: str = "the record") -> Resamples:
-        """Read what :meth:`to_record` wrote. Raises ``ValueError`` that names ``where`` and the invalid field."""
-        missing = [name for name in ("fingerprint", "version", "resamples", "values") if name not in tree]
+        """Read what :meth:`to_record` wrote, or wrote before: little-endian float32 in base64, a text for each metric.
+
+        Raises ``ValueError`` that names ``where`` and the invalid field.
+        """
+        old = "values" in tree
+        needed = ("fingerprint", "version", "resamples", *(("values",) if old else ("steps", "packed")))
+        missing = [name for name in needed if name not in tree]
         if missing:
             raise ValueError(f"{where}: the resamples lack the field {missing[0]!r}; evaluate again")
-        if not tree["values"]:
+        if not tree["values" if old else "steps"]:
             raise ValueError(f"{where}: the resamples hold no metric; evaluate again")
-        values = {}
-        for name, text in tree["values"].items():
+        if old:
+            values = {name: _float32(name, text, tree["resamples"], where) for name, text in tree["values"].items()}
+        else:
             try:
-                raw = base64.b64decode(text, validate=True)
-            except (binascii.Error, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{where}: the resamples of {name} are not base64 ({error}); evaluate again"
-                ) from error
-            if len(raw) != 4 * tree["resamples"]:
-                raise ValueError(
-                    f"{where}: the resamples of {name} are {len(raw)} bytes instead of {4 * tree['resamples']} "
-                    f"({tree['resamples']} float32 values); evaluate again"
-                )
-            values[name] = np.frombuffer(raw, "<f4").astype(np.float64)
+                values = unpack(tree["steps"], tree["packed"], tree["resamples"])
+            except ValueError as error:
+                raise ValueError(f"{where}: the resamples cannot be read: {error}; evaluate again") from error
         return cls(fingerprint=tree["fingerprint"], version=tree["version"], values=values)
+
+
+def _float32(name: str, text: str, count: int, where: str) -> NDArray[np.float64]:
+    """Read the values of a metric as records held them before they were packed."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise ValueError(f"{where}: the resamples of {name} are not base64 ({error}); evaluate again") from error
+    if len(raw) != 4 * count:
+        raise ValueError(
+            f"{where}: the resamples of {name} are {len(raw)} bytes instead of {4 * count} "
+            f"({count} float32 values); evaluate again"
+        )
+    return np.frombuffer(raw, "<f4").astype(np.float64)
 
 
 def bootstrap(
@@ -307,7 +323,8 @@ def bootstrap(
     """Return the metrics of an evaluation of ``dataset`` under resamples of its images, from its ``matching``."""
     matches = matching.matches()
     weights = image_weights(dataset.fingerprint, len(matches.image_ids), resamples)
-    return _rounded(dataset.fingerprint, metrics_under(matches, weights, metrics))
+    values = metrics_under(matches, weights, metrics)
+    return Resamples(fingerprint=dataset.fingerprint, version=WEIGHTS_VERSION, values=values)
 
 
 def corner_bootstrap(
@@ -328,12 +345,5 @@ def corner_bootstrap(
         for kind in range(len(KINDS))
         for quadrant in quadrants
     ]
-    return _rounded(dataset.fingerprint, dict(zip(CORNER_METRICS, values, strict=True)))
-
-
-def _rounded(fingerprint: str, values: Mapping[str, NDArray[np.float64]]) -> Resamples:
-    return Resamples(
-        fingerprint=fingerprint,
-        version=WEIGHTS_VERSION,
-        values={name: value.astype(np.float32).astype(np.float64) for name, value in values.items()},
-    )
+    by_name = dict(zip(CORNER_METRICS, values, strict=True))
+    return Resamples(fingerprint=dataset.fingerprint, version=WEIGHTS_VERSION, values=by_name)

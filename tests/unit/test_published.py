@@ -10,7 +10,7 @@ import pytest
 from cornernet import Config
 from cornernet.ablations.profiles import find_profile
 from cornernet.ablations.records.published import load
-from cornernet.ablations.records.record import compact, decode, tree
+from cornernet.ablations.records.record import compact, decode, file_tree
 from cornernet.ablations.running.planner import Fingerprints, make_job
 
 RECORDS = sorted(path for path in (Path(__file__).parents[2] / "reports/records").glob("*") if path.is_dir())
@@ -28,7 +28,15 @@ def test_published_records_are_whole_and_still_found_under_the_keys_of_their_con
 
 
 @pytest.mark.parametrize("folder", RECORDS, ids=lambda path: path.name)
-def test_a_published_record_is_written_back_to_the_same_bytes(folder: Path) -> None:
+def test_a_published_record_is_small_and_nothing_changes_when_it_is_written_again(folder: Path) -> None:
     for path in folder.glob("*.json"):
         content = path.read_text()
-        assert compact(tree(decode(json.loads(content), "")), path.name) + "\n" == content, path.name
+        assert len(content.encode()) <= 12 * 1024, path.name
+        found = json.loads(content)
+        record = decode(found, "")
+        again = file_tree(record)
+        # as values, not as bytes: libraries that deflate differ
+        assert decode(again, "") == record
+        bulk = ("curves", "resamples")
+        plain = [{name: value for name, value in each.items() if name not in bulk} for each in (again, found)]
+        assert compact(plain[0], "") == compact(plain[1], ""), path.name
