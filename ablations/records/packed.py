@@ -134,7 +134,7 @@ def _differences(value: Mapping[str, Any], reference: Mapping[str, Any]) -> dict
 def _restored(differences: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:
     if differences.keys() == {_WHOLE}:
         return dict(differences[_WHOLE])
-    restored = json.loads(_text(reference))
+    restored: dict[str, Any] = json.loads(_text(reference))
     for name, each in differences.items():
         usual = reference.get(name)
         restored[name] = _restored(each, usual) if isinstance(each, dict) and isinstance(usual, dict) else each

@@ -41,7 +41,8 @@ def pack(values: Mapping[str, NDArray[np.float64]]) -> tuple[dict[str, float], s
         raise ValueError("resamples need one or more metrics with equally many values")
     names = sorted(values)
     steps = {name: _step(values[name]) for name in names}
-    whole, coefficients, middles, left = [], [], [], []
+    whole: list[NDArray[np.int64]] = []
+    coefficients, middles, left = [], [], []
     for name in names:
         measured = ~np.isnan(values[name])
         if np.abs(values[name][measured]).max(initial=0) > 2**30 * steps[name]:
