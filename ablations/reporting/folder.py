@@ -10,8 +10,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pandas as pd
 
 from cornernet.drawing.escapes import csv_escape
@@ -72,9 +70,7 @@ def _csv(frame: pd.DataFrame) -> str:
 
 
 def _figures(drawing: Drawing) -> dict[str, bytes]:
-    if drawing.svg is None or drawing.png is None:
-        return {}
-    return {f"figures/{drawing.name}.svg": drawing.svg, f"figures/{drawing.name}.png": drawing.png}
+    return {} if drawing.svg is None else {f"figures/{drawing.name}.svg": drawing.svg}
 
 
 def output(folder: Path, overwrite: bool = False) -> Output:
@@ -99,6 +95,7 @@ def _committed(folder: Path) -> Iterator[str]:
     for name in tables:
         yield from (f"tables/{name}{ending}" for ending in (".md", ".csv", ".tex", "-claims.csv"))
     for name in figures:
+        # figures were PNG files too
         yield from (f"figures/{name}{ending}" for ending in (".svg", ".png"))
 
 
@@ -120,10 +117,7 @@ def write_files(folder: Path, files: Mapping[str, bytes], *, overwrite: bool = F
 
 
 def stale(folder: Path, files: Mapping[str, bytes]) -> list[str]:
-    """Return the paths in a folder that are missing, differ from ``files``, or are no longer generated.
-
-    PNG files are compared by their pixels, because their compression differs between processors.
-    """
+    """Return the paths in a folder that are missing, differ from ``files``, or are no longer generated."""
     wrong = [path for path, content in files.items() if not _same(folder / path, content)]
     present = (path for part in GENERATED for path in (folder / part).glob("*") if path.is_file())
     names = (path.relative_to(folder).as_posix() for path in present)
@@ -131,12 +125,4 @@ def stale(folder: Path, files: Mapping[str, bytes]) -> list[str]:
 
 
 def _same(path: Path, content: bytes) -> bool:
-    if not path.is_file():
-        return False
-    found = path.read_bytes()
-    if found == content:
-        return True
-    if path.suffix != ".png":
-        return False
-    ours, theirs = (cv2.imdecode(np.frombuffer(each, np.uint8), cv2.IMREAD_UNCHANGED) for each in (content, found))
-    return ours is not None and theirs is not None and np.array_equal(ours, theirs)
+    return path.is_file() and path.read_bytes() == content

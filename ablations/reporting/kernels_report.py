@@ -99,9 +99,7 @@ def _line(row: dict[str, Any]) -> list[Any]:
 def kernel_files(report: KernelReport) -> dict[str, bytes]:
     """Return the files of a device by name, to be written beside its JSON: the figure, a Markdown table, and a page."""
     made = _draw(report)
-    files: dict[str, bytes] = {}
-    if made.svg is not None and made.png is not None:
-        files = {f"{report.name}.svg": made.svg, f"{report.name}.png": made.png}
+    files = {} if made.svg is None else {f"{report.name}.svg": made.svg}
     values = {
         "report": report,
         "drawing": made,

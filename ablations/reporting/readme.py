@@ -33,6 +33,6 @@ def readme(contents: Contents) -> str:
 def _seeds(table: StudyTable, contents: Contents) -> Drawing | None:
     """Return the figure of a study that shows every seed, or None if it was not drawn."""
     for drawing in contents.drawings_of(table.study):
-        if drawing.name == f"{table.study.name}-seeds" and drawing.png is not None:
+        if drawing.name == f"{table.study.name}-seeds" and drawing.svg is not None:
             return drawing
     return None

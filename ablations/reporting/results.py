@@ -22,7 +22,7 @@ DIGITS = 9
 
 def results_json(contents: Contents) -> str:
     """Return the file's text, with floats rounded to :data:`DIGITS`. Raises ``ValueError`` for NaN and infinity."""
-    return json.dumps(_rounded(_results(contents)), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(_rounded(_results(contents)), separators=(",", ":"), allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _rounded(value: Any) -> Any:
@@ -100,7 +100,8 @@ def _figure(drawing: Drawing) -> dict[str, Any]:
         "drawn": drawing.svg is not None,
         "missing": drawing.missing,
         "columns": list(map(str, drawing.data.columns)),
-        "rows": json.loads(drawing.data.to_json(orient="values", double_precision=6)),
+        "in_records": drawing.of_curves,
+        "rows": [] if drawing.of_curves else json.loads(drawing.data.to_json(orient="values", double_precision=6)),
     }
 
 

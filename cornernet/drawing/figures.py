@@ -1,4 +1,4 @@
-"""Figures as bytes, in seaborn's style, with colours for all kinds of colour vision and text that stays text in SVG.
+"""Figures as SVG, in seaborn's style, with colours for all kinds of colour vision and text that stays text.
 
 The same data gives the same bytes. Files contain neither a date nor the name of a program, and the ids of SVG elements
 are salted with a constant. Settings of matplotlib that are not named here have their defaults, regardless of the user's
@@ -8,6 +8,7 @@ own settings.
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 __all__ = ["rendered", "styled", "subplots"]
@@ -31,10 +33,15 @@ _SETTINGS = {
     "ytick.labelsize": 8.0,
     "legend.fontsize": 8.0,
     "legend.frameon": False,
+    # titles stand above their axes, where none of ours has ticks: looking for them takes a fifth of the time
+    "axes.titley": 1.0,
     "lines.linewidth": 1.4,
     "lines.markersize": 5.0,
 }
-_DOTS_PER_INCH = 130
+_ATTRIBUTE = re.compile(r'(?<=[ ])(?:d|transform|x|y)="[^"]*"')
+_METADATA = re.compile(r" *<metadata>.*?</metadata>\n", re.DOTALL)
+_DECIMALS = re.compile(r"(\.\d\d)\d+")
+_AROUND_COMMANDS = re.compile(r"\s*([MLQCz])\s*")
 
 
 @contextmanager
@@ -60,14 +67,25 @@ def subplots(
     return figure, [axis for row in axes for axis in row]
 
 
-def rendered(figure: Figure) -> tuple[bytes, bytes]:
-    """Return a figure as SVG and as PNG."""
-    svg, png = io.BytesIO(), io.BytesIO()
+def rendered(figure: Figure) -> bytes:
+    """Return a figure as SVG, with coordinates in hundredths of a point."""
+    svg = io.StringIO()
     with warnings.catch_warnings():
         # names in the data may have letters that the font lacks; the SVG still holds them as text
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        # the layout takes most of the time and is the same for both formats
-        figure.set_layout_engine("none")
-        figure.savefig(png, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-    return svg.getvalue(), png.getvalue()
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            # savefig lays out and draws twice
+            engine.execute(figure)
+            figure.set_layout_engine("none")
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+    return _ATTRIBUTE.sub(_shortened, _METADATA.sub("", svg.getvalue())).encode()
+
+
+def _shortened(attribute: re.Match[str]) -> str:
+    """Return a path, a place or a transformation with two decimals, towards zero, and without spaces that say nothing.
+
+    Cutting moves a line by less than a hundredth of a point, and is a tenth of the work of rounding.
+    """
+    short = _DECIMALS.sub(r"\1", attribute.group())
+    return _AROUND_COMMANDS.sub(r"\1", short) if short.startswith("d=") else short

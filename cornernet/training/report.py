@@ -193,7 +193,7 @@ def _curve(
     lines: Sequence[Mapping[str, Any]], names: Sequence[str], name: str, caption: str, logarithmic: bool = False
 ) -> _Curve:
     with styled():
-        svg, _ = rendered(_drawn(lines, names, logarithmic))
+        svg = rendered(_drawn(lines, names, logarithmic))
     kept = [line for line in lines if line.get(names[0]) is not None]
     last = ", ".join(f"{each} {kept[-1][each]:.4g}" for each in names if kept[-1].get(each) is not None)
     rows = [

@@ -502,9 +502,9 @@ def test_a_record_that_cannot_be_read_is_an_error_that_names_the_run() -> None:
     broken = made["pooling", "with", 1]
     assert broken is not None
     assert broken.resamples is not None
-    damaged = replace(broken.resamples, values={**broken.resamples.values, "AP": "?"})
+    damaged = replace(broken.resamples, packed="?")
     made["pooling", "with", 1] = replace(broken, resamples=damaged)
-    with pytest.raises(ValueError, match="the record of pooling, with, seed 1: the resamples of AP are not base64"):
+    with pytest.raises(ValueError, match="the record of pooling, with, seed 1: the resamples cannot be read"):
         study_table(study(), made, context())
     metrics = {name: value for name, value in broken.metrics.items() if name != "AP"}
     made["pooling", "with", 1] = replace(broken, metrics=metrics, resamples=None)
@@ -531,7 +531,8 @@ def test_files_carry_every_number_and_no_resamples(tmp_path) -> None:
             "image_sd": 1,
             "detectable": detectable_difference(1.0, 5, 1.0),
         },
-        rel=1e-5,
+        # records round resamples to an eighth of their deviation
+        rel=2e-3,
     )
     assert set(saved["rows"][-1]["statistics"]["APs"].values()) == {None}
     told = [judged.to_dict() for judged in built.judged]
@@ -563,7 +564,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path) -> None:
         path.relative_to(tmp_path / "twice"): path.read_bytes() for path in (tmp_path / "twice").rglob("*.*")
     }
     assert {str(path) for path in once} == {
-        *("README.md", "index.html", "results.json", "figures/pooling-seeds.svg", "figures/pooling-seeds.png"),
+        *("README.md", "index.html", "results.json", "figures/pooling-seeds.svg"),
         *(f"tables/pooling{kind}" for kind in (".md", ".csv", ".tex", "-claims.csv")),
     }
 

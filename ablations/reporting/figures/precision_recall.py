@@ -42,9 +42,10 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:
         f"{table.study.name}-precision-recall",
         table.study.name,
         f"{numbered(table)}, precision over recall, mean over classes: thin lines are seeds, thick ones their mean.",
-        f"Precision falls as recall rises, by row of {numbered(table)}, at an IoU of 0.5 and of 0.75; the data below "
-        "has every point.",
+        f"Precision falls as recall rises, by row of {numbered(table)}, at an IoU of 0.5 and of 0.75; the "
+        "records have every point.",
         data,
         make,
         NOT_RECORDED,
+        of_curves=True,
     )

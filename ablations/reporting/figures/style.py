@@ -47,7 +47,8 @@ class Look(NamedTuple):
 class Drawing:
     """A figure: its name, its study, a caption, a description for readers who cannot see it, and its data.
 
-    ``svg`` and ``png`` are None where the records hold nothing to draw; ``missing`` says why.
+    ``svg`` is None where the records hold nothing to draw; ``missing`` says why. Data ``of_curves`` are the curves of
+    the records, and stored only there.
     """
 
     name: str
@@ -56,8 +57,8 @@ class Drawing:
     alternative: str
     data: pd.DataFrame
     svg: bytes | None = None
-    png: bytes | None = None
     missing: str = ""
+    of_curves: bool = False
 
 
 @functools.cache
@@ -86,14 +87,22 @@ def look(variant: str, among: Sequence[str] = ()) -> Look:
 
 
 def drawing(
-    name: str, study: str, caption: str, alternative: str, data: pd.DataFrame, draw: Callable[[], Figure], missing: str
+    name: str,
+    study: str,
+    caption: str,
+    alternative: str,
+    data: pd.DataFrame,
+    draw: Callable[[], Figure],
+    missing: str,
+    *,
+    of_curves: bool = False,
 ) -> Drawing:
     """Return a figure from the function that draws it, which is only called where there is data."""
     if data.empty:
         return Drawing(name, study, caption, alternative, data, missing=missing)
     with styled():
-        svg, png = rendered(draw())
-    return Drawing(name, study, caption, alternative, data, svg, png)
+        svg = rendered(draw())
+    return Drawing(name, study, caption, alternative, data, svg, of_curves=of_curves)
 
 
 def numbered(table: StudyTable) -> str:

@@ -47,8 +47,9 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:
         f"{table.study.name}-training",
         table.study.name,
         f"{numbered(table)}, losses of training: thin lines are seeds, thick ones their mean; logarithmic.",
-        f"The losses of training over iterations, by row of {numbered(table)}; the data below has every point.",
+        f"The losses of training over iterations, by row of {numbered(table)}; the records have every point.",
         data,
         make,
         NOT_RECORDED,
+        of_curves=True,
     )
