@@ -78,7 +78,7 @@ def rendered(figure: Figure) -> bytes:
             # savefig lays out and draws twice
             engine.execute(figure)
             figure.set_layout_engine("none")
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     return _ATTRIBUTE.sub(_shortened, _METADATA.sub("", svg.getvalue())).encode()
 
 
