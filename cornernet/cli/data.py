@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from cornernet.cli.command import Command
 from cornernet.cli.start import RECIPE_NAMES, default_recipe, on_data
 from cornernet.config import ConfigError
 from cornernet.config.recipes import recipe
-from cornernet.console import count, printable
+from cornernet.console import Progress, count, printable
 from cornernet.data import DetectionDataset, Split, open_dataset
 from cornernet.data.formats.check import check_folder
 from cornernet.data.formats.coco import file_to_split
@@ -167,7 +168,17 @@ class ShowArguments:
 
 def check(command: Command, argv: Sequence[str]) -> int:
     """Print a report about a folder; the exit status is 2 if it cannot be used, or if train or val is missing."""
-    report = check_folder(command.parse(CheckArguments, argv).folder)
+    folder = command.parse(CheckArguments, argv).folder
+    with contextlib.ExitStack() as shown:
+        lines: dict[str, Progress] = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in lines:
+                shown.close()
+                lines[name] = shown.enter_context(contextlib.closing(Progress(printable(name), total, unit="img")))
+            lines[name].update(done)
+
+        report = check_folder(folder, show)
     print(report.to_text())
     if report.usable and not report.missing:
         print(_next("train", "--data", report.folder))

@@ -30,7 +30,7 @@ from cornernet.console import Progress, count, printable
 from cornernet.data import DataError, DetectionDataset, Split, open_dataset
 from cornernet.data.leakage import leakage_warning
 from cornernet.data.survey import survey
-from cornernet.evaluation.evaluate import Backend, Evaluation, evaluate
+from cornernet.evaluation.evaluate import READERS, Backend, Evaluation, evaluate
 from cornernet.evaluation.matching import DEFAULT_BACKEND
 from cornernet.files import Output
 from cornernet.model.detector import Detector, build_detector
@@ -59,7 +59,7 @@ class EvaluateArguments(EvaluateStart):
     backend: Backend = DEFAULT_BACKEND
     """Who evaluates. pycocotools is COCO's own program and the check: it gives the same numbers, and takes longer."""
     fast: bool = False
-    """Fold batch norm and read images ahead: the same boxes up to rounding, in less time (cornernet.model.fast)."""
+    """Fold batch norm and compute in place: the same boxes up to rounding, in less time (cornernet.model.fast)."""
     save_results: Path | None = None
     """Write the detections to this file in COCO's result format."""
     overwrite: bool = False
@@ -122,6 +122,5 @@ def _evaluate(detector: Detector, dataset: DetectionDataset, arguments: Evaluate
     detector = prepared(detector, config)
     if arguments.fast:
         detector = optimised(detector)
-    readers = 2 if arguments.fast else 0
     with contextlib.closing(Progress("evaluate", len(dataset), unit="img")) as progress:
-        return evaluate(detector, dataset, config, arguments.backend, lambda done, _: progress.update(done), readers)
+        return evaluate(detector, dataset, config, arguments.backend, lambda done, _: progress.update(done), READERS)

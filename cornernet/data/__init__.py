@@ -9,6 +9,7 @@ loader       training batches
 leakage      which images a detector was trained on
 origin       where the data of a run lay, and its digests
 survey       what the image files contain that should be known before a training starts
+parallel     work on many image files at once
 shared       memory shared with loader processes
 """
 

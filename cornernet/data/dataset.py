@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from cornernet.config import Orientation, Size
 from cornernet.console import count, named, printable
 from cornernet.data.images import LARGEST_FILE, DataError, Picture, inspect_image
+from cornernet.data.parallel import in_order
 from cornernet.data.shared import SharedState, spawning
 from cornernet.files import open_regular
 
@@ -387,8 +387,7 @@ class DetectionDataset:
         if self.pixels is not None:
             yield hashlib.sha256(np.ascontiguousarray(self.pixels).tobytes()).digest()
             return
-        with ThreadPoolExecutor(8) as pool:
-            yield from pool.map(_file_digest, (record.path for record in self.records))
+        yield from in_order(_file_digest, (record.path for record in self.records), 8)
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -504,8 +503,7 @@ def content_digests(dataset: DetectionDataset) -> list[bytes]:
     """
     if dataset.pixels is not None:
         return [hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in dataset.pixels]
-    with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(_file_digest, (record.path for record in dataset.records)))
+    return list(in_order(_file_digest, (record.path for record in dataset.records), 8))
 
 
 def shared_images(train: DetectionDataset, val: DetectionDataset) -> int:
@@ -518,13 +516,17 @@ def shared_images(train: DetectionDataset, val: DetectionDataset) -> int:
         return 0
     ours, theirs = _by_file_size(train), _by_file_size(val)
     shared = 0
-    with ThreadPoolExecutor(8) as pool:
-        for size in ours.keys() & theirs.keys():
-            # the same path need not be read
-            known = ours[size] & theirs[size]
-            rest = sorted(theirs[size] - known)
-            digests = set(pool.map(_file_digest, ours[size])) if rest else set()
-            shared += len(known) + sum(digest in digests for digest in pool.map(_file_digest, rest))
+    # by size, the files of train and those of val that have to be read: the same path need not be
+    read: list[tuple[list[Path], list[Path]]] = []
+    for size in ours.keys() & theirs.keys():
+        known = ours[size] & theirs[size]
+        shared += len(known)
+        if rest := sorted(theirs[size] - known):
+            read.append((sorted(ours[size]), rest))
+    digests = in_order(_file_digest, (path for mine, rest in read for path in (*mine, *rest)), 8)
+    for mine, rest in read:
+        found = {next(digests) for _ in mine}
+        shared += sum(next(digests) in found for _ in rest)
     return shared
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import io
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,10 @@ class Picture:
     """What makes its pixels doubtful, or ''."""
     largest: int | None = None
     """The largest value of a 16-bit image that looks as if fewer bits were in use, else None."""
+
+    def without_pixels(self) -> Picture:
+        """Return it without the pixels, whose memory is then free."""
+        return replace(self, pixels=np.empty((0, 0, 3), np.uint8))
 
     @property
     def bits(self) -> int:

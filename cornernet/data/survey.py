@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,6 +16,7 @@ from cornernet.config import Orientation, Size
 from cornernet.console import count
 from cornernet.data.dataset import DetectionDataset, Dropped
 from cornernet.data.images import ENDS_EARLY, LARGEST_FILE, DataError, Picture, stated_size, stored_orientation
+from cornernet.data.parallel import in_order
 from cornernet.files import open_regular
 
 __all__ = ["Survey", "doubts_of", "survey", "turned", "without_unreadable"]
@@ -138,13 +138,12 @@ def without_unreadable(dataset: DetectionDataset) -> DetectionDataset:
 def _each(
     dataset: DetectionDataset, function: Callable[[int], _Result], indices: Iterable[int] | None = None
 ) -> list[_Result]:
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(function, range(len(dataset)) if indices is None else indices))
+    return list(in_order(function, range(len(dataset)) if indices is None else indices))
 
 
 def _inspected(dataset: DetectionDataset, index: int) -> Picture | DataError:
     try:
-        return dataset.inspect(index)
+        return dataset.inspect(index).without_pixels()
     except DataError as error:
         return error
 

@@ -12,9 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ import numpy.typing as npt
 from cornernet.config import Config
 from cornernet.console import count, listing, text_table
 from cornernet.data.images import DataError
+from cornernet.data.parallel import in_order
 from cornernet.evaluation.corners import CornerMatches, corner_metrics, match_corners
 from cornernet.evaluation.matching import DEFAULT_BACKEND, IOUS, MAX_DETECTIONS, Backend, BoxMatching, match_boxes
 from cornernet.inference.detect import Examined, Inputs, Truth, examine, prepare_inputs, testing_mode
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ERROR_TYPES",
     "METRICS",
+    "READERS",
     "Backend",
     "Evaluation",
     "coco_evaluation",
@@ -48,6 +48,8 @@ METRICS = (
     *("AP", "AP50", "AP60", "AP70", "AP75", "AP80", "AP90", "APs", "APm", "APl"),
     *("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
 )
+READERS = 2
+"""Threads that read and resize beside the network where its latency is not measured."""
 _TIDE_TYPES = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss", "FP", "FN")
 ERROR_TYPES = tuple(f"dAP_{name}" for name in _TIDE_TYPES)
 """Keys of :func:`error_types`: the gain in AP50 without errors of each type (Bolya et al., "TIDE", 2020)."""
@@ -211,14 +213,7 @@ def _pictures(
         for index in range(len(dataset)):
             yield dataset.read(index), None
         return
-    with ThreadPoolExecutor(readers) as pool:
-        waiting: deque[Future[tuple[npt.NDArray[np.uint8], Inputs]]] = deque()
-        for index in range(len(dataset)):
-            waiting.append(pool.submit(read_ahead, index))
-            if len(waiting) > 2 * readers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    yield from in_order(read_ahead, range(len(dataset)), readers)
 
 
 def _examine(

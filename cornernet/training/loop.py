@@ -39,7 +39,7 @@ from cornernet.data.leakage import write_training_digests
 from cornernet.data.loader import Batch, training_loader
 from cornernet.data.origin import read_origin, write_origin
 from cornernet.data.survey import Survey, survey
-from cornernet.evaluation.evaluate import Evaluation, evaluate
+from cornernet.evaluation.evaluate import READERS, Evaluation, evaluate
 from cornernet.files import atomic_write, make_folder, sync
 from cornernet.model.detector import Detector, build_detector
 from cornernet.training.checkpoints import (
@@ -330,7 +330,7 @@ class Trainer:
             progress.update(done)
 
         with contextlib.closing(progress):
-            return evaluate(self.detector, self.val_set, self.config, progress=show)
+            return evaluate(self.detector, self.val_set, self.config, progress=show, readers=READERS)
 
     def _evaluate_and_log(self, done: int, stop: StopAtBoundary) -> bool:
         """Evaluate on the first process and write its metrics, unless any process is asked to stop meanwhile.

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +25,7 @@ from cornernet.data.formats.coco import (
     split_of,
 )
 from cornernet.data.images import LARGEST_FILE, DataError, Picture
+from cornernet.data.parallel import in_order
 from cornernet.data.survey import doubts_of, turned
 from cornernet.files import read_regular
 
@@ -101,9 +100,10 @@ class DataReport:
         return f"To use this folder, say which file is {' and which is '.join(self.missing)}: {flags} (see above)."
 
 
-def check_folder(folder: str | Path) -> DataReport:
+def check_folder(folder: str | Path, progress: Callable[[str, int, int], None] | None = None) -> DataReport:
     """Read every annotation and every image of a COCO-format folder and return a report.
 
+    ``progress`` is called with the name of an annotation file, the number of its images checked, and their total.
     Raises nothing for bad data: whatever stops training, such as a missing folder, is in ``DataReport.errors``.
     """
     root = Path(folder)
@@ -112,7 +112,7 @@ def check_folder(folder: str | Path) -> DataReport:
     except DataError as error:
         return DataReport(root, (), errors=(str(error),))
     wanted = [name for name in names if is_detection_file(root / name)]
-    files = [_check_file(root, name) for name in wanted]
+    files = [_check_file(root, name, progress) for name in wanted]
     errors = [file.error for file in files if file.error]
     for file in files:
         if file.unreadable:
@@ -135,13 +135,16 @@ def check_folder(folder: str | Path) -> DataReport:
     )
 
 
-def _check_file(root: Path, name: str) -> FileReport:
+def _check_file(root: Path, name: str, progress: Callable[[str, int, int], None] | None) -> FileReport:
     try:
         dataset = read_annotations(root, name, split_of(name))
     except DataError as error:
         return FileReport(name, None, str(error))
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(lambda index: _check_image(dataset, index), range(len(dataset))))
+    results = []
+    for result in in_order(lambda index: _check_image(dataset, index), range(len(dataset))):
+        results.append(result)
+        if progress is not None:
+            progress(name, len(results), len(dataset))
     read = [result for result in results if not isinstance(result, Dropped)]
     doubts = [doubt for _, doubt in read if doubt is not None]
     warnings = [*(f"{name}: {text}" for text in dataset.warnings), *doubts_of(name, doubts)]
@@ -167,7 +170,7 @@ def _check_image(dataset: DetectionDataset, index: int) -> tuple[bytes, tuple[st
     record = dataset.records[index]
     try:
         picture = dataset.inspect(index)
-        doubt = (record.path.name, replace(picture, pixels=picture.pixels[:0])) if picture.doubt else None
+        doubt = (record.path.name, picture.without_pixels()) if picture.doubt else None
         return hashlib.sha256(read_regular(record.path, LARGEST_FILE)).digest(), doubt
     except (DataError, OSError) as error:
         return Dropped(record.path.name, None, str(error))

@@ -16,7 +16,6 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -38,6 +37,7 @@ from cornernet.data.formats.importing import (
 )
 from cornernet.data.formats.yolo_set import YoloSet, foreign, foreign_reason, read_set, read_text
 from cornernet.data.images import DataError, read_image
+from cornernet.data.parallel import in_order
 
 __all__ = ["Points", "read_yolo"]
 
@@ -77,8 +77,7 @@ def read_yolo(
     images = chosen.images
     paths = sorted({path for path, _ in images})
     _require_own_labels(paths, labels)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        sizes = dict(zip(paths, pool.map(_size, paths), strict=True))
+    sizes = dict(zip(paths, in_order(_size, paths), strict=True))
     keypoints = _keypoints(known, points, (file for path in paths if (file := labels.of(path)).is_file()))
     reader = _Reader(folder, known.names, tuple(classes), unlabelled, keypoints)
     read: dict[Path, tuple[ImportedBox, ...] | None] = {path: reader.boxes(path, sizes[path], labels) for path in paths}
