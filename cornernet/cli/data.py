@@ -175,7 +175,9 @@ def check(command: Command, argv: Sequence[str]) -> int:
         def show(name: str, done: int, total: int) -> None:
             if name not in lines:
                 shown.close()
-                lines[name] = shown.enter_context(contextlib.closing(Progress(printable(name), total, unit="img")))
+                lines[name] = shown.enter_context(
+                    contextlib.closing(Progress(f"check {printable(name)}", total, unit="img"))
+                )
             lines[name].update(done)
 
         report = check_folder(folder, show)

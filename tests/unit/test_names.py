@@ -169,7 +169,7 @@ def test_no_name_reaches_the_terminal_raw_or_makes_a_line(ran) -> None:
     # but every line names what it is about
     assert "\\x1b[2Jescape.png: " in out
     assert out.count("cat\\nforged 9") > 4
-    for line in (line for line in err.splitlines() if not line.startswith(("train ", "evaluate "))):
+    for line in (line for line in err.splitlines() if not line.startswith(("train ", "evaluate ", "check "))):
         assert line.startswith("cornernet: error: ")
         assert "\\nforged" in line
 
