@@ -9,9 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-import torch
 import tyro
 
 from cornernet.checkout import version
@@ -19,17 +18,16 @@ from cornernet.config import ConfigError
 from cornernet.console import count, ended_by_its_reader, error_text, is_unread, printable, survive_any_encoding
 from cornernet.data import DataError
 
-from .pictures import find_pair, make_pictures
 from .profiles import Profile
-from .reporting.folder import output, render, write_files
-from .reporting.pictures import PlacedPicture, placed_pictures
-from .reporting.report import Asked, Report, make_report, published_report
-from .running.executors import Executor, LocalExecutor
-from .running.ray_executor import on_ray
-from .running.runner import Outcome, run_jobs
 from .running.status import print_plan, print_status
 from .running.store import Store, StoreError
 from .running.work import Selection, Work, program, select
+
+if TYPE_CHECKING:
+    from .reporting.pictures import PlacedPicture
+    from .reporting.report import Report
+    from .running.executors import Executor
+    from .running.runner import Outcome
 
 __all__ = ["main"]
 
@@ -127,6 +125,10 @@ def _run(arguments: Arguments, argv: Sequence[str], began: float) -> int:
     if arguments.plan:
         print_plan(work, workers)
         return 0
+
+    from .reporting.folder import output
+    from .running.runner import Outcome, run_jobs
+
     folder = Path("reports") / f"{work.profile.name}-{work.data}" if arguments.out is None else arguments.out
     output(folder, arguments.overwrite).require(("README.md", "index.html", "results.json"))
     outcome = Outcome((), (), 0)
@@ -172,6 +174,9 @@ def _check(arguments: Arguments) -> None:
 @contextlib.contextmanager
 def _executor(arguments: Arguments, profile: Profile, workers: int) -> Iterator[Executor]:
     """Yield what starts the runs. Raises ``ConfigError`` where nothing can."""
+    from .running.executors import LocalExecutor
+    from .running.ray_executor import on_ray
+
     if arguments.executor == "local":
         _require_gpus(profile)
         yield LocalExecutor(workers, max(1, profile.gpus))
@@ -183,6 +188,8 @@ def _executor(arguments: Arguments, profile: Profile, workers: int) -> Iterator[
 
 def _require_gpus(profile: Profile) -> None:
     """Raise ``ConfigError`` where this machine has fewer GPUs than a training of the profile takes."""
+    import torch
+
     found = torch.cuda.device_count()
     if found < profile.gpus:
         raise ConfigError(
@@ -203,6 +210,10 @@ def _failures(outcome: Outcome, store: Store) -> str:
 
 def _report(work: Work, folder: Path, overwrite: bool) -> None:
     """Write the tables, and print those that were asked for as they were written."""
+    from .reporting.folder import render, write_files
+    from .reporting.pictures import placed_pictures
+    from .reporting.report import published_report
+
     report = _made(work)
     pictures: list[PlacedPicture] = []
     notes: list[str] = []
@@ -237,6 +248,8 @@ def _report(work: Work, folder: Path, overwrite: bool) -> None:
 
 def _made(work: Work) -> Report:
     """Return the report: from the committed records where the profile has them, as ``nox -s report`` makes it."""
+    from .reporting.report import Asked, make_report, published_report
+
     if work.published is not None:
         report = published_report(work.published)
         # where everything failed, no record tells the data and the device, and so which rows the failures belong to
@@ -255,6 +268,8 @@ def _made(work: Work) -> Report:
 
 
 def _pictures(arguments: PicturesArguments) -> int:
+    from .pictures import find_pair, make_pictures
+
     work = select(arguments, quiet=True)
     pair = find_pair(work.store, work.jobs, work.seeds)
     dataset = work.sources.val(pair.with_.config.data.source)

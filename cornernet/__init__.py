@@ -54,13 +54,15 @@ _WHERE = {
 """The module of each public name. They are imported when they are first used: cornernet.kernels needs none of them."""
 
 
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        value = globals()[name] = getattr(importlib.import_module(f"cornernet.{_WHERE[name]}"), name)
-        return value
-    if importlib.util.find_spec(f"cornernet.{name}") is not None:
-        return importlib.import_module(f"cornernet.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # for which every name would exist
+
+    def __getattr__(name: str) -> Any:
+        if name in _WHERE:
+            value = globals()[name] = getattr(importlib.import_module(f"cornernet.{_WHERE[name]}"), name)
+            return value
+        if importlib.util.find_spec(f"cornernet.{name}") is not None:
+            return importlib.import_module(f"cornernet.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

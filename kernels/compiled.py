@@ -8,14 +8,15 @@ and numba's settings. NUMBA_CACHE_DIR is ignored, because numba's folders may be
 
 The source is that of the function's file. A function that calls compiled functions of another file says so
 (``calls=``), so that a change there is noticed too.
+
+numba itself is imported when the first function is compiled or read from disk (:mod:`.numba_compiler`), so that what
+only declares compiled functions starts without it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import pickle
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -23,24 +24,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-import llvmlite
-import numba
-import numpy as np
-from numba import njit, types
-from numba.core import caching, ccallback, compiler, config, serialize
-
-from . import machine_code
-
 __all__ = ["FUNCTIONS", "CFunction", "CompiledFunction", "c_function", "compiled"]
 
 F = TypeVar("F", bound=Callable[..., object])
-
-_SETTINGS = (
-    "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML", "ENABLE_AVX",
-    "LLVM_REFPRUNE_PASS", "LLVM_REFPRUNE_FLAGS",
-)  # fmt: skip
-"""numba's settings that change the code, besides the processor's name and features."""
-
 
 FUNCTIONS: list[CompiledFunction | CFunction] = []
 """All functions that were defined so far."""
@@ -68,14 +54,9 @@ class CompiledFunction:
         return self._run(*arguments)
 
     def _compiled(self) -> Callable[..., object]:
-        options: dict[str, Any] = {"error_model": "numpy", "nogil": True}
-        dispatcher: Any = njit(**options)(self.py_func)
-        if not getattr(config, "DISABLE_JIT", 0):  # then numba returns the function itself
-            dispatcher._cache = _Kept(self.py_func, self._source, options)
-            with dispatcher._cache.turn:
-                dispatcher.compile(self.signature)
-            dispatcher.disable_compile()
-        return cast("Callable[..., object]", dispatcher)
+        from . import numba_compiler
+
+        return numba_compiler.compile_function(self.py_func, self.signature, self._source)
 
 
 class CFunction:
@@ -94,13 +75,9 @@ class CFunction:
         """The address of the C function, valid until the process ends if this is a module's variable."""
         with self._lock:
             if self._compiled is None:
-                options: dict[str, Any] = {"error_model": "numpy"}
-                signature = (types.CPointer(types.int64),), types.void  # type: ignore[no-untyped-call]
-                found: Any = ccallback.CFunc(self.py_func, signature, locals={}, options=options)
-                found._cache = _Kept(self.py_func, self._source, options)
-                with found._cache.turn:
-                    found.compile()
-                self._compiled = found
+                from . import numba_compiler
+
+                self._compiled = numba_compiler.compile_c_function(self.py_func, self._source)
             return int(self._compiled.address)
 
 
@@ -123,50 +100,6 @@ def c_function(*, calls: Sequence[ModuleType] = ()) -> Callable[[Callable[[Any],
         return CFunction(function, calls)
 
     return decorate
-
-
-class _Kept(caching.NullCache):
-    """The cache of one function in numba's terms: one signature, kept by :mod:`.machine_code`.
-
-    numba asks for the code, and hands it over if it had to compile. ``turn`` is the time between; a process that has to
-    compile waits in it until others have compiled the same function, and then looks again.
-    """
-
-    def __init__(self, function: Callable[..., object], source: str | None, options: dict[str, Any]) -> None:
-        self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-        self.function, self.source, self.options = function, source, options
-        self.turn = contextlib.ExitStack()
-
-    def _key(self, signature: object, codegen: Any) -> str:
-        parts = {
-            "function": f"{self.function.__module__}.{self.function.__qualname__}",
-            "signature": signature,
-            "options": sorted(self.options.items()),
-            "source": self.source,
-            "python": (sys.implementation.cache_tag, sys.version),
-            "versions": (np.__version__, numba.__version__, llvmlite.__version__),
-            "processor": codegen.magic_tuple(),
-            "settings": [(name, str(getattr(config, name, None))) for name in _SETTINGS],
-        }
-        return "\n".join(f"{name}: {value}" for name, value in parts.items())
-
-    def load_overload(self, signature: object, target_context: Any) -> Any:
-        if self.source is None:
-            return None
-        target_context.refresh()
-        key = self._key(signature, target_context.codegen())
-        code = machine_code.load(self.name, key)
-        if code is None:
-            self.turn.enter_context(machine_code.turn(self.name))
-            code = machine_code.load(self.name, key)
-        rebuild: Any = compiler.CompileResult._rebuild
-        return None if code is None else rebuild(target_context, *pickle.loads(code))
-
-    def save_overload(self, signature: object, result: Any) -> None:
-        # code with addresses of this process in it is of no use to another one
-        if self.source is not None and not result.library.has_dynamic_globals and not result.lifted:
-            code = serialize.dumps(result._reduce())  # type: ignore[no-untyped-call]
-            machine_code.save(self.name, self._key(signature, result.library.codegen), code)
 
 
 def _source(function: Callable[..., object], calls: Sequence[ModuleType]) -> str | None:

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import openmp, ops
-from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
+from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+from .layout import memory_format_of
 
 __all__ = [
     "corner_backward",

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from . import machine_code
-from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
+from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+from .layout import memory_format_of
 
 __all__ = [
     "ENTRIES",

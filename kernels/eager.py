@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of, widened
+from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+from .layout import memory_format_of, widened
 
 __all__ = ["corner_pool", "directional_max_pool", "why_unavailable"]
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of, widened
+from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+from .layout import memory_format_of, widened
 
 __all__ = ["LONGEST_EXPORTED", "corner_pool", "directional_max_pool", "why_unavailable"]
 

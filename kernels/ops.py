@@ -49,7 +49,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
+from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+from .layout import memory_format_of
 
 __all__ = ["LOADED_IN", "NAMESPACE", "Operators", "records_shape"]
 

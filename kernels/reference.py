@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
+from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+from .layout import memory_format_of
 
 __all__ = ["corner_pool", "directional_max_pool", "selected_index", "why_not", "why_unavailable"]
 

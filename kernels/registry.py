@@ -1,4 +1,7 @@
-"""The table of implementations. To add one, put its file beside this one and a row here."""
+"""The table of implementations. To add one, put its file beside this one and a row here.
+
+The configuration reads the names, so nothing here needs torch before an implementation is chosen.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ import difflib
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-import torch
-
-from . import ops
 from .contract import FLOATS
+
+if TYPE_CHECKING:
+    import torch
+
+    from . import ops
 
 __all__ = ["AUTO_ORDER", "FLOATS", "ROWS", "Implementation", "UnavailableError", "choose", "row"]
 
@@ -45,7 +51,11 @@ class Implementation:
 
     def functions(self) -> ModuleType | ops.Operators:
         """Return the object with the row's ``directional_max_pool`` and ``corner_pool``."""
-        return ops.Operators(self.name) if self.operators else self.load()
+        if not self.operators:
+            return self.load()
+        from . import ops
+
+        return ops.Operators(self.name)
 
     def why_unavailable(self) -> str | None:
         """Return why it cannot run on this machine, or None if it can."""
@@ -56,8 +66,11 @@ class Implementation:
         reason: str | None = module.why_unavailable()
         return reason
 
-    def why_not(self, device_type: str, dtype: torch.dtype, auto: bool = False) -> str | None:
-        """Return why it does not support such tensors, or with ``auto`` why it is not picked, or None."""
+    def why_not(self, device_type: str, dtype: torch.dtype | str, auto: bool = False) -> str | None:
+        """Return why it does not support such tensors, or with ``auto`` why it is not picked, or None.
+
+        ``dtype`` may be a name, as in :data:`FLOATS`.
+        """
         if self.devices != ("any",) and device_type not in self.devices:
             return f"it runs on {', '.join(self.devices)}, not on {device_type}"
         if str(dtype).removeprefix("torch.") not in self.dtypes:

@@ -37,7 +37,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF, memory_format_of
+from .contract import AXIS_AND_REVERSED, DIRECTIONS_OF
+from .layout import memory_format_of
 
 try:
     import triton

@@ -16,15 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import cv2
-import torch
-
 from cornernet.config import Config, SourceConfig
 from cornernet.data import DetectionDataset
-from cornernet.evaluation.evaluate import detect_all
-from cornernet.model.detector import build_detector
-from cornernet.training.devices import resolve_device
-from cornernet.training.loop import train
 
 from .planner import Job
 from .store import Store
@@ -254,6 +247,10 @@ def calibrate(
 
 def _seconds_an_iteration(config: Config, share: float) -> float:
     """Train for ``share`` seconds, at least two iterations, and return the mean time of one, without the first."""
+    import torch
+
+    from cornernet.training.loop import train
+
     began = time.perf_counter()
     times: list[float] = []
 
@@ -273,6 +270,10 @@ def _seconds_an_iteration(config: Config, share: float) -> float:
 
 def _seconds_an_image(config: Config, val_set: DetectionDataset, share: float) -> float:
     """Test images for ``share`` seconds with random weights; return the mean time of one, without the first."""
+    from cornernet.evaluation.evaluate import detect_all
+    from cornernet.model.detector import build_detector
+    from cornernet.training.devices import resolve_device
+
     began = time.perf_counter()
     times: list[float] = []
     detector = build_detector(config).to(resolve_device(config.training.device))
@@ -286,6 +287,9 @@ def _seconds_an_image(config: Config, val_set: DetectionDataset, share: float) -
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """Compute with one thread, as a worker does; restore the threads of torch and OpenCV afterwards."""
+    import cv2
+    import torch
+
     before, before_cv2 = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -16,32 +16,23 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-import cv2
-import torch
 from msgspec import UNSET
 
 from cornernet.config import Config
 from cornernet.console import Progress, printable
-from cornernet.data import DetectionDataset, open_dataset
-from cornernet.evaluation.corners import corner_counts
-from cornernet.evaluation.evaluate import Evaluation, evaluate
-from cornernet.model.detector import Detector
-from cornernet.training.devices import resolve_device
-from cornernet.training.loop import train
-from cornernet.training.memory import step_memory
 from cornernet.training.metrics import finite
-from cornernet.training.timing import stage_latency, step_latency, step_stages
-from cornernet.weights.checkpoints import load_detector
 
-from ..records.curves import curves
-from ..records.provenance import provenance
 from ..records.record import Data, Latency, Memory, Record, Seconds, StoredResamples
-from ..statistics.resampling import bootstrap, corner_bootstrap
 from .executors import Executor, LocalExecutor, Run
 from .planner import Fingerprints, Job, grouped, make_job
 from .store import Failure, Store
+
+if TYPE_CHECKING:
+    from cornernet.data import DetectionDataset
+    from cornernet.evaluation.evaluate import Evaluation
+    from cornernet.model.detector import Detector
 
 __all__ = ["Outcome", "run_group", "run_jobs"]
 
@@ -58,6 +49,8 @@ def run_group(store: Store, configs: Sequence[Config]) -> int:
     continue. Returns how many failed. The caller holds the training's lock. Under torchrun all processes train, and the
     first evaluates.
     """
+    from cornernet.data import open_dataset
+
     config = configs[0]
     train_set = open_dataset(config.data, "train")
     val_set = open_dataset(config.data, "val")
@@ -96,6 +89,13 @@ def _trained(store: Store, job: Job) -> tuple[Detector, float | None] | None:
 
     A training that was resumed has no time of its own: its seconds are None.
     """
+    import cv2
+    import torch
+
+    from cornernet.training.devices import resolve_device
+    from cornernet.training.loop import train
+    from cornernet.weights.checkpoints import load_detector
+
     began = time.monotonic()
     folder = store.training(job)
     begun = (folder / "metrics.jsonl").exists()
@@ -120,6 +120,14 @@ def _evaluated(
     folder: Path,
 ) -> Record:
     """Evaluate a job's detector and return its record. The training took ``training`` seconds and left ``folder``."""
+    from cornernet.evaluation.corners import corner_counts
+    from cornernet.evaluation.evaluate import evaluate
+    from cornernet.training.memory import step_memory
+    from cornernet.training.timing import step_latency
+
+    from ..records.curves import curves
+    from ..records.provenance import provenance
+
     began = time.monotonic()
     evaluation = evaluate(detector, val_set, job.config)
     matches = evaluation.corner_matches
@@ -151,6 +159,8 @@ def _latency(
     job: Job, detector: Detector, val_set: DetectionDataset, evaluation: Evaluation, step_milliseconds: float | None
 ) -> Latency:
     """Return the times of the evaluation, and measure those of its stages."""
+    from cornernet.training.timing import stage_latency, step_stages
+
     assert evaluation.latency is not None
     measures = job.config.testing.measure_step
     return Latency(
@@ -171,6 +181,8 @@ def _resamples(val_set: DetectionDataset, evaluation: Evaluation) -> StoredResam
 
     Where corners are evaluated too, only the corner metrics and AP: more would not fit into a published record.
     """
+    from ..statistics.resampling import bootstrap, corner_bootstrap
+
     assert evaluation.box_matching is not None
     if evaluation.corner_matches is None:
         resamples = bootstrap(val_set, evaluation.box_matching)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-
 from cornernet.console import count, printable, text_table
 
 from ..profiles import Profile
@@ -96,6 +94,8 @@ def _minutes(seconds: Mapping[str, float | None], key: str) -> str:
 
 def _why_not_measured(profile: Profile) -> str | None:
     """Return why a speed cannot be measured beforehand; None where it can."""
+    import torch
+
     if profile.gpus > 1:
         return f"not measured, a training takes {count(profile.gpus, 'GPU')} together"
     if profile.gpus > torch.cuda.device_count():

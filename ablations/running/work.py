@@ -20,7 +20,7 @@ from cornernet.data import (
     shared_images,
     shared_images_warning,
 )
-from cornernet.training.devices import resolve_device
+from cornernet.training.hardware import surely_no_gpu
 from cornernet.training.revision import TRAINING_REVISION
 
 from ..profiles import PROFILES, Profile, find_profile
@@ -96,8 +96,9 @@ class Work:
             (study.name, variant.name): why
             for study in self.studies
             for variant in study.variants
-            if (why := study.why_not(self.base, variant)) is not None
-            and any(self.store.record(self.jobs[study.name, variant.name, seed]) is None for seed in self.seeds)
+            # in this order, because the reason may need torch
+            if any(self.store.record(self.jobs[study.name, variant.name, seed]) is None for seed in self.seeds)
+            and (why := study.why_not(self.base, variant)) is not None
         }
 
     def require_trainable(self) -> None:
@@ -239,8 +240,18 @@ def _base(selection: Selection, profile: Profile, sources: Sources) -> Config:
     base = profile.base(source)
     classes = len(sources.open(base.data.source)[0].classes)
     # the device is part of the key: arms on a CPU and on a GPU are not the same runs
-    device = base.training.device if base.training.device != "auto" else resolve_device("auto").type
+    device = _automatic() if base.training.device == "auto" else base.training.device
     return profile.base(source, classes=classes, device=device)
+
+
+def _automatic() -> str:
+    """Return the kind of device that ``auto`` means here, without torch where that can be told without it."""
+    if surely_no_gpu():
+        return "cpu"
+
+    from cornernet.training.devices import resolve_device
+
+    return resolve_device("auto").type
 
 
 def _source(selection: Selection) -> CocoSource | None:

@@ -62,7 +62,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
 
 from .resampling import Resamples
 
@@ -145,6 +144,8 @@ def _check_spreads(seed_sd: float, image_sd: float) -> None:
 
 def _half_width(seed_sd: float, seeds: int, image_sd: float, error: float) -> float:
     """Return the half-width at confidence ``1 - error``; taking the error keeps the digits of small ones."""
+    from scipy.special import ndtri, stdtrit
+
     if seeds < 2:
         return math.nan
     t, z = stdtrit(seeds - 1, error / 2), ndtri(error / 2)
@@ -186,6 +187,8 @@ def detectable_difference(
     (1.96 + 0.84)^2 = 2.80^2 for the images. Where Holm's step tests at a smaller level, ``confidence`` is one less that
     level. NaN as in :func:`half_width`.
     """
+    from scipy.special import ndtri, stdtrit
+
     _check_spreads(seed_sd, image_sd)
     if not 0.5 <= power < 1:
         raise ValueError(f"the power is {power}; use a value from 0.5 to below 1")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from cornernet.model.heads.corner.heatmap_losses import HEATMAP_LOSSES
+from typing import get_args
+
+from cornernet.config import HeatmapLossName
 
 from .study import Contrast, Study, Variant
 
 __all__ = ["STUDY"]
 
 BASE = "focal"
-NAMES = (BASE, *(name for name in HEATMAP_LOSSES if name != BASE))
+NAMES = (BASE, *(name for name in get_args(HeatmapLossName) if name != BASE))
 
 STUDY = Study(
     name="heatmap_losses",

@@ -7,11 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import torch
-
 from cornernet.config import Config, ShapesSource
 from cornernet.kernels import registry
-from cornernet.training.devices import resolve_device
 
 from ..statistics.claims import Claim
 from .paper import paper_table
@@ -168,8 +165,11 @@ class Study:
             return None
         # a plan can be made on a machine without the GPU: only the kind of device matters
         wanted = config.training.device
-        device = resolve_device(wanted).type if wanted == "auto" else torch.device(wanted).type
-        return registry.row(config.testing.pooling_impl).why_not(device, torch.float32, auto=True)
+        if wanted == "auto":
+            from cornernet.training.devices import resolve_device
+
+            wanted = resolve_device(wanted).type
+        return registry.row(config.testing.pooling_impl).why_not(wanted.partition(":")[0], "float32", auto=True)
 
     def disagreements(self, measured: Mapping[tuple[str, int], Mapping[str, float | None]]) -> list[str]:
         """Return a sentence for each variant and seed whose metrics differ from those of the first variant measured.

@@ -7,26 +7,21 @@ import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from cornernet.cli.command import Command
 from cornernet.cli.start import RECIPE_NAMES, default_recipe, on_data
 from cornernet.config import ConfigError
+from cornernet.config.choices import BoxConvention, Points, Split, Treatment
 from cornernet.config.recipes import recipe
 from cornernet.console import Progress, count, printable
-from cornernet.data import DetectionDataset, Split, open_dataset
-from cornernet.data.formats.check import check_folder
-from cornernet.data.formats.coco import file_to_split
-from cornernet.data.formats.cvat import read_cvat
-from cornernet.data.formats.importing import ImportedFolder, annotation_file, require_folder, write_import
-from cornernet.data.formats.labelme import read_labelme
-from cornernet.data.formats.split import divide, write_division
-from cornernet.data.formats.voc import BoxConvention, Treatment, read_voc
-from cornernet.data.formats.yolo import Points, read_yolo
 from cornernet.files import Output, nearest
-from cornernet.visualization.sheets import encoded, fixed_images, show_data
+
+if TYPE_CHECKING:
+    from cornernet.data import DetectionDataset
+    from cornernet.data.formats.importing import ImportedFolder
 
 __all__ = [
     "CheckArguments",
@@ -169,6 +164,10 @@ class ShowArguments:
 def check(command: Command, argv: Sequence[str]) -> int:
     """Print a report about a folder; the exit status is 2 if it cannot be used, or if train or val is missing."""
     folder = command.parse(CheckArguments, argv).folder
+
+    from cornernet.data.formats.check import check_folder
+    from cornernet.data.formats.coco import file_to_split
+
     with contextlib.ExitStack() as shown:
         lines: dict[str, Progress] = {}
 
@@ -193,6 +192,9 @@ def check(command: Command, argv: Sequence[str]) -> int:
 def import_voc(command: Command, argv: Sequence[str]) -> int:
     """Convert a Pascal VOC folder to COCO format."""
     arguments = command.parse(ImportVocArguments, argv)
+
+    from cornernet.data.formats.voc import read_voc
+
     found = read_voc(
         arguments.folder,
         boxes=arguments.boxes,
@@ -206,6 +208,9 @@ def import_voc(command: Command, argv: Sequence[str]) -> int:
 def import_yolo(command: Command, argv: Sequence[str]) -> int:
     """Convert a YOLO folder to COCO format."""
     arguments = command.parse(ImportYoloArguments, argv)
+
+    from cornernet.data.formats.yolo import read_yolo
+
     found = read_yolo(
         arguments.folder,
         names=arguments.names,
@@ -219,6 +224,9 @@ def import_yolo(command: Command, argv: Sequence[str]) -> int:
 def import_labelme(command: Command, argv: Sequence[str]) -> int:
     """Convert a folder of labelme's json files to COCO format."""
     arguments = command.parse(ImportLabelmeArguments, argv)
+
+    from cornernet.data.formats.labelme import read_labelme
+
     found = read_labelme(arguments.folder, classes=arguments.classes)
     return _write_import(found, arguments.out or arguments.folder, arguments, command, argv)
 
@@ -226,6 +234,9 @@ def import_labelme(command: Command, argv: Sequence[str]) -> int:
 def import_cvat(command: Command, argv: Sequence[str]) -> int:
     """Convert a folder with CVAT's xml to COCO format."""
     arguments = command.parse(ImportCvatArguments, argv)
+
+    from cornernet.data.formats.cvat import read_cvat
+
     found = read_cvat(arguments.folder, unlabelled=arguments.unlabelled, classes=arguments.classes)
     return _write_import(found, arguments.out or arguments.folder, arguments, command, argv)
 
@@ -234,6 +245,8 @@ def _write_import(
     found: ImportedFolder, out: Path, arguments: WriteArguments, command: Command, argv: Sequence[str]
 ) -> int:
     """Write the imported data set and print the report and the next command."""
+    from cornernet.data.formats.importing import write_import
+
     written = write_import(found, out, overwrite=arguments.overwrite, dry_run=arguments.dry_run)
     following = _for_real(command, argv) if arguments.dry_run else _after_import(found.splits, out)
     print(found.to_text(), *written, following, sep="\n")
@@ -242,6 +255,9 @@ def _write_import(
 
 def _after_import(splits: Sequence[str], out: Path) -> str:
     """Return the line with the next command for a folder with annotation files of these splits."""
+    from cornernet.data.formats.coco import file_to_split
+    from cornernet.data.formats.importing import annotation_file
+
     if {"train", "val"} <= set(splits):
         return _next("data", "check", out)
     files = [annotation_file(split) for split in splits]
@@ -270,6 +286,10 @@ def _for_real(command: Command, argv: Sequence[str]) -> str:
 def split(command: Command, argv: Sequence[str]) -> int:
     """Split an annotation file and print the next command."""
     arguments = command.parse(SplitArguments, argv)
+
+    from cornernet.data.formats.importing import require_folder
+    from cornernet.data.formats.split import divide, write_division
+
     folder = arguments.folder
     require_folder(folder)
     fractions = {"val": arguments.val} | ({"test": arguments.test} if arguments.test else {})
@@ -291,6 +311,10 @@ def show(command: Command, argv: Sequence[str]) -> int:
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(f"--out is {out}; it must be a file that ends in .png, .jpg or .webp")
     config = on_data(recipe(arguments.recipe or default_recipe(arguments.folder)), arguments.folder)
+
+    from cornernet.data import open_dataset
+    from cornernet.visualization.sheets import encoded, fixed_images, show_data
+
     dataset = open_dataset(config.data, arguments.split)
     print(dataset.summary())
     output = Output(out.parent, "data show", overwrite=arguments.overwrite, originals=_pictures(dataset))

@@ -7,34 +7,31 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 from cornernet.cli.command import Command
-from cornernet.cli.photos import Photo, coco_tree, csv_table, find_photos, json_list
 from cornernet.cli.start import ConfigFlags, load, prepared
 from cornernet.config import ConfigError, DataConfig
 from cornernet.config.recipes import recipe
 from cornernet.console import count, printable
-from cornernet.data import DataError, open_dataset
-from cornernet.data.images import inspect_image
-from cornernet.drawing.boxes import sheet
 from cornernet.files import Output
-from cornernet.inference.detect import detect
-from cornernet.inference.detections import Detections
-from cornernet.model.detector import Detector
-from cornernet.visualization.inspection import inspect
-from cornernet.visualization.sheets import encoded
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cornernet.cli.photos import Photo
+    from cornernet.inference.detections import Detections
+    from cornernet.model.detector import Detector
+
+    Reader: TypeAlias = Callable[[int], NDArray[np.uint8]]
+    """From the index of a photograph to its pixels, uint8 [H, W, 3] BGR."""
 
 __all__ = ["DetectArguments", "run"]
 
 _DEMO_IMAGES = 6
-
-Reader: TypeAlias = Callable[[int], NDArray[np.uint8]]
-"""From the index of a photograph to its pixels, uint8 [H, W, 3] BGR."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +119,9 @@ def _files(photos: Sequence[Photo], arguments: DetectArguments) -> Iterator[str]
 
 def _inputs(arguments: DetectArguments) -> tuple[list[Photo], Reader]:
     """Return the photographs to detect in and the function that reads them."""
+    from cornernet.cli.photos import Photo, find_photos
+    from cornernet.data import open_dataset
+
     if not arguments.demo:
         photos = find_photos(arguments.photos, arguments.out, sys.stdin)
         return photos, lambda index: _read(photos[index].path, arguments.config.data)
@@ -135,6 +135,8 @@ def _inputs(arguments: DetectArguments) -> tuple[list[Photo], Reader]:
 
 def _read(path: Path, data: DataConfig) -> NDArray[np.uint8]:
     """Return a photograph's pixels, read as the weights' configuration says, and print what is doubtful about it."""
+    from cornernet.data.images import inspect_image
+
     picture = inspect_image(path, orientation=data.orientation, bits=data.bits)
     if picture.doubt:
         fix = f"; --data.bits {picture.bits} scales it" if picture.largest is not None else ""
@@ -146,6 +148,10 @@ def _detect_all(
     detector: Detector, photos: Sequence[Photo], read: Reader, arguments: DetectArguments, output: Output
 ) -> _Found:
     """Detect in every photograph; one that cannot be read is reported and skipped."""
+    from cornernet.data import DataError
+    from cornernet.inference.detect import detect
+    from cornernet.visualization.inspection import inspect
+
     so_far = _Found()
     for index, photo in enumerate(photos):
         try:
@@ -174,11 +180,16 @@ def _detect_all(
 
 
 def _write_image(output: Output, name: str, image: NDArray[np.uint8]) -> Path:
+    from cornernet.visualization.sheets import encoded
+
     return output.write(name, encoded(image, Path(name)))
 
 
 def _write(found: _Found, arguments: DetectArguments, output: Output) -> None:
     """Write the files that hold the detections of all photographs."""
+    from cornernet.cli.photos import coco_tree, csv_table, json_list
+    from cornernet.drawing.boxes import sheet
+
     results = found.results
     if "json" in arguments.write:
         output.write("detections.json", json_list(results))

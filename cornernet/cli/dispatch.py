@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = 2 if argv[0] == "data" and argv[1:] else 1
     name = " ".join(argv[:words])
     if name not in _BY_NAME:
-        from cornernet.config.checks import did_you_mean  # here, since it loads torch, which the help does without
+        from cornernet.config.checks import did_you_mean  # here, since the help does without the configuration
 
         print(
             _usage(),
@@ -159,7 +159,6 @@ def _run(command: Command, argv: Sequence[str]) -> int:
     except Exception as error:
         if is_unread(error):
             raise
-        # imported here: it needs torch, and `cornernet --help` does not
         from cornernet.cli.errors import describe
 
         message = describe(error, command.name)

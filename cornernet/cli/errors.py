@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import errno
+import sys
 
-import torch
-
-from cornernet.config import ConfigError
-from cornernet.console import error_text, printable
-from cornernet.data import DataError
-from cornernet.kernels import UnavailableError
-from cornernet.training.errors import TrainingError
-from cornernet.weights.checkpoints import CheckpointError
-from cornernet.weights.export import ExportError
+from cornernet.console import PrintableError, error_text, printable
+from cornernet.kernels.registry import UnavailableError
 
 __all__ = ["describe"]
 
-_REPORTED = (CheckpointError, ConfigError, DataError, ExportError, TrainingError, UnavailableError, OSError)
+_REPORTED = (PrintableError, UnavailableError, OSError)
+"""All errors that this project raises for its users are printable ones."""
 
 _SAVE_MEMORY_IN_TRAINING = """three flags that save memory, cheapest first:
   --training.accumulation 2            computes a batch in two parts, with the same result
@@ -44,7 +39,8 @@ def describe(error: Exception, command: str) -> str | None:
 
 def _out_of_memory(error: Exception) -> bool:
     """Return whether an error means that the memory of the GPU or of the machine is used up."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    torch = sys.modules.get("torch")  # where it is not loaded, no error is of it
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
     phrases = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)

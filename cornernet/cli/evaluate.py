@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 import tyro
 
 from cornernet.cli.command import Command
@@ -25,16 +25,15 @@ from cornernet.cli.start import (
     say_where,
 )
 from cornernet.config import ConfigError
+from cornernet.config.choices import DEFAULT_BACKEND, Backend, Split
 from cornernet.config.recipes import recipe
 from cornernet.console import Progress, count, printable
-from cornernet.data import DataError, DetectionDataset, Split, open_dataset
-from cornernet.data.leakage import leakage_warning
-from cornernet.data.survey import survey
-from cornernet.evaluation.evaluate import READERS, Backend, Evaluation, evaluate
-from cornernet.evaluation.matching import DEFAULT_BACKEND
 from cornernet.files import Output
-from cornernet.model.detector import Detector, build_detector
-from cornernet.model.fast import optimised
+
+if TYPE_CHECKING:
+    from cornernet.data import DetectionDataset
+    from cornernet.evaluation.evaluate import Evaluation
+    from cornernet.model.detector import Detector
 
 __all__ = ["EvaluateArguments", "run"]
 
@@ -87,6 +86,11 @@ def run(command: Command, argv: Sequence[str]) -> int:
     named = start.data is not None or source != base.data.source
     if not named:
         say_where(own, base)
+
+    from cornernet.data import DataError, open_dataset
+    from cornernet.data.leakage import leakage_warning
+    from cornernet.data.survey import survey
+
     dataset = open_dataset(arguments.config.data, arguments.split)
     print(dataset.summary())
     if not dataset.annotated and results is None:
@@ -107,6 +111,11 @@ def run(command: Command, argv: Sequence[str]) -> int:
     if detector is None:
         config = arguments.config.with_("model.num_classes", len(dataset.classes))
         arguments = replace(arguments, config=config)
+
+        import torch
+
+        from cornernet.model.detector import build_detector
+
         torch.manual_seed(config.training.seed)
         detector = build_detector(config).eval()
     evaluation = _evaluate(detector, dataset, arguments)
@@ -118,6 +127,9 @@ def run(command: Command, argv: Sequence[str]) -> int:
 
 
 def _evaluate(detector: Detector, dataset: DetectionDataset, arguments: EvaluateArguments) -> Evaluation:
+    from cornernet.evaluation.evaluate import READERS, evaluate
+    from cornernet.model.fast import optimised
+
     config = arguments.config
     detector = prepared(detector, config)
     if arguments.fast:

@@ -13,8 +13,6 @@ from cornernet.cli.start import load
 from cornernet.config import ConfigError
 from cornernet.console import printable
 from cornernet.files import Output
-from cornernet.training.report import run_page
-from cornernet.weights.unfinished import has_weights
 
 __all__ = ["ReportArguments", "run"]
 
@@ -44,6 +42,10 @@ def run(command: Command, argv: Sequence[str]) -> int:
     run = arguments.run
     output = Output(out.parent, "report", overwrite=arguments.overwrite)
     output.require([out.name])
+
+    from cornernet.training.report import run_page
+    from cornernet.weights.unfinished import has_weights
+
     detector = load(str(run), None) if (run / "config.json").is_file() and has_weights(run) else None
     output.write(out.name, run_page(run, arguments.images, detector, other_data=arguments.other_data))
     print(f"the page is {printable(out)}")

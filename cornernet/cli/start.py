@@ -9,19 +9,17 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import tyro
 
 from cornernet.config import CocoSource, Config, ConfigError, DataConfig
 from cornernet.config.recipes import RECIPES, recipe
 from cornernet.console import printable
-from cornernet.data import DataError, DetectionDataset
-from cornernet.data.origin import at_origin, is_same_data
-from cornernet.model.detector import Detector, build_detector
-from cornernet.training.devices import resolve_device
-from cornernet.weights.checkpoints import load_detector
+
+if TYPE_CHECKING:
+    from cornernet.data import DetectionDataset
+    from cornernet.model.detector import Detector
 
 __all__ = [
     "RECIPE_NAMES",
@@ -66,6 +64,8 @@ def on_data(config: Config, folder: Path | None) -> Config:
 
 def of_run(config: Config, weights: str | Path) -> Config:
     """Return the configuration of weights or of a run with the path of its data as it was meant at training."""
+    from cornernet.data.origin import at_origin
+
     path = Path(weights)
     if path.is_dir():
         return at_origin(config, path)
@@ -86,6 +86,9 @@ def check_data(
     Other data is an error, unless the user has ``named`` its folder or allows any ``other``; then it is said. That the
     weights know nothing is said where the folder is not named. Raises ``DataError``.
     """
+    from cornernet.data import DataError
+    from cornernet.data.origin import is_same_data
+
     same = is_same_data(dataset, data, split, detector.data_digests)
     source = data.source
     what = f"{dataset.name} {dataset.split}" + (f" in {source.root}" if isinstance(source, CocoSource) else "")
@@ -108,6 +111,8 @@ def load(weights: str, start: str | None) -> Detector:
 
     Prints which checkpoint was taken if the run is not finished.
     """
+    from cornernet.weights.checkpoints import load_detector
+
     detector = load_detector(weights, start=recipe(start) if start else None)
     if detector.unfinished is not None:
         done, total = detector.unfinished
@@ -124,6 +129,11 @@ def prepared(detector: Detector, config: Config) -> Detector:
 
     Raises ``ConfigError`` where the weights do not fit the model that the flags describe.
     """
+    import torch
+
+    from cornernet.model.detector import build_detector
+    from cornernet.training.devices import resolve_device
+
     if detector.config.model != config.model:
         rebuilt = build_detector(config)
         try:

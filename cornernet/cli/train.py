@@ -7,23 +7,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import tyro
 
 from cornernet.cli.command import Command
-from cornernet.cli.runs import newest_unfinished, next_folder
 from cornernet.cli.start import ConfigFlags, StartFlags, default_recipe, of_run, on_data, say_where
-from cornernet.cli.suggest import Suggestion, machine, suggest
 from cornernet.config import CocoSource, Config, ConfigError
 from cornernet.config.recipes import recipe
 from cornernet.console import count, printable
-from cornernet.data import open_dataset, require_boxes
-from cornernet.model.detector import build_detector
-from cornernet.training.devices import resolve_device
-from cornernet.training.loop import train
-from cornernet.training.tensorboard import TensorBoardLog
+
+if TYPE_CHECKING:
+    from cornernet.cli.suggest import Suggestion
 
 __all__ = ["TrainArguments", "run"]
 
@@ -67,6 +62,8 @@ def run(command: Command, argv: Sequence[str]) -> int:
     asks = bool({"-h", "--help"} & set(argv))
     first = os.environ.get("RANK", "0") == "0"
     if start.resume and start.out is None and not asks:
+        from cornernet.cli.runs import newest_unfinished
+
         folder, which = newest_unfinished(start.data)
         start = replace(start, out=folder)
         if first:
@@ -74,12 +71,19 @@ def run(command: Command, argv: Sequence[str]) -> int:
     suggestion = None if asks else _suggestion(start, command, argv)
     base = _start_config(start) if suggestion is None else suggestion.config
     arguments = command.parse(TrainArguments, argv, TrainArguments(config=base, out=start.out))
+
+    from cornernet.cli.runs import next_folder
+
     out = arguments.out or next_folder(_stem(arguments, suggestion))
     if suggestion is not None and first:
         print(suggestion.to_text())
     if arguments.dry_run:
         print(_plan(arguments.config, out))
         return 0
+
+    from cornernet.training.loop import train
+    from cornernet.training.tensorboard import TensorBoardLog
+
     curves = out / "tensorboard"
     with contextlib.ExitStack() as stack:
         continues = arguments.resume and curves.is_dir()
@@ -95,6 +99,10 @@ def _suggestion(start: TrainStart, command: Command, argv: Sequence[str]) -> Sug
     """Return a configuration that suits --data, or None where a recipe, a file or a run is given to start from."""
     if start.data is None or start.recipe is not None or start.config_file is not None or start.resume:
         return None
+
+    from cornernet.cli.suggest import machine, suggest
+    from cornernet.data import open_dataset, require_boxes
+
     source = command.read_first(_SourceFlags, argv, _SourceFlags(source=CocoSource(root=str(start.data)))).source
     train_set, val_set = open_dataset(source, "train"), open_dataset(source, "val")
     require_boxes(train_set, val_set)
@@ -142,6 +150,12 @@ def _stem(arguments: TrainArguments, suggestion: Suggestion | None) -> str:
 
 def _plan(config: Config, out: Path) -> str:
     """Return what ``train`` would do, on which data, and where it would write."""
+    import torch
+
+    from cornernet.data import open_dataset, require_boxes
+    from cornernet.model.detector import build_detector
+    from cornernet.training.devices import resolve_device
+
     train_set, val_set = open_dataset(config.data, "train"), open_dataset(config.data, "val")
     require_boxes(train_set, val_set)
     with torch.device("meta"):

@@ -6,19 +6,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from cornernet.cli.command import Command
 from cornernet.cli.start import RECIPE_NAMES, load
 from cornernet.config import CocoSource, ConfigError
+from cornernet.config.choices import PICKLED, ExportFormat
 from cornernet.console import count, printable
-from cornernet.data import DataError, DetectionDataset, open_dataset
 from cornernet.files import Output, refuse_link
-from cornernet.model.detector import Detector
-from cornernet.weights.checkpoints import PICKLED, save_detector, save_foreign
-from cornernet.weights.export import ExportFormat, export_detector
+
+if TYPE_CHECKING:
+    from cornernet.data import DetectionDataset
+    from cornernet.model.detector import Detector
 
 __all__ = ["ConvertArguments", "ExportArguments", "convert", "export"]
 
@@ -79,6 +80,9 @@ def convert(command: Command, argv: Sequence[str]) -> int:
     if out.exists() and not arguments.overwrite:
         raise ConfigError(f"{out} exists already; --overwrite replaces it")
     detector = load(arguments.weights, arguments.recipe)
+
+    from cornernet.weights.checkpoints import save_detector, save_foreign
+
     if arguments.data is not None:
         detector.classes, detector.category_ids = _classes_of(arguments.data, detector)
     if arguments.to == "ours":
@@ -104,6 +108,9 @@ def export(command: Command, argv: Sequence[str]) -> int:
         raise ConfigError(f"there is no folder {arguments.out.parent} for --out")
     output = Output(arguments.out.parent, "export", overwrite=arguments.overwrite)
     output.require([arguments.out.name])
+
+    from cornernet.weights.export import export_detector
+
     detector = load(arguments.weights, arguments.recipe)
     to = arguments.to or formats[suffix]
     lines = export_detector(
@@ -122,6 +129,8 @@ def export(command: Command, argv: Sequence[str]) -> int:
 
 def _classes_of(folder: Path, detector: Detector) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Return the class names and category ids of a COCO-format folder; there must be as many as the detector has."""
+    from cornernet.data import DataError
+
     found, expected = _open_any_split(folder), detector.config.model.num_classes
     if len(found.classes) != expected:
         raise DataError(
@@ -133,6 +142,8 @@ def _classes_of(folder: Path, detector: Detector) -> tuple[tuple[str, ...], tupl
 
 def _open_any_split(folder: Path) -> DetectionDataset:
     """Return val, or train if there is no usable val."""
+    from cornernet.data import DataError, open_dataset
+
     source = CocoSource(root=str(folder))
     try:
         return open_dataset(source, "val")

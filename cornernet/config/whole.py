@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,7 +120,7 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain dicts, tuples and scalars."""
         # as dataclasses.asdict does it, in a fifteenth of the time: plans of studies make hundreds of configurations
-        tree: dict[str, Any] = _ADAPTER.dump_python(self, warnings=False)
+        tree: dict[str, Any] = _adapter().dump_python(self, warnings=False)
         return tree
 
     def to_public_dict(self) -> dict[str, Any]:
@@ -142,7 +143,7 @@ class Config:
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"{origin} has a value that JSON cannot hold: {json_problem(error)}") from error
         try:
-            return _ADAPTER.validate_json(text, strict=True)
+            return _adapter().validate_json(text, strict=True)
         except pydantic.ValidationError as error:
             found, lines = error.errors(), []
             for item in found[:_MOST_LISTED]:
@@ -209,4 +210,8 @@ for _part in (
 ):
     setattr(_part, "__pydantic_config__", _STRICT)  # noqa: B010 - dataclasses do not declare the attribute
 
-_ADAPTER = pydantic.TypeAdapter(Config)
+
+@functools.cache
+def _adapter() -> pydantic.TypeAdapter[Config]:
+    """Return what checks JSON against the configuration. It takes as long to make as half of a command's help."""
+    return pydantic.TypeAdapter(Config)

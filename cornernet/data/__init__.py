@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import get_args
 
 from cornernet.config import CocoSource, DataConfig, ShapesSource
+from cornernet.config.choices import Split
 from cornernet.data.dataset import (
     DataError,
     DetectionDataset,
@@ -28,7 +29,7 @@ from cornernet.data.dataset import (
     shared_images,
     shared_images_warning,
 )
-from cornernet.data.formats.coco import Split, open_coco
+from cornernet.data.formats.coco import open_coco
 from cornernet.data.shapes import open_shapes
 
 __all__ = [

@@ -25,7 +25,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL.BmpImagePlugin import BmpImageFile
@@ -156,11 +155,15 @@ def stored_orientation(content: bytes) -> int:
 
 def decode(content: bytes, ignore_orientation: bool = False) -> NDArray[np.uint8] | None:
     """Return the image in a file's ``content`` as uint8 [H, W, 3] BGR, or None where it cannot be decoded."""
+    import cv2
+
     image = _decoded(content, cv2.IMREAD_COLOR, ignore_orientation)
     return None if image is None else np.asarray(image, np.uint8)
 
 
 def _decoded(content: bytes, flags: int, ignore_orientation: bool) -> NDArray[np.uint8] | NDArray[np.uint16] | None:
+    import cv2
+
     if not content:
         return None
     flags |= cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0
@@ -247,6 +250,8 @@ def image_size(path: Path, stated: Size | None = None) -> Size:
 
 def _picture(path: Path, content: bytes, bits: int, *, ignore_orientation: bool) -> Picture | None:
     """Decode a file's content; None where that is impossible. Raises ``DataError`` for values beyond ``bits``."""
+    import cv2
+
     doubt = ""
     image = decode(content, ignore_orientation)
     if image is None and content.startswith(_JPEG):

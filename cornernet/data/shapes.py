@@ -33,7 +33,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -177,6 +176,8 @@ def _clear_corner(outline: NDArray[np.float64]) -> float:
 
 def _mask(outlines: list[NDArray[np.float64]], at: tuple[float, float], size: Size) -> Float:
     """Return the fraction of every pixel covered by the outlines, moved by ``at`` (x, y): float32 [H, W]."""
+    import cv2
+
     factor, bits = _SUPERSAMPLING, 4
     cover = np.zeros(size, np.float32)
     low = np.maximum(np.floor(outlines[0].min(0) + at).astype(int) - 1, 0)
@@ -204,6 +205,8 @@ def _ramp(size: Size, angle: float) -> Float:
 
 def _clouds(size: Size, cells: int, rng: np.random.Generator) -> Float:
     """Return smooth noise [H, W] in -1..1 with about ``cells`` bumps along the longer side."""
+    import cv2
+
     longer = max(size)
     grid = [max(2, round(cells * side / longer) + 1) for side in size]
     noise = rng.uniform(-1.0, 1.0, grid).astype(np.float32)
@@ -321,6 +324,8 @@ def _add_distractors(picture: Float, smallest: float, count: int, rng: np.random
 
 def draw_picture(source: ShapesSource, split: Literal["train", "val"], index: int) -> Picture:
     """Return image ``index`` of a split. It depends only on the arguments and :data:`SHAPES_VERSION`."""
+    import cv2
+
     rng = np.random.default_rng([SHAPES_VERSION, source.seed % 2**64, _SPLITS[split], index])
     size = source.image_size
     smallest = source.object_size[0] * min(size)
@@ -408,6 +413,8 @@ def _generate(source: ShapesSource, split: Literal["train", "val"]) -> _Columns:
 
 def _cache_file(source: ShapesSource, split: str) -> Path | None:
     """Return the cache file of a split. Its name depends on all that its images depend on, including this code."""
+    import cv2
+
     folder = cache_folder()
     if folder is None:
         return None

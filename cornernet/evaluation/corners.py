@@ -16,13 +16,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cornernet.evaluation.matching import RECALLS
-from cornernet.inference.detect import CornersInView
+
+if TYPE_CHECKING:
+    from cornernet.inference.detect import CornersInView
 
 __all__ = ["CORNER_METRICS", "CornerMatches", "corner_counts", "corner_metrics", "match_corners"]
 

@@ -20,23 +20,23 @@ import numpy as np
 import numpy.typing as npt
 
 from cornernet.config import Config
+from cornernet.config.choices import DEFAULT_BACKEND, Backend
 from cornernet.console import count, listing, text_table
 from cornernet.data.images import DataError
 from cornernet.data.parallel import in_order
 from cornernet.evaluation.corners import CornerMatches, corner_metrics, match_corners
-from cornernet.evaluation.matching import DEFAULT_BACKEND, IOUS, MAX_DETECTIONS, Backend, BoxMatching, match_boxes
-from cornernet.inference.detect import Examined, Inputs, Truth, examine, prepare_inputs, testing_mode
-from cornernet.model.detector import Detector
+from cornernet.evaluation.matching import IOUS, MAX_DETECTIONS, BoxMatching, match_boxes
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
+    from cornernet.inference.detect import Examined, Inputs
     from cornernet.inference.detections import Detections
+    from cornernet.model.detector import Detector
 
 __all__ = [
     "ERROR_TYPES",
     "METRICS",
     "READERS",
-    "Backend",
     "Evaluation",
     "coco_evaluation",
     "detect_all",
@@ -204,6 +204,7 @@ def _pictures(
     detector: Detector, dataset: DetectionDataset, config: Config, readers: int
 ) -> Iterator[tuple[npt.NDArray[np.uint8], Inputs | None]]:
     """Yield the data set's pictures in order, with their inputs if ``readers`` threads prepare them ahead."""
+    from cornernet.inference.detect import prepare_inputs
 
     def read_ahead(index: int) -> tuple[npt.NDArray[np.uint8], Inputs]:
         image = dataset.read(index)
@@ -225,6 +226,8 @@ def _examine(
     inputs: Inputs | None,
 ) -> tuple[Examined, float]:
     """Run the test path on one image of the data set. Return the result and its time in seconds, without reading."""
+    from cornernet.inference.detect import Truth, examine, testing_mode
+
     record = dataset.records[index]
     with testing_mode(detector):
         began = time.perf_counter()

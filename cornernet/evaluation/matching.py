@@ -11,29 +11,24 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cornernet.config.choices import DEFAULT_BACKEND, Backend
+
 __all__ = [
-    "DEFAULT_BACKEND",
     "FALSE_POSITIVE",
     "IOUS",
     "MAX_DETECTIONS",
     "RECALLS",
     "TRUE_POSITIVE",
-    "Backend",
     "BoxMatching",
     "ClassMatches",
     "Matches",
     "match_boxes",
 ]
-
-Backend: TypeAlias = Literal["hotcoco", "pycocotools"]
-"""Who evaluates: hotcoco, or pycocotools, which is COCO's own and defines what is right. Both give the same digits."""
-DEFAULT_BACKEND: Backend = "hotcoco"
-"""Equal to pycocotools to the digit on random sets (tests/unit/test_evaluators.py), and several times as fast."""
 
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from cornernet.config import Config, ConfigError, HourglassConfig
 from cornernet.config.checks import json_problem, value_at
+from cornernet.config.choices import PICKLED
 from cornernet.console import PrintableError, count
 from cornernet.files import atomic_write, nearest, require_regular
 from cornernet.model.detector import Detector, build_detector
@@ -48,7 +49,6 @@ __all__ = [
 FORMAT = "cornernet-lab/1"
 STARTER = Path(__file__).with_name("starter.safetensors")
 """The weights that ship with the package under the name ``starter`` (``cornernet.training.starter``)."""
-PICKLED = (".pkl", ".pth", ".pt", ".bin")
 
 LARGEST_FILE = 64 * 2**30
 """Bytes of a file of weights."""

@@ -26,7 +26,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,15 +34,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cornernet.config import ConfigError
+from cornernet.config.choices import ExportFormat
 from cornernet.console import PrintableError
 from cornernet.files import atomic_write
 from cornernet.kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, Corner
 from cornernet.model.detector import Detector
 from cornernet.model.heads.corner.head import CornerPooling
 
-__all__ = ["DECODED", "RAW", "ExportError", "ExportFormat", "export_detector", "why_unavailable"]
-
-ExportFormat: TypeAlias = Literal["onnx", "export", "inductor"]
+__all__ = ["DECODED", "RAW", "ExportError", "export_detector", "why_unavailable"]
 
 RAW = tuple(
     f"{corner}_{what}" for what in ("heatmap", "embedding", "offset") for corner in ("top_left", "bottom_right")

@@ -118,7 +118,7 @@ ALLOWED = {
     "cornernet/console.py": {"open"},
     # the caches of machine code: kernels need nothing else of the project
     "kernels/machine_code.py": {"open", "fdopen", "mkdir", "unlink"},
-    "kernels/compiled.py": {"save"},
+    "kernels/numba_compiler.py": {"save"},
     "kernels/cuda_pool.py": {"save"},
     # generated data in the benchmark's own folder
     "benchmarks/results.py": {"mkdir"},

@@ -27,10 +27,11 @@ from cornernet.ablations.statistics.resampling import (
     metrics_under,
 )
 from cornernet.config import ShapesSource
+from cornernet.config.choices import Backend
 from cornernet.data import open_dataset
 from cornernet.evaluation.corners import CORNER_METRICS, match_corners
 from cornernet.evaluation.evaluate import METRICS, coco_evaluation
-from cornernet.evaluation.matching import Backend, Matches, match_boxes
+from cornernet.evaluation.matching import Matches, match_boxes
 from cornernet.inference.detect import CornersInView
 from cornernet.model.heads.candidates import CornerPoints
 

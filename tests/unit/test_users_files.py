@@ -116,7 +116,7 @@ def given(tmp_path_factory) -> Path:
 def here(tmp_path, monkeypatch) -> Iterator[None]:
     monkeypatch.setenv("CORNERNET_CACHE", str(tmp_path / "cache"))
     # tests/unit/test_export.py exports in earnest, which takes long
-    monkeypatch.setattr("cornernet.cli.weights.export_detector", exported)
+    monkeypatch.setattr("cornernet.weights.export.export_detector", exported)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

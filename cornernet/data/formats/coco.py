@@ -24,12 +24,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cornernet.config import CocoSource, DataConfig
+from cornernet.config.choices import Split
 from cornernet.console import count, listing
 from cornernet.data.dataset import CROWDED, AnnotationTable, DetectionDataset, Dropped, ImageTable
 from cornernet.data.formats.annotation_file import NOTHING, AnnotationColumns, is_detection_file, read_columns
@@ -41,7 +41,6 @@ from cornernet.data.survey import without_unreadable
 from cornernet.files import nearest
 
 __all__ = [
-    "Split",
     "annotation_files",
     "file_to_split",
     "find_annotations",
@@ -50,8 +49,6 @@ __all__ = [
     "read_annotations",
     "split_of",
 ]
-
-Split: TypeAlias = Literal["train", "val", "test"]
 
 _UNUSABLE = (
     "",

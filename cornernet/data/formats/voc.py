@@ -22,11 +22,11 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from cornernet.config import Size
+from cornernet.config.choices import BoxConvention, Treatment
 from cornernet.console import count
 from cornernet.data.dataset import Dropped
 from cornernet.data.formats.gathering import (
@@ -53,7 +53,7 @@ from cornernet.data.formats.importing import (
 from cornernet.data.images import DataError
 from cornernet.files import read_regular
 
-__all__ = ["DEEPEST", "LARGEST_FILE", "BoxConvention", "Treatment", "parse_xml", "read_voc"]
+__all__ = ["DEEPEST", "LARGEST_FILE", "parse_xml", "read_voc"]
 
 LARGEST_FILE = 16 * 2**20
 """Bytes of an xml file: a hundred times the size of one with a thousand boxes."""
@@ -61,11 +61,6 @@ DEEPEST = 32
 """Nesting of tags; VOC needs five."""
 _NAME = "the name of the class"
 _FLAGGED = re.compile(r"(.*\S)\s+(?:-1|0|1)").fullmatch
-
-Treatment: TypeAlias = Literal["keep", "ignore", "drop"]
-"""What happens to a flagged object: used like any other; written as a crowd, which neither training nor evaluation
-counts; or dropped."""
-BoxConvention: TypeAlias = Literal["one-based", "edges"]
 
 
 def read_voc(

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from cornernet.config.choices import Points
 from cornernet.console import count
 from cornernet.data.dataset import Dropped
 from cornernet.data.formats.importing import (
@@ -39,10 +40,8 @@ from cornernet.data.formats.yolo_set import YoloSet, foreign, foreign_reason, re
 from cornernet.data.images import DataError, read_image
 from cornernet.data.parallel import in_order
 
-__all__ = ["Points", "read_yolo"]
+__all__ = ["read_yolo"]
 
-Points = Literal["auto", "polygon", "keypoints"]
-"""What more than four numbers after the class are."""
 _TOLERANCE = 0.01
 """How far a fraction may be outside 0..1 because of rounding."""
 _SAMPLE = 10_000
