@@ -1,12 +1,15 @@
-"""Hypothesis profiles, tests that run only in the thorough profile, and Triton's interpreter without a GPU."""
+"""Hypothesis profiles, tests that run only in the thorough profile, Triton's interpreter without a GPU, and forks."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
+
+from tests import forks
 
 # Triton reads it when a kernel is defined, so it must be set before kernels.triton_pool is imported
 if not torch.cuda.is_available():
@@ -31,3 +34,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("thorough"):
                 item.add_marker(skip)
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python programs that the test starts, and those that they start, are forks; see ``tests.forks``."""
+    monkeypatch.setattr(subprocess, "Popen", forks.Popen)

@@ -347,6 +347,7 @@ def test_three_seeds_are_not_too_few() -> None:
     assert "Too few seeds" not in table(seeds=(0, 1, 2)).to_markdown()
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_the_smoke_profile_end_to_end_and_never_twice(tmp_path, capsys) -> None:
     argv = ["--profile", "smoke", "--studies", "table1"]
@@ -370,6 +371,7 @@ def test_the_smoke_profile_end_to_end_and_never_twice(tmp_path, capsys) -> None:
     assert "AP, paper" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_the_smoke_profile_runs_every_study_and_shares_their_trainings(tmp_path, capsys) -> None:
     out, store = tmp_path / "out", tmp_path / "store"
@@ -428,6 +430,7 @@ def test_a_profile_names_the_studies_that_it_runs() -> None:
     assert all(set(profile.studies) <= set(STUDIES) for profile in PROFILES.values())
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_an_evaluation_that_fails_leaves_the_others_of_its_training(tmp_path, capsys, monkeypatch) -> None:
     # anchors have no heatmaps to replace, which only the evaluation notices
@@ -489,6 +492,12 @@ def test_evaluations_of_one_training_share_it(tmp_path, capsys, monkeypatch) -> 
     assert len(list((tmp_path / "store" / "evaluations").glob("*.json"))) == 2
 
 
+def at_work(folder: Path) -> list[psutil.Process]:
+    """Return the processes that work in a folder."""
+    return [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(folder.resolve())]
+
+
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "group"),
@@ -506,6 +515,7 @@ def test_a_stopped_call_leaves_no_process_and_goes_on_to_the_same_table(number, 
             assert process.poll() is None, "it ended before it could be stopped"
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        assert len(at_work(tmp_path)) > 1, "the process and those that it started"
         # as a terminal does it: to the whole group
         (os.killpg if group else os.kill)(process.pid, number)
         _, said = process.communicate(timeout=600)
@@ -513,8 +523,7 @@ def test_a_stopped_call_leaves_no_process_and_goes_on_to_the_same_table(number, 
         pytest.skip("it had finished before the signal came")
     assert process.returncode == 130
     assert "the same command resumes" in said
-    workers = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
-    assert not workers
+    assert not at_work(tmp_path)
     for metrics in (tmp_path / "store").glob("trainings/*/metrics.jsonl"):
         assert list(metrics.parent.glob("checkpoints/step-*")), "what was done is kept"
     assert subprocess.run(command, cwd=tmp_path, env=environment, check=False).returncode == 0

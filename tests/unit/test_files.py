@@ -160,6 +160,7 @@ with new_file(Path(sys.argv[1])) as file:
 """
 
 
+@pytest.mark.usefixtures("forked")
 def test_what_a_killed_process_left_is_removed_by_the_next_write_and_nothing_else_is(tmp_path) -> None:
     kept = (".cornernet-notes.part", ".a.abcdefgh.tmp", ".cornernet-0123456789ab-0123456789ab.part", "a.partial")
     for name in kept:
@@ -174,6 +175,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_write_and_nothing_els
     assert all((tmp_path / name).read_text() == "the user's" for name in kept)
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_command_that_has_nothing_new_to_write_cleans_up_too(tmp_path) -> None:
     Output(tmp_path, "data show").write("a", "x")
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a")], check=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import os
 import re
 import shutil
@@ -21,7 +23,7 @@ import torch
 from cornernet import Config, recipe
 from cornernet.ablations.__main__ import main
 from cornernet.ablations.profiles import PROFILES
-from cornernet.ablations.running.estimates import Speeds, speeds_of_store
+from cornernet.ablations.running.estimates import Speeds, calibrate, speeds_of_store
 from cornernet.ablations.running.planner import Fingerprints, Job, grouped, in_order, make_job, plan
 from cornernet.ablations.running.runner import run_jobs
 from cornernet.ablations.running.store import Store, StoreError
@@ -34,6 +36,13 @@ from tests.unit.made_records import made_record
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ["--profile", "smoke", "--studies", "table1", "--seeds", "0"]
+
+
+@pytest.fixture(autouse=True)
+def _short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All speeds are measured, each in the fewest steps, however busy the machine is."""
+    monkeypatch.setattr("cornernet.ablations.running.estimates.SECONDS_EACH", 0.01)
+    monkeypatch.setattr("cornernet.ablations.running.work.calibrate", functools.partial(calibrate, seconds=math.inf))
 
 
 def fingerprints(source: SourceConfig) -> Fingerprints:
@@ -97,6 +106,7 @@ def test_a_plan_names_trainings_and_evaluations_and_the_time_and_does_nothing(tm
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_a_plan_goes_by_finished_runs_of_the_same_kind_and_knows_what_is_finished(tmp_path, capsys) -> None:
     assert main([*SMOKE, *places(tmp_path)]) == 0
@@ -144,6 +154,7 @@ def test_speeds_of_a_store_are_seconds_by_iteration_and_image_and_skip_what_was_
     assert speeds.exactly("testing", config.to_dict()) == 3.0 / 8
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_a_call_that_is_stopped_at_its_limit_leaves_a_checkpoint_and_the_next_goes_on(
     tmp_path, capsys, monkeypatch
@@ -171,6 +182,7 @@ def test_a_call_that_is_stopped_at_its_limit_leaves_a_checkpoint_and_the_next_go
     assert not (tmp_path / "store" / "failures").exists()
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_calls_without_time_finish_a_study_in_the_end(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setitem(PROFILES, "smoke", in_the_middle(iterations=1))
@@ -273,6 +285,7 @@ def test_a_call_without_time_leaves_what_others_hold_to_them(tmp_path) -> None:
     assert not outcome.overran
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_a_failure_is_kept_and_shown_and_forgotten_once_the_job_succeeds(tmp_path, capsys) -> None:
     store = tmp_path / "store"
@@ -323,6 +336,7 @@ def test_a_process_that_is_killed_is_a_failure_that_says_so(tmp_path, monkeypatc
     assert seen["CORNERNET_WORKERS"] == "3", "a record says how many ran side by side"
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_two_processes_on_one_store_run_each_training_once_and_both_end_with_whole_tables(tmp_path) -> None:
     argv = ["--profile", "smoke", "--studies", "table1", "--seeds", "0", "1", "--workers", "1", "--store", "store"]
@@ -339,6 +353,7 @@ def test_two_processes_on_one_store_run_each_training_once_and_both_end_with_who
     assert results[0] == results[1]
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_what_another_process_holds_is_shown_as_running_and_left_to_it(tmp_path, capsys) -> None:
@@ -361,6 +376,7 @@ def test_what_another_process_holds_is_shown_as_running_and_left_to_it(tmp_path,
     assert store.record(job) is not None
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_a_job_whose_process_outlived_the_one_that_started_it_is_still_held(tmp_path) -> None:
     # the profile's own trainings end too soon to be caught
@@ -399,6 +415,7 @@ def test_a_training_can_be_shared_by_several_processes_under_torchrun(tmp_path) 
     assert store.log_path(job).read_text().count("train 8/8") == 1
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_records_of_a_publishing_profile_are_committed_and_found_by_an_empty_store(
     tmp_path, capsys, monkeypatch

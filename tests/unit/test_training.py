@@ -351,6 +351,7 @@ def test_devices_that_do_not_exist_are_refused() -> None:
         resolve_device(f"cuda:{torch.cuda.device_count()}")
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_two_processes_train_as_one_that_accumulates(tmp_path) -> None:
     """The parts of the batch are the same; their gradients are added over the network or in one process."""

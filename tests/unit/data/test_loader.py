@@ -206,6 +206,7 @@ def limited(code: str, soft: int, hard: int, *argv: str) -> subprocess.Completed
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("most", [24, 40])
 def test_too_few_open_files_for_loader_processes_are_a_short_error(most: int, tmp_path: Path) -> None:
     small = ["--data.source.train-images", "8", "--data.source.val-images", "2", "--training.iterations", "2"]
@@ -217,6 +218,7 @@ def test_too_few_open_files_for_loader_processes_are_a_short_error(most: int, tm
     assert len(done.stderr) < 2000
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_soft_limit_of_open_files_is_raised_where_the_hard_one_allows_it() -> None:
     done = limited(LOADER, 40, 1000, "2")
     assert done.returncode == 0, done.stderr

@@ -84,6 +84,7 @@ def test_cache_lies_in_the_users_cache_folder_by_default(monkeypatch: pytest.Mon
     assert cache_folder() == tmp_path / "home" / ".cache" / "cornernet-lab"
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_processes_that_fill_the_cache_at_once_agree(cache: Path) -> None:
     program = (
