@@ -151,7 +151,7 @@ def property(session: nox.Session) -> None:
     install(session, "tests")
     session.env["HYPOTHESIS_PROFILE"] = os.environ.get("HYPOTHESIS_PROFILE", "thorough")
     session.env["OMP_NUM_THREADS"] = "1"
-    session.run("pytest", "-n", WORKERS, "tests/property", *session.posargs)
+    session.run("pytest", "-n", WORKERS, "--dist", "loadgroup", "tests/property", *session.posargs)
 
 
 @nox.session(default=False)

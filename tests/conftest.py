@@ -27,8 +27,16 @@ settings.register_profile("mutation", max_examples=12, derandomize=True, phases=
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked ``thorough`` unless the profile is thorough or exhaustive."""
+    """Skip tests marked ``thorough`` unless the profile is thorough or exhaustive; keep ``forked`` ones on one worker.
+
+    The process that is forked imports for seven seconds. Groups of tests also start before single ones, which keeps
+    both workers busy to the end.
+    """
+    for item in items:
+        if "forked" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("forked"))
     if os.environ.get("HYPOTHESIS_PROFILE") not in ("thorough", "exhaustive"):
         skip = pytest.mark.skip(reason="only in the thorough run: HYPOTHESIS_PROFILE=thorough")
         for item in items:

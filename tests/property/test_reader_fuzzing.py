@@ -458,6 +458,8 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return publish_runs(tmp_path_factory.mktemp("reports"), "shapes", seeds=(1, 2))
 
 
+# a group starts before single tests: this one takes minutes in the profile ci, and nothing may wait for it
+@pytest.mark.xdist_group("records")
 @SOME
 @given(data=st.data())
 def test_any_record_is_reported_or_left_out_and_named(records: list[Path], data: st.DataObject) -> None:
@@ -482,6 +484,7 @@ def test_any_record_is_reported_or_left_out_and_named(records: list[Path], data:
         path.write_bytes(whole)
 
 
+@pytest.mark.xdist_group("records")
 @MANY
 @given(content=st.one_of(VALUES.map(lambda value: json.dumps(value).encode()), st.binary(max_size=40)))
 @example(content=b"[" * 100_000)

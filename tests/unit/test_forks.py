@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("forked")
+
 PROGRAMS = {
     "says and ends": "import sys; print('out', sys.argv[1:]); print('err', file=sys.stderr); sys.exit(3)",
     "has a reason": "import sys; sys.exit('a reason')",
