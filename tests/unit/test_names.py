@@ -237,7 +237,7 @@ def test_a_figure_shows_the_names_and_no_formula() -> None:
     with styled():
         figure, (axis,) = subplots(1, 1, (3, 9))
         axis.set_yticks(range(len(CLASSES)), [figure_escape(name) for name in CLASSES])
-        svg, _ = rendered(figure)
+        svg = rendered(figure)
     shown = {(each.text or "").strip() for each in fromstring(svg).iter("{http://www.w3.org/2000/svg}text")}
     assert {printable(name).strip() for name in CLASSES} - {""} <= shown
 
