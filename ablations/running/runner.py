@@ -7,6 +7,7 @@ traceback in the store, and the others continue. Jobs that another live process 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -120,7 +121,6 @@ def _evaluated(
     folder: Path,
 ) -> Record:
     """Evaluate a job's detector and return its record. The training took ``training`` seconds and left ``folder``."""
-    from cornernet.evaluation.corners import corner_counts
     from cornernet.evaluation.evaluate import evaluate
     from cornernet.training.memory import step_memory
     from cornernet.training.timing import step_latency
@@ -130,7 +130,6 @@ def _evaluated(
 
     began = time.monotonic()
     evaluation = evaluate(detector, val_set, job.config)
-    matches = evaluation.corner_matches
     measures = job.config.testing.measure_step
     step_milliseconds = step_latency(detector, val_set, job.config) if measures else None
     step_mebibytes = step_memory(detector, val_set, job.config) if measures else None
@@ -144,10 +143,10 @@ def _evaluated(
         area_bands=list(evaluation.area_bands),
         metrics=finite(evaluation.metrics),
         per_class={name: finite(values) for name, values in evaluation.per_class.items()},
-        true_corners=None if matches is None else corner_counts(matches),
+        true_corners=_true_corners(job, evaluation),
         latency=_latency(job, detector, val_set, evaluation, step_milliseconds),
         memory=Memory(step_mebibytes=step_mebibytes),
-        resamples=_resamples(val_set, evaluation),
+        resamples=_resamples(job, val_set, evaluation),
         objects=(small, medium, large),
         curves=curves(evaluation, folder / "metrics.jsonl"),
         seconds=seconds,
@@ -176,20 +175,39 @@ def _rounded(stages: Mapping[str, float]) -> list[tuple[str, float]]:
     return [(name, round(milliseconds, 3)) for name, milliseconds in stages.items()]
 
 
-def _resamples(val_set: DetectionDataset, evaluation: Evaluation) -> StoredResamples:
+def _true_corners(job: Job, evaluation: Evaluation) -> dict[str, int] | None:
+    """Return how many true corners each metric of corners is measured on; None where none is measured."""
+    from cornernet.evaluation.corners import corner_counts
+    from cornernet.evaluation.locations import location_counts
+
+    counts: dict[str, int] = {}
+    if evaluation.corner_matches is not None:
+        counts |= corner_counts(evaluation.corner_matches)
+    if evaluation.locations is not None:
+        counts |= location_counts(evaluation.locations, job.config.testing.location_radii)
+    return counts or None
+
+
+def _resamples(job: Job, val_set: DetectionDataset, evaluation: Evaluation) -> StoredResamples:
     """Return the metrics that tables compare, under resamples of the images.
 
-    Where corners are evaluated too, only the corner metrics and AP: more would not fit into a published record.
+    Where corners are evaluated too, only their metrics, and AP beside those of matched corners: more would not fit into
+    a published record.
     """
-    from ..statistics.resampling import bootstrap, corner_bootstrap
+    from ..statistics.resampling import Resamples, bootstrap, corner_bootstrap, location_bootstrap
 
     assert evaluation.box_matching is not None
-    if evaluation.corner_matches is None:
-        resamples = bootstrap(val_set, evaluation.box_matching)
-    else:
-        boxes = bootstrap(val_set, evaluation.box_matching, ("AP",))
-        resamples = boxes.joined(corner_bootstrap(val_set, evaluation.corner_matches))
-    return StoredResamples(**resamples.to_record())
+    parts: list[Resamples] = []
+    if evaluation.corner_matches is not None:
+        parts += [
+            bootstrap(val_set, evaluation.box_matching, ("AP",)),
+            corner_bootstrap(val_set, evaluation.corner_matches),
+        ]
+    if evaluation.locations is not None:
+        parts.append(location_bootstrap(val_set, evaluation.locations, job.config.testing.location_radii))
+    if not parts:
+        parts.append(bootstrap(val_set, evaluation.box_matching))
+    return StoredResamples(**functools.reduce(Resamples.joined, parts).to_record())
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from cornernet.evaluation.corners import CORNER_METRICS, KINDS, QUADRANTS, CornerMatches
 from cornernet.evaluation.evaluate import METRICS
+from cornernet.evaluation.locations import Locations, location_metrics_under
 from cornernet.evaluation.matching import (
     IOUS,
     MAX_DETECTIONS,
@@ -62,6 +63,7 @@ __all__ = [
     "bootstrap",
     "corner_bootstrap",
     "image_weights",
+    "location_bootstrap",
     "metrics_under",
 ]
 
@@ -334,10 +336,7 @@ def corner_bootstrap(
 
     ``matches`` come from an evaluation of ``dataset`` and number its images in the order of the data set.
     """
-    ids = np.array([dataset.image_id(index) for index in range(len(dataset))])
-    # image_weights counts images by ascending id
-    column = np.argsort(np.argsort(ids))
-    weights = image_weights(dataset.fingerprint, len(ids), resamples)[:, column]
+    weights = _in_order(dataset, resamples)
     classes = len(dataset.classes)
     quadrants = (None, *range(len(QUADRANTS)))
     values = [
@@ -347,3 +346,26 @@ def corner_bootstrap(
     ]
     by_name = dict(zip(CORNER_METRICS, values, strict=True))
     return Resamples(fingerprint=dataset.fingerprint, version=WEIGHTS_VERSION, values=by_name)
+
+
+def location_bootstrap(
+    dataset: DetectionDataset,
+    locations: tuple[Locations, Locations],
+    radii: Sequence[float],
+    resamples: int = RESAMPLES,
+) -> Resamples:
+    """Return the metrics of :func:`cornernet.evaluation.locations.questions` under the resamples of :func:`bootstrap`.
+
+    ``locations`` come from an evaluation of ``dataset`` and number its images in the order of the data set.
+    """
+    weights = _in_order(dataset, resamples)
+    values = location_metrics_under(locations, weights, len(dataset.classes), radii)
+    return Resamples(fingerprint=dataset.fingerprint, version=WEIGHTS_VERSION, values=values)
+
+
+def _in_order(dataset: DetectionDataset, resamples: int) -> NDArray[np.int64]:
+    """Return the weights [B, images] of the images in the order of the data set."""
+    ids = np.array([dataset.image_id(index) for index in range(len(dataset))])
+    # image_weights counts images by ascending id
+    column = np.argsort(np.argsort(ids))
+    return image_weights(dataset.fingerprint, len(ids), resamples)[:, column]

@@ -21,6 +21,7 @@ from . import (
     table1_corner_pooling,
     table2_penalty_reduction,
     table3_corner_quadrants,
+    table3_radius,
     table4_backbone_and_head,
     table4_search,
     table5_box_quality,
@@ -56,6 +57,7 @@ STUDIES: dict[str, Study] = {
         focal_exponents.STUDY,
         heatmap_losses.STUDY,
         table4_search.STUDY,
+        table3_radius.STUDY,
     )
 }
 
@@ -63,6 +65,7 @@ STUDIES: dict[str, Study] = {
 _EARLIER: dict[int, tuple[Study, ...]] = {
     1: (
         table2_penalty_reduction.PROTOCOL_1,
+        table3_corner_quadrants.PROTOCOL_1,
         table4_backbone_and_head.PROTOCOL_1,
         table5_box_quality.PROTOCOL_1,
         table6_error_analysis.PROTOCOL_1,

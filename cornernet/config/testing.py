@@ -51,11 +51,14 @@ class TestingConfig:
     authors_compatible: bool = False
     """Reproduce the two defects of the authors' test path (see cornernet.inference.suppression)."""
     substitute: tuple[Literal["heatmaps", "offsets", "embeddings"], ...] = ()
-    """Outputs to replace by the ground truth (paper section 4.5.4, table 6). Only evaluation has the ground truth."""
+    """Outputs to replace by the ground truth (paper section 4.4.6, table 6). Only evaluation has the ground truth."""
     corner_metrics: bool = False
     """Also evaluate the corners themselves, by quadrant of the image (paper table 3)."""
     corner_radius: float = 1.5
     """Distance in heatmap cells within which a predicted corner matches a true one, for corner_metrics."""
+    location_radii: tuple[float, ...] = ()
+    """Also evaluate corners as a classification of the heatmaps' locations (paper table 3): positive where a true
+    corner lies, ignored within this many cells of one, else negative. Quadrants are reported at the first radius."""
     error_types: bool = False
     """Also report how much AP each type of error costs (TIDE), at an IoU of 0.5."""
     pooling_impl: str | None = None
@@ -84,5 +87,10 @@ class TestingConfig:
             "'predicted'",
         )
         require(self.corner_radius >= 0, "testing.corner_radius must not be negative")
+        require(min(self.location_radii, default=0) >= 0, "testing.location_radii must not be negative")
+        require(
+            len(set(self.location_radii)) == len(self.location_radii),
+            f"testing.location_radii names a radius twice: {' '.join(map(str, self.location_radii))}",
+        )
         if self.pooling_impl is not None:
             require_implementation(self.pooling_impl, "testing.pooling_impl")

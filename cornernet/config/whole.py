@@ -59,6 +59,7 @@ LATER_FIELDS: dict[str, Any] = {
     "data.duplicates": "keep",
     "data.unreadable": "error",
     "model.head.heatmap_bias": -2.19,
+    "testing.location_radii": (),
 }
 """Fields added after records were first published, by path, each with the value that keeps the earlier results.
 

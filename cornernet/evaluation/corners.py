@@ -1,4 +1,6 @@
-"""Average precision of single corners, by quadrant of the photograph (paper section 4.5.3, table 3).
+"""Average precision of single corners, by quadrant of the photograph (as protocol 1 measured table 3).
+
+The paper's own metric, a classification of locations, is in :mod:`cornernet.evaluation.locations`.
 
 A predicted corner is a true positive if it lies within a small radius of a true corner of its kind and class that no
 better corner has taken. In each photograph, the corners of a class are matched from the best score down, each to the
@@ -21,12 +23,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cornernet.evaluation.matching import RECALLS
-
 if TYPE_CHECKING:
     from cornernet.inference.detect import CornersInView
 
-__all__ = ["CORNER_METRICS", "CornerMatches", "corner_counts", "corner_metrics", "match_corners"]
+__all__ = [
+    "CORNER_METRICS",
+    "KINDS",
+    "OTHER",
+    "QUADRANTS",
+    "CornerMatches",
+    "corner_counts",
+    "corner_metrics",
+    "match_corners",
+    "quadrants_of",
+]
 
 KINDS = ("top_left", "bottom_right")
 QUADRANTS = ("top_left", "bottom_right")
@@ -61,7 +71,7 @@ class CornerMatches:
         Classes without a true corner there are left out. The result is NaN if no class remains.
         """
         images = 1 + max(self.image.max(initial=-1), self.true_image.max(initial=-1))
-        return float(self.mean_average_precision_under(np.ones((1, images)), classes, quadrant)[0])
+        return float(self.mean_average_precision_under(np.ones((1, images), np.int64), classes, quadrant)[0])
 
     def mean_average_precision_under(
         self, weights: npt.NDArray[Any], classes: int, quadrant: int | None = None
@@ -71,6 +81,8 @@ class CornerMatches:
         A weight says how many times an image counts, with its predicted and its true corners, as in the bootstrap over
         images. Images are numbered as in :attr:`image`.
         """
+        from cornernet.evaluation.average_precision import average_precision_under, mean_measured
+
         here = np.ones_like(self.positive) if quadrant is None else self.quadrant == quadrant
         true_here = np.ones_like(self.true_label, np.bool_) if quadrant is None else self.true_quadrant == quadrant
         values = np.full((classes, len(weights)), np.nan)
@@ -78,33 +90,12 @@ class CornerMatches:
             totals = weights[:, self.true_image[true_here & (self.true_label == label)]].sum(axis=1)
             rows = np.flatnonzero(here & (self.label == label))
             rows = rows[np.argsort(-self.score[rows], kind="stable")]
-            for at in np.flatnonzero(totals > 0):
-                counts = weights[at][self.image[rows]]
-                values[label, at] = _average_precision(self.positive[rows], counts, float(totals[at]))
-        measured = ~np.isnan(values)
-        count = measured.sum(axis=0)
-        total = np.where(measured, values, 0.0).sum(axis=0)
-        mean: npt.NDArray[np.float64] = np.divide(total, count, out=np.full(len(weights), np.nan), where=count > 0)
-        return mean
+            values[label] = average_precision_under(weights, self.image[rows], self.positive[rows], totals)
+        return mean_measured(values)
 
     def true_corners(self, quadrant: int | None = None) -> int:
         """Return the number of true corners in one quadrant or, with None, everywhere."""
         return len(self.true_label) if quadrant is None else int((self.true_quadrant == quadrant).sum())
-
-
-def _average_precision(positive: npt.NDArray[np.bool_], counts: npt.NDArray[np.float64], total: float) -> float:
-    """Return COCO's AP, the mean precision at 101 recalls.
-
-    ``positive`` says which predictions, sorted by falling score, are hits; each counts ``counts`` times. ``total`` is
-    the number of true corners.
-    """
-    hits = np.cumsum(np.where(positive, counts, 0))
-    recall = hits / total
-    precision = hits / np.maximum(np.cumsum(counts), np.finfo(np.float64).tiny)
-    # at each recall, the best precision at that recall or beyond
-    precision = np.maximum.accumulate(precision[::-1])[::-1]
-    at = np.searchsorted(recall, RECALLS, side="left")
-    return float(np.append(precision, 0.0)[at].mean())
 
 
 def match_corners(views: Sequence[CornersInView], radius: float) -> tuple[CornerMatches, CornerMatches]:
@@ -138,8 +129,8 @@ def _match_kind(views: Sequence[CornersInView], which: int, radius: float) -> Co
             rows = rows[np.argsort(-scores[rows], kind="stable")]
             found = _greedy(xy[rows], true_xy[true_rows], radius)
             matched[rows[found >= 0]] = true_rows[found[found >= 0]]
-        true_quadrants = _quadrants(true_xy, view.centre)
-        quadrants = _quadrants(xy, view.centre)
+        true_quadrants = quadrants_of(true_xy, view.centre)
+        quadrants = quadrants_of(xy, view.centre)
         positive = matched >= 0
         quadrants[positive] = true_quadrants[matched[positive]]
         columns.append(
@@ -172,7 +163,7 @@ def _greedy(xy: npt.NDArray[np.float64], true_xy: npt.NDArray[np.float64], radiu
     return matched
 
 
-def _quadrants(xy: npt.NDArray[np.float64], centre: tuple[float, float]) -> npt.NDArray[np.int64]:
+def quadrants_of(xy: npt.NDArray[np.float64], centre: tuple[float, float]) -> npt.NDArray[np.int64]:
     """Return the index in :data:`QUADRANTS` of each point [N, 2], or :data:`OTHER`."""
     after = xy >= np.array(centre)
     return np.where(after.all(axis=1), 1, np.where(after.any(axis=1), OTHER, 0))

@@ -1,8 +1,9 @@
 """COCO evaluation of detections: average precision and recall over a data set (paper section 4.2).
 
-Three fields of ``config.testing`` change what is measured:
+Four fields of ``config.testing`` change what is measured:
 
 * ``corner_metrics`` adds the average precision of single corners (``cornernet.evaluation.corners``);
+* ``location_radii`` adds that of corners as a classification of locations (``cornernet.evaluation.locations``);
 * ``error_types`` adds the cost of each type of error;
 * ``substitute`` replaces outputs of the network by the ground truth (table 6).
 """
@@ -25,6 +26,7 @@ from cornernet.console import count, listing, text_table
 from cornernet.data.images import DataError
 from cornernet.data.parallel import in_order
 from cornernet.evaluation.corners import CornerMatches, corner_metrics, match_corners
+from cornernet.evaluation.locations import Locations, join_locations, kept_locations, location_metrics
 from cornernet.evaluation.matching import IOUS, MAX_DETECTIONS, BoxMatching, match_boxes
 
 if TYPE_CHECKING:
@@ -59,14 +61,14 @@ ERROR_TYPES = tuple(f"dAP_{name}" for name in _TIDE_TYPES)
 class Evaluation:
     """The results of an evaluation. Metrics are fractions, and NaN if the data has nothing to measure them on.
 
-    * ``metrics``: by the names of :data:`METRICS`, and of ``CORNER_METRICS`` and :data:`ERROR_TYPES` if
-      ``testing.corner_metrics`` and ``testing.error_types`` are set.
+    * ``metrics``: by the names of :data:`METRICS`, and of ``CORNER_METRICS``, of ``locations.questions`` and of
+      :data:`ERROR_TYPES` if ``testing.corner_metrics``, ``.location_radii`` and ``.error_types`` are set.
     * ``per_class``: AP, AP50 and AP75 by ``DetectionDataset.titles``: the name, with the id where names repeat.
     * ``evaluator``: who matched the boxes, see ``matching.Backend``.
     * ``images``: the number of images; ``area_bands``: the largest areas of small and medium objects.
     * ``results``: the detections in COCO's result format.
     * ``latency``: median time of the test path in milliseconds, from a photograph in memory to its boxes.
-    * ``box_matching``, ``corner_matches``: what the metrics of boxes and of corners are computed from.
+    * ``box_matching``, ``corner_matches``, ``locations``: what the metrics of boxes and of corners are computed from.
     * ``ap_by_iou``: AP at each of COCO's ten thresholds, 0.5 to 0.95.
     * ``notes``: what limits the metrics, one line each.
     * ``precision``: precision at the recalls 0, 0.01, ..., 1, averaged over classes, by IoU in percent (50 and 75).
@@ -80,6 +82,7 @@ class Evaluation:
     latency: float | None = None
     box_matching: BoxMatching | None = field(default=None, repr=False)
     corner_matches: tuple[CornerMatches, CornerMatches] | None = field(default=None, repr=False)
+    locations: tuple[Locations, Locations] | None = field(default=None, repr=False)
     ap_by_iou: tuple[float, ...] = field(default=(), repr=False)
     precision: dict[int, tuple[float, ...]] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
@@ -121,13 +124,15 @@ def evaluate(
     """
     dataset = _with_classes_of(detector, dataset)
     _check_classes(detector, dataset)
-    results, seconds, views = [], [], []
+    results, seconds, views, locations = [], [], [], []
     for index, (image, inputs) in enumerate(_pictures(detector, dataset, config, readers)):
         found, spent = _examine(detector, dataset, index, config, image, inputs)
         results.extend(found.detections.to_coco(dataset.image_id(index)))
         seconds.append(spent)
         if found.corners is not None:
             views.append(found.corners)
+        if found.locations is not None:
+            locations.append(kept_locations(found.locations))
         if progress is not None:
             progress(index + 1, len(dataset))
     evaluation = coco_evaluation(dataset, results, backend)
@@ -137,6 +142,10 @@ def evaluate(
         matches = match_corners(views, config.testing.corner_radius)
         metrics = {**evaluation.metrics, **corner_metrics(matches, len(dataset.classes))}
         evaluation = replace(evaluation, metrics=metrics, corner_matches=matches)
+    if config.testing.location_radii:
+        joined = join_locations(locations)
+        metrics = location_metrics(joined, len(dataset.classes), config.testing.location_radii)
+        evaluation = replace(evaluation, metrics={**evaluation.metrics, **metrics}, locations=joined)
     if config.testing.error_types:
         costs = error_types(dataset, results, evaluation.box_matching)
         evaluation = replace(evaluation, metrics={**evaluation.metrics, **costs})

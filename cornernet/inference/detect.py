@@ -34,6 +34,7 @@ __all__ = [
     "CornersInView",
     "Examined",
     "Inputs",
+    "LocationsInView",
     "Truth",
     "decode",
     "detect",
@@ -130,11 +131,28 @@ class CornersInView:
 
 
 @dataclass(frozen=True)
+class LocationsInView:
+    """The scores of all locations in a photograph's heatmaps, and its true corners, in heatmap cells of one input."""
+
+    scores: tuple[NDArray[np.float32], NDArray[np.float32]]
+    """[K, h, w] of top-left and of bottom-right corners."""
+    true_boxes: NDArray[np.float64]
+    """[N, 4]: top-left, then bottom-right corners."""
+    true_labels: NDArray[np.int64]
+    centre: tuple[float, float]
+    """The middle of the photograph (x, y)."""
+
+
+@dataclass(frozen=True)
 class Examined:
-    """The result of the test path on one photograph; ``corners`` is set if ``testing.corner_metrics`` is."""
+    """The result of the test path on one photograph.
+
+    ``corners`` is set if ``testing.corner_metrics`` is, and ``locations`` if ``testing.location_radii`` are.
+    """
 
     detections: Detections
     corners: CornersInView | None = None
+    locations: LocationsInView | None = None
 
 
 class Inputs(NamedTuple):
@@ -162,12 +180,15 @@ def examine(
     ``inputs`` are the photograph's :func:`prepare_inputs`, if they were made ahead.
 
     ``truth`` is needed in two cases. ``testing.substitute`` replaces outputs of the network by the truth, at every
-    scale and mirrored for mirrored inputs. ``testing.corner_metrics`` asks for the corners, which are taken from the
-    first of ``testing.scales``, not mirrored. Raises ``ConfigError`` if the truth is needed and missing.
+    scale and mirrored for mirrored inputs. ``testing.corner_metrics`` and ``testing.location_radii`` ask for the
+    corners and the locations, which are taken from the first of ``testing.scales``, not mirrored. Raises
+    ``ConfigError`` if the truth is needed and missing.
     """
     testing = config.testing
-    if truth is None and (testing.substitute or testing.corner_metrics):
-        raise ConfigError("testing.substitute and .corner_metrics need the ground truth; use them only in evaluation")
+    if truth is None and (testing.substitute or testing.corner_metrics or testing.location_radii):
+        raise ConfigError(
+            "testing.substitute, .corner_metrics and .location_radii need the ground truth; use them only in evaluation"
+        )
     if inputs is None:
         inputs = prepare_inputs(image, config, detector.total_stride, detector.output_stride)
     fit = np.array([*inputs.fit, *inputs.fit])
@@ -176,7 +197,8 @@ def examine(
         true_boxes = torch.from_numpy(truth.boxes.reshape(-1, 4) * fit)
         true_labels = torch.from_numpy(truth.labels)
     candidates: list[Candidates] = []
-    corners = None
+    corners: CornersInView | None = None
+    locations: LocationsInView | None = None
     for batch, placement in inputs.views:
         with nullcontext() if testing.pooling_impl is None else detector.pooling_by(testing.pooling_impl):
             predictions = network(detector, batch, config.training.channels_last)
@@ -185,6 +207,8 @@ def examine(
             predictions = detector.substitute(predictions, in_cells, [true_labels] * len(batch), testing)
         if testing.corner_metrics and corners is None:
             corners = _corners_in_view(detector, predictions, testing, placement, true_boxes, true_labels)
+        if testing.location_radii and locations is None:
+            locations = _locations_in_view(detector, predictions, placement, true_boxes, true_labels)
         candidates += [
             to_photo(decoded, placement, mirrored=index == 1)
             for index, decoded in enumerate(decode(detector, predictions, testing))
@@ -193,7 +217,7 @@ def examine(
     height, width = image.shape[:2]
     boxes = kept.boxes / fit.astype(np.float32)
     kept = replace(kept, boxes=np.clip(boxes, 0, np.array([width, height, width, height], np.float32)))
-    return Examined(kept, corners)
+    return Examined(kept, corners, locations)
 
 
 def _corners_in_view(
@@ -206,13 +230,26 @@ def _corners_in_view(
 ) -> CornersInView:
     """Return the corners of the batch's first input; ``true_boxes`` are in pixels of the fitted photograph."""
     found = detector.corners(predictions, testing)[0]
-    left, top, right, bottom = placement.window
     return CornersInView(
         type(found)(*(type(points)(*(column.cpu() for column in points)) for points in found)),
         to_heatmap(true_boxes, placement).numpy(),
         true_labels.numpy(),
-        ((left + right) / 2, (top + bottom) / 2),
+        _centre(placement),
     )
+
+
+def _locations_in_view(
+    detector: Detector, predictions: list[Any], placement: Placement, true_boxes: Tensor, true_labels: Tensor
+) -> LocationsInView:
+    """Return the locations of the batch's first input; ``true_boxes`` are in pixels of the fitted photograph."""
+    top_left, bottom_right = (scores[0].contiguous().cpu().numpy() for scores in detector.corner_scores(predictions))
+    in_cells = to_heatmap(true_boxes, placement).numpy()
+    return LocationsInView((top_left, bottom_right), in_cells, true_labels.numpy(), _centre(placement))
+
+
+def _centre(placement: Placement) -> tuple[float, float]:
+    left, top, right, bottom = placement.window
+    return (left + right) / 2, (top + bottom) / 2
 
 
 @contextmanager

@@ -102,6 +102,13 @@ class Detector(nn.Module):
         """
         return self.head.corners(predictions[-1], testing)
 
+    def corner_scores(self, predictions: list[Any]) -> Any:
+        """Return the scores of all locations, ``Corners`` of [B, K, h, w], from :meth:`forward`'s result.
+
+        Raises ``ConfigError`` for a head that does not find corners.
+        """
+        return self.head.corner_scores(predictions[-1])
+
     def substitute(
         self, predictions: list[Any], boxes: Sequence[Tensor], labels: Sequence[Tensor], testing: TestingConfig
     ) -> list[Any]:

@@ -83,7 +83,8 @@ def preview(detector: Detector, dataset: DetectionDataset, config: Config, title
     picture.
     """
     # these fields need the truth, and matter only for metrics
-    config = config.with_("testing.substitute", ()).with_("testing.corner_metrics", False)
+    for field, neutral in (("substitute", ()), ("corner_metrics", False), ("location_radii", ())):
+        config = config.with_(f"testing.{field}", neutral)
     above, below = [], []
     for index in fixed_images(PREVIEW_IMAGES, len(dataset)):
         record, image = dataset.records[index], dataset.read(index)

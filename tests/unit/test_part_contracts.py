@@ -32,7 +32,7 @@ HEAD_CONFIGS = {
     "corner": [CornerHeadConfig(pool_channels=8), CornerHeadConfig(pool_channels=8, feedback=True)],
 }
 CLASSES, SIZE = 3, (63, 95)
-STUDIES_OF_CORNERS = ("corners", "substitute", "pooling_by", "decode_padded")
+STUDIES_OF_CORNERS = ("corners", "corner_scores", "substitute", "pooling_by", "decode_padded")
 
 backbones = pytest.mark.parametrize("config", [each for row in BACKBONE_CONFIGS.values() for each in row], ids=repr)
 
@@ -249,6 +249,7 @@ def test_studies_of_corners_are_for_heads_that_find_them(config) -> None:
     boxes, labels = ([torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)])
     arguments = {
         "corners": (outputs[-1], testing),
+        "corner_scores": (outputs[-1],),
         "substitute": (outputs[-1], boxes, labels, testing),
         "pooling_by": ("eager",),
         "decode_padded": (outputs[-1], testing),

@@ -366,7 +366,7 @@ def test_columns_have_the_paper_s_names_where_it_has_others() -> None:
     }
     text = study_table(declared, made, context(1)).to_markdown()
     assert cells(text)["w/ corner pooling"]["top-left corners, bottom-right quadrant"] == "50.0"
-    assert "top-left corners, bottom-right quadrant: 30; " in text
+    assert "top-left corners, bottom-right quadrant: 31; " in text
     assert "corner_AP" not in text
 
 
@@ -647,7 +647,11 @@ def _paper(declared: Study, effect: Effect, against: dict[str, float] | None) ->
     ours, base = rows[effect.variant], rows[effect.base] or against
     assert ours is not None
     assert base is not None
-    return ours[effect.metric] - base[effect.metric]
+    # where the paper prints a metric only in parts, the smallest gain
+    printed = [metric for metric in ours if metric == effect.metric] or [
+        metric for metric in ours if metric.startswith(f"{effect.metric}/")
+    ]
+    return min(ours[metric] - base[metric] for metric in printed)
 
 
 def _holds_in_the_paper(declared: Study, claim: Claim, against: dict[str, float] | None = None) -> bool:

@@ -23,7 +23,7 @@ PLACES = {"top_left": (0.0, 0.5), "bottom_right": (0.5, 0.0)}
 
 def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001 - all figures are called alike
     """Return the figure; None for a table that does not evaluate corners."""
-    if not any(metric.startswith("corner_AP/") for metric in table.study.metrics):
+    if not _by_quadrant(table):
         return None
     data = _frame(table)
 
@@ -50,10 +50,14 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
     )
 
 
+def _by_quadrant(table: StudyTable) -> list[str]:
+    return [metric for metric in table.study.metrics if metric.endswith("_quadrant")]
+
+
 def _frame(table: StudyTable) -> pd.DataFrame:
     lines: list[dict[str, Any]] = []
     for row in table.rows:
-        for metric in table.study.metrics:
+        for metric in _by_quadrant(table):
             _, kind, quadrant = metric.split("/")
             found = row.statistics[metric]
             if found.mean is None:

@@ -59,7 +59,7 @@ class Head(nn.Module, abc.ABC):
     """Whether some layers of the backbone get no gradient, which training on several devices must know."""
     finds_corners: bool = False
     """Whether predictions and targets have ``heatmaps`` of corners, and the methods for studies of corners work:
-    :meth:`corners`, :meth:`substitute`, :meth:`pooling_by` and :meth:`decode_padded`."""
+    :meth:`corners`, :meth:`corner_scores`, :meth:`substitute`, :meth:`pooling_by` and :meth:`decode_padded`."""
 
     def __init__(self, config: Any, num_classes: int, backbone: Backbone) -> None:
         super().__init__()
@@ -101,6 +101,10 @@ class Head(nn.Module, abc.ABC):
         A head that does not find corners raises ``ConfigError``, here and in the methods below.
         """
         raise _no_corners("testing.corner_metrics")
+
+    def corner_scores(self, predictions: Any) -> Any:  # noqa: ARG002
+        """Return the scores of all locations, ``Corners`` of float32 [B, K, h, w] on the predictions' device."""
+        raise _no_corners("testing.location_radii")
 
     def substitute(
         self,

@@ -179,6 +179,10 @@ class CornerHead(Head):
         """Return the corners of each image before they are paired; see :func:`.decode.corners`."""
         return corners(predictions, testing)
 
+    def corner_scores(self, predictions: Predictions) -> Corners[Tensor]:
+        """Return the scores of all locations, float32 [B, K, h, w]; NaN is no score."""
+        return Corners(*(heatmap.float().sigmoid().nan_to_num(nan=0.0) for heatmap in predictions.heatmaps))
+
     def substitute(
         self, predictions: Predictions, boxes: Sequence[Tensor], labels: Sequence[Tensor], testing: TestingConfig
     ) -> Predictions:

@@ -17,7 +17,7 @@ __all__ = ["substitute"]
 def substitute(
     predictions: Predictions, boxes: Sequence[Tensor], labels: Sequence[Tensor], testing: TestingConfig
 ) -> Predictions:
-    """Return the predictions with the outputs in ``testing.substitute`` replaced by the truth (paper section 4.5.4).
+    """Return the predictions with the outputs in ``testing.substitute`` replaced by the truth (paper section 4.4.6).
 
     ``boxes`` [N, 4] of each input are x1 y1 x2 y2 in cells of its heatmaps, ``labels`` [N] their classes.
 
