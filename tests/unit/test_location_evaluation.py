@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from cornernet import ConfigError, build_detector, recipe
+from cornernet.ablations.profiles import PROFILES
+from cornernet.ablations.reporting.context import Context
+from cornernet.ablations.reporting.tables import study_table
+from cornernet.ablations.running.planner import Fingerprints, plan
+from cornernet.ablations.running.runner import run_group
+from cornernet.ablations.running.store import Store
 from cornernet.ablations.statistics.resampling import image_weights, location_bootstrap
+from cornernet.ablations.studies import find_study
+from cornernet.ablations.studies.table3_corner_quadrants import RADII
 from cornernet.config import ShapesSource, TestingConfig
 from cornernet.data import open_dataset
 from cornernet.evaluation.average_precision import average_precision_under
@@ -268,3 +276,27 @@ def test_the_locations_that_are_left_out_are_worth_nothing() -> None:
     for name in ("location_AP/top_left", "location_AP/bottom_right"):
         assert usual[name] == pytest.approx(every[name], abs=1e-3)
         assert few[name] == pytest.approx(every[name], abs=0.01)
+
+
+def test_a_run_of_table_3_keeps_its_metrics_with_their_resamples_and_its_corners(tmp_path) -> None:
+    table_3, by_radius = find_study("table3"), find_study("table3_radius")
+    base = PROFILES["smoke"].on_shapes().with_("training.iterations", 2).with_("training.device", "cpu")
+    train_set, val_set = (open_dataset(base.data, split) for split in ("train", "val"))
+    prints = Fingerprints(train_set.fingerprint, val_set.fingerprint)
+    jobs = plan([table_3, by_radius], base, (0,), lambda _: prints)
+    assert len({job.evaluation_key for job in jobs.values()}) == 2, "both studies read the same evaluations"
+    store = Store(tmp_path)
+    for variant in table_3.variants:
+        assert run_group(store, [jobs["table3", variant.name, 0].config]) == 0
+    records = {name: store.record(job) for name, job in jobs.items()}
+    for declared in (table_3, by_radius):
+        table = study_table(
+            declared, records, Context(profile="smoke", data="shapes", command="c", seeds=(0,), areas=None)
+        )
+        assert table.seeds_alone == (), "every metric is resampled"
+    record = records["table3", "w/ corner pooling", 0]
+    assert record is not None
+    assert record.true_corners is not None
+    assert set(record.true_corners) == set(questions(RADII)) >= {*table_3.metrics, *by_radius.metrics}
+    objects = sum(len(each.boxes) for each in val_set.records)
+    assert 0 < record.true_corners["location_AP/top_left"] <= objects
