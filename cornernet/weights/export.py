@@ -20,6 +20,7 @@ import contextlib
 import copy
 import importlib.util
 import json
+import logging
 import math
 import shutil
 import tempfile
@@ -30,7 +31,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cornernet.config import ConfigError
@@ -39,6 +39,7 @@ from cornernet.console import PrintableError
 from cornernet.files import atomic_write
 from cornernet.kernels.contract import AXIS_AND_REVERSED, DIRECTIONS_OF, Corner
 from cornernet.model.detector import Detector
+from cornernet.model.fast import optimised
 from cornernet.model.heads.corner.head import CornerPooling
 
 __all__ = ["DECODED", "RAW", "ExportError", "export_detector", "why_unavailable"]
@@ -141,10 +142,16 @@ def _fewest(detector: Detector, decoded: bool) -> int:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporters' warnings, which concern only their own internals."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Silence the exporters' warnings, which concern only their own internals, or torchvision, which is not needed."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _metadata(detector: Detector, decoded: bool) -> dict[str, str]:
@@ -200,11 +207,14 @@ def _write_onnx(model: _LastStack, path: Path, span: tuple[int, int]) -> Callabl
     longest = span[1] * model.detector.total_stride // model.detector.output_stride
     for part in model.modules():
         if isinstance(part, CornerPooling):
-            part.pool = _PadAndMaximum(part.corner, longest)  # type: ignore[method-assign]
+            part.pool = _Scans(part.corner, longest)  # type: ignore[method-assign]
     names = DECODED if model.decoded else RAW
+    # fewer operators to trace; what reads ONNX files folds batch norm anyway
+    model.detector = optimised(model.detector).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     program = torch.onnx.export(
-        _traced(model, span), dynamo=True, input_names=["images"], output_names=list(names), verbose=False
-    )
+        _traced(model, span), dynamo=True, input_names=["images"], output_names=list(names), verbose=False,
+        custom_translation_table={torch.ops.cornernet_export.scan.default: _scan_in_onnx},
+    )  # fmt: skip
     assert program is not None
     graph = program.model_proto
     for name, value in _metadata(model.detector, model.decoded).items():
@@ -221,29 +231,47 @@ def _write_onnx(model: _LastStack, path: Path, span: tuple[int, int]) -> Callabl
     return run
 
 
-class _PadAndMaximum:
-    """Corner pooling of maps with sides of up to ``longest`` cells, in a fixed number of ONNX-compatible steps."""
+class _Scans:
+    """Corner pooling of maps with sides of up to ``longest`` cells, as an operator that only tracing sees.
+
+    :func:`_scan_in_onnx` writes it in a fixed number of steps. Traced one by one, the steps of a detector take a third
+    of the export's time, because every shape in them is symbolic.
+    """
 
     def __init__(self, corner: Corner, longest: int) -> None:
         self.corner = corner
         self.steps = math.ceil(math.log2(longest))
 
     def __call__(self, vertical: Tensor, horizontal: Tensor) -> Tensor:
-        down, across = DIRECTIONS_OF[self.corner]
-        return self._scan(vertical, down) + self._scan(horizontal, across)
+        down, across = (AXIS_AND_REVERSED[direction] for direction in DIRECTIONS_OF[self.corner])
+        scan = torch.ops.cornernet_export.scan
+        result: Tensor = scan(vertical, *down, self.steps) + scan(horizontal, *across, self.steps)
+        return result
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _PadAndMaximum:
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Scans:
         return self
 
-    def _scan(self, x: Tensor, direction: str) -> Tensor:
-        axis, reverse = AXIS_AND_REVERSED[direction]
-        size = x.shape[axis]
-        for step in range(self.steps):
-            by = 2**step
-            ends = (0, by) if reverse else (by, 0)
-            padded = F.pad(x, (0, 0, *ends) if axis == 2 else ends, value=-math.inf)
-            x = torch.maximum(x, padded.narrow(axis, by if reverse else 0, size))
-        return x
+
+_LIBRARY: Any = torch.library.Library("cornernet_export", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY.define("scan(Tensor x, int axis, bool reverse, int steps) -> Tensor")
+torch.library.impl(_LIBRARY, "scan", "Meta")(lambda x, *_: torch.empty_like(x))
+
+
+def _scan_in_onnx(x: Any, axis: int, reverse: bool, steps: int) -> Any:
+    """Return the running maximum of ``x`` along an axis: a maximum with itself, shifted by 1, 2, 4, ..."""
+    op: Any = importlib.import_module("onnxscript").opset18
+
+    for step in range(steps):
+        by = 2**step
+        begins, ends = [0] * 4, [0] * 4
+        (ends if reverse else begins)[axis] = by
+        padded = op.Pad(x, op.Constant(value_ints=begins + ends), op.Constant(value_float=-math.inf))
+        first, last = (by, 2**62) if reverse else (0, -by)
+        shifted = op.Slice(
+            padded, op.Constant(value_ints=[first]), op.Constant(value_ints=[last]), op.Constant(value_ints=[axis])
+        )
+        x = op.Max(x, shifted)
+    return x
 
 
 # ------------------------------------------------------------------------------------------------------------ the check
