@@ -249,6 +249,16 @@ PROFILES: dict[str, Profile] = {
             publish=True,
         ),
         Profile(
+            name="sensitivity",
+            purpose="table 1 of protocol 2 under other recipes; exploratory, no claims and no verdicts",
+            seeds=(11, 12, 13, 14),
+            studies=("table1_sensitivity",),
+            on_shapes=_standard_shapes,
+            on_photographs=_standard_photographs,
+            minutes="24 trainings, a third of them twice as long; by --max-minutes, in several calls",
+            publish=True,
+        ),
+        Profile(
             name="gpu",
             purpose="larger maps and networks on one GPU, in slices by --max-minutes",
             seeds=(0, 1, 2),

@@ -19,6 +19,7 @@ from . import (
     pooling_implementations,
     pull_push_weights,
     table1_corner_pooling,
+    table1_sensitivity,
     table2_penalty_reduction,
     table3_corner_quadrants,
     table3_radius,
@@ -58,12 +59,14 @@ STUDIES: dict[str, Study] = {
         heatmap_losses.STUDY,
         table4_search.STUDY,
         table3_radius.STUDY,
+        table1_sensitivity.STUDY,
     )
 }
 
 
 _EARLIER: dict[int, tuple[Study, ...]] = {
     1: (
+        table1_corner_pooling.PROTOCOL_1,
         table2_penalty_reduction.PROTOCOL_1,
         table3_corner_quadrants.PROTOCOL_1,
         table4_backbone_and_head.PROTOCOL_1,

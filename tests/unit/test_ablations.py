@@ -435,7 +435,9 @@ def test_a_profile_names_the_studies_that_it_runs() -> None:
     exploratory = {name for name, study in declared_in(PROFILES["extended"].declarations).items() if study.exploratory}
     # these have a profile of their own: under smoke they would take minutes of starting processes
     assert set(PROFILES["smoke"].studies) == set(STUDIES) - exploratory
-    assert set().union(*(PROFILES[name].studies for name in ("extended", "tuning", "gpu"))) >= exploratory
+    assert (
+        set().union(*(PROFILES[name].studies for name in ("extended", "tuning", "sensitivity", "gpu"))) >= exploratory
+    )
     assert all(set(profile.studies) <= set(STUDIES) for profile in PROFILES.values())
 
 
