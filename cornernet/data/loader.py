@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 CACHE_BYTES = 512 * 2**20
-"""Memory for decoded, fitted images in all loader processes together. A data set that does not fit completely is not
+"""Memory for decoded, fitted images in all processes that load them together. A data set that does not fit completely is not
 cached at all."""
 
 _TENSORS_BESIDE = 16
@@ -295,11 +295,12 @@ def training_loader(
         world_size,
     )
     workers = training.workers
+    loading = max(1, workers) * training.replicas  # processes
     if workers:
         images = training.batch_size // (training.accumulation * world_size)
         _require_descriptors(workers, images, training.accumulation)
     return DataLoader(
-        _ErrorsAsValues(TrainingSet(dataset, config.data, training.seed, CACHE_BYTES // max(1, workers))),
+        _ErrorsAsValues(TrainingSet(dataset, config.data, training.seed, CACHE_BYTES // loading)),
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=functools.partial(collate, build_targets=build_targets),

@@ -19,7 +19,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SharedState", "Texts", "spawning"]
+__all__ = ["SharedState", "Texts", "anonymous_memory", "spawning"]
 
 _ALIGNED = 64
 
@@ -85,7 +85,7 @@ class SharedState:
             start = -(-end // _ALIGNED) * _ALIGNED
             end = start + raw.nbytes
             self._spans.append((start, end))
-        self._handle = _anonymous(max(end, 1))
+        self._handle = anonymous_memory("cornernet-index", max(end, 1))
         with mmap.mmap(self._handle, max(end, 1)) as block:
             for (start, stop), raw in zip(self._spans, raws, strict=True):
                 block[start:stop] = raw
@@ -115,10 +115,13 @@ def _attached(handle: Any, pickled: bytes, spans: list[tuple[int, int]]) -> Shar
     return shared
 
 
-def _anonymous(size: int) -> int:
-    """Return a file descriptor of ``size`` bytes of memory that has no name in the file system."""
+def anonymous_memory(purpose: str, size: int) -> int:
+    """Return a file descriptor of ``size`` bytes of memory, all zero, that has no name in the file system.
+
+    Listings of open files show ``purpose``.
+    """
     if hasattr(os, "memfd_create"):
-        handle = os.memfd_create("cornernet-index", os.MFD_CLOEXEC)
+        handle = os.memfd_create(purpose, os.MFD_CLOEXEC)
     else:
         with tempfile.TemporaryFile() as file:
             handle = os.dup(file.fileno())

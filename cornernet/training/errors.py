@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cornernet.console import PrintableError
 
-__all__ = ["Interrupted", "NotFiniteError", "TrainingError"]
+__all__ = ["Interrupted", "NotFiniteError", "ReplicaError", "TrainingError"]
 
 
 class TrainingError(PrintableError, RuntimeError):
@@ -16,6 +16,10 @@ class NotFiniteError(TrainingError):
 
     def __init__(self, message: str) -> None:
         super().__init__(f"{message}; a lower training.learning_rate or a training.clip_norm may help")
+
+
+class ReplicaError(TrainingError):
+    """The process of a replica has ended, or it failed with an error that only its text can tell."""
 
 
 class Interrupted(PrintableError, KeyboardInterrupt):

@@ -31,7 +31,7 @@ from cornernet.data.leakage import TRAINED_ON
 from cornernet.data.origin import ORIGIN
 from cornernet.files import atomic_write, make_folder, open_unchanged, refuse_link, remove_unfinished
 from cornernet.training.checkpoints import newest
-from cornernet.training.errors import Interrupted, NotFiniteError, TrainingError
+from cornernet.training.errors import Interrupted, NotFiniteError, ReplicaError, TrainingError
 
 __all__ = ["RunFolder", "differences", "explain_resume", "open_folder", "resume_command"]
 
@@ -145,12 +145,17 @@ def differences(a: Config, b: Config) -> list[str]:
 def explain_resume(folder: RunFolder) -> Iterator[None]:
     """Add to the message of whatever stops a run: is there a checkpoint, and how does the run continue?
 
-    That covers numbers that are not finite, Ctrl-C outside the loop, a full disk, and a loader process that died.
+    That covers numbers that are not finite, Ctrl-C outside the loop, a full disk, and a loader process or a replica that
+    died.
     """
     try:
         yield
     except NotFiniteError as error:
         raise TrainingError(f"{error}; the last checkpoint is kept") from error
+    except ReplicaError as error:
+        raise TrainingError(
+            f"{error}; the last checkpoint in {folder}, if there is one, is kept; continue with: {resume_command(folder)}"
+        ) from error
     except Interrupted:
         raise
     except KeyboardInterrupt as stop:

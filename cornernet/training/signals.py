@@ -10,7 +10,7 @@ from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
-__all__ = ["StopAtBoundary", "signals_blocked"]
+__all__ = ["StopAtBoundary", "ignore_signals", "signals_blocked"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -24,6 +24,12 @@ def signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_signals() -> None:
+    """Leave Ctrl-C and termination, which reach every process, to the process that started this one."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class StopAtBoundary:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,23 +18,20 @@ from cornernet.data.loader import Batch
 from cornernet.model.detector import Detector
 from cornernet.training.devices import Processes, loss_scaler
 from cornernet.training.errors import NotFiniteError
+from cornernet.training.gradients import Lap, accumulate_gradients, memory_format, no_lap
+from cornernet.training.replicas import Replicas, Share
 
-__all__ = ["Lap", "StepResult", "TrainStep"]
-
-Lap = Callable[[str], None]
-"""Called with the name of a stage when it ends: forward, loss, backward, clipping, optimiser."""
+__all__ = ["StepResult", "TrainStep"]
 
 STEPS_UNCHECKED = 100
 """The most steps between two checks for numbers that are not finite, where a check would make every step wait."""
-
-_GRADIENT = "gradient"
 
 
 class StepResult(NamedTuple):
     """The outcome of one step."""
 
     losses: dict[str, Tensor]
-    """This process's share of each loss of the batch; scalars without gradients."""
+    """This process's share of each loss of the batch, with those of its replicas; scalars without gradients."""
     gradient_norm: Tensor | None
     """Before clipping; None if ``training.clip_norm`` is not set."""
     stopping: bool
@@ -47,22 +44,24 @@ class TrainStep:
     A new one moves ``detector`` to its device, in the configured memory format, and starts with a new optimiser.
     """
 
+    replicas: Replicas | None = None
+    """The processes that compute the other shares of every batch, where ``training.replicas`` asks for them."""
+
     def __init__(self, detector: Detector, training: TrainingConfig, processes: Processes) -> None:
         self.detector, self.training, self.processes = detector, training, processes
-        self.memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
-        detector.to(device=processes.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        detector.to(device=processes.device, memory_format=memory_format(training))  # type: ignore[call-overload]
         self.optimiser = torch.optim.Adam(detector.parameters(), lr=training.learning_rate, fused=True)
         self.scaler = loss_scaler(training, processes.device)
         self.model = _wrapped(detector, training, processes)
         self._unchecked: list[_Values] = []
 
     def __call__(
-        self, parts: Sequence[Batch], iteration: int, *, stop: bool = False, lap: Lap = lambda _: None
+        self, parts: Sequence[Batch], iteration: int, *, stop: bool = False, lap: Lap = no_lap
     ) -> StepResult:
         """Take step number ``iteration`` over the parts of a batch.
 
-        Losses are divided by counts over the whole batch, all parts and processes together. They and their gradients
-        are therefore those of the large batch, however it is split. ``stop`` says that this process was asked to stop;
+        Losses are divided by counts over the whole batch, all parts, processes and replicas together. They and their
+        gradients are therefore those of the large batch, however it is split. ``stop`` says that this process was asked to stop;
         all processes learn of it in the same step.
 
         Raises :class:`NotFiniteError` before a loss or a gradient that is not finite reaches the weights. On a GPU, and
@@ -72,13 +71,16 @@ class TrainStep:
         self.optimiser.zero_grad(set_to_none=True)
         targets = [part.targets.to(self.processes.device) for part in parts]
         counts, stopping = self._shared_counts(targets, stop)
-        losses = self._accumulate_gradients(parts, targets, counts, lap)
+        shares = self._shares(parts, targets, counts, lap)
+        losses = shares[0].losses
+        for share in shares[1:]:
+            losses = {name: value + share.losses[name] for name, value in losses.items()}
         norm = None
         if self.training.clip_norm is not None:
             self.scaler.unscale_(self.optimiser)
             norm = nn.utils.clip_grad_norm_(self.detector.parameters(), self.training.clip_norm)
             lap("clipping")
-        self._remember(iteration, parts, losses, norm)
+        self._remember(iteration, shares, norm)
         # with float16, a step whose gradients overflow is skipped, and the scale is lowered
         self.scaler.step(self.optimiser)
         self.scaler.update()
@@ -105,17 +107,18 @@ class TrainStep:
         steps, self._unchecked = self._unchecked, []
         if not steps:
             return
-        broken = ~torch.stack([torch.stack(list(step.values.values())) for step in steps]).isfinite()
+        broken = ~torch.stack([step.numbers() for step in steps]).isfinite()
         anywhere = broken.float()
         if self.processes.count > 1:
             dist.all_reduce(anywhere)
         if not anywhere.any():
             return
         at = int(anywhere.any(dim=1).int().argmax())
-        found: list[Any] = [steps[at].broken()]
+        found = steps[at].broken()
         if self.processes.count > 1:
-            found *= self.processes.count
-            dist.all_gather_object(found, steps[at].broken())
+            everywhere: list[Any] = [None] * self.processes.count
+            dist.all_gather_object(everywhere, found)
+            found = [each for process in everywhere for each in process]
         raise NotFiniteError(f"at iteration {steps[at].iteration} {_not_finite(found)}")
 
     def total_losses(self, result: StepResult, iteration: int) -> dict[str, float]:
@@ -132,49 +135,35 @@ class TrainStep:
     def _shared_counts(self, targets: Sequence[Any], stop: bool) -> tuple[Tensor, bool]:
         """Return the counts over the whole batch, and whether any process was asked to stop."""
         counts = torch.stack([target.counts() for target in targets]).sum(0)
+        if self.replicas is not None:
+            return self.replicas.add_counts(counts), stop
         if self.processes.count == 1:
             return counts, stop
         shared = torch.cat([counts, counts.new_tensor([float(stop)])])
         dist.all_reduce(shared)
         return shared[:-1], bool(shared[-1] > 0)
 
-    def _accumulate_gradients(
-        self, parts: Sequence[Batch], targets: Sequence[Any], counts: Tensor, lap: Lap
-    ) -> dict[str, Tensor]:
-        """Add up the gradients of the parts, and return the sums of their losses."""
-        precision, device = self.training.precision, self.processes.device
-        dtype = torch.float16 if precision == "float16" else torch.bfloat16
-        autocast = torch.autocast(device.type, dtype, enabled=precision != "float32")
-        found: list[dict[str, Tensor]] = []
-        for index, (part, target) in enumerate(zip(parts, targets, strict=True)):
-            images = part.images.to(device, non_blocking=True, memory_format=self.memory_format)
-            with self._synchronised(index == len(parts) - 1):
-                with autocast:
-                    outputs = self.model(images)
-                lap("forward")
-                losses = self.detector.head.loss(outputs, target, counts)
-                lap("loss")
-                # DistributedDataParallel averages gradients over processes; here they must add up
-                self.scaler.scale(losses["total"] * self.processes.count).backward()  # type: ignore[no-untyped-call]
-                lap("backward")
-            found.append({name: value.detach() for name, value in losses.items()})
-        return {name: torch.stack([each[name] for each in found]).sum() for name in found[0]}
+    def _shares(self, parts: Sequence[Batch], targets: Sequence[Any], counts: Tensor, lap: Lap) -> list[Share]:
+        """Compute the gradients of the batch, and return this process's losses and images, then those of replicas."""
 
-    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Exchange gradients between processes only after the last part of a batch."""
-        if self.processes.count > 1 and not last:
-            model: Any = self.model
-            return model.no_sync()  # type: ignore[no-any-return]
-        return contextlib.nullcontext()
+        def scaled(loss: Tensor) -> Tensor:
+            # DistributedDataParallel averages gradients over processes; here they must add up
+            return self.scaler.scale(loss * self.processes.count)
 
-    def _remember(
-        self, iteration: int, parts: Sequence[Batch], losses: Mapping[str, Tensor], norm: Tensor | None
-    ) -> None:
+        with nullcontext() if self.replicas is None else self.replicas.sharing():
+            losses = accumulate_gradients(
+                self.model, self.detector, self.training, self.processes.device, parts, targets, counts,
+                scale=scaled, lap=lap,
+            )  # fmt: skip
+        own = Share(losses, [each for part in parts for each in part.image_ids])
+        return [own] if self.replicas is None else self.replicas.add_up(own)
+
+    def _remember(self, iteration: int, shares: list[Share], norm: Tensor | None) -> None:
         """Keep the numbers of a step until they are checked; check at once where that makes nothing wait."""
-        values = dict(losses)
+        gradient = None
         if not self.scaler.is_enabled():  # float16 gradients may overflow: the scaler deals with it
-            values[_GRADIENT] = _gradient_norm(self.detector) if norm is None else norm
-        self._unchecked.append(_Values(iteration, [each for part in parts for each in part.image_ids], values))
+            gradient = _gradient_norm(self.detector) if norm is None else norm
+        self._unchecked.append(_Values(iteration, shares, gradient))
         waits = self.processes.device.type != "cpu" or self.processes.count > 1
         if not waits or len(self._unchecked) >= STEPS_UNCHECKED:
             self.require_finite()
@@ -200,22 +189,29 @@ class _Values:
     """The numbers of one step that must be finite, and where they come from."""
 
     iteration: int
-    image_ids: list[int]
-    """This process's part of the batch."""
-    values: dict[str, Tensor]
-    """The losses and the norm of the gradient."""
+    shares: list[Share]
+    """What this process and its replicas found."""
+    gradient: Tensor | None
+    """The norm of the gradient of the whole batch; None where it need not be finite."""
 
-    def broken(self) -> tuple[dict[str, float], list[int]]:
-        """Return the values that are not finite, and the images."""
-        values = {name: value.item() for name, value in self.values.items()}
-        return {name: value for name, value in values.items() if not math.isfinite(value)}, self.image_ids
+    def numbers(self) -> Tensor:
+        """Return all of them."""
+        losses = [value for share in self.shares for value in share.losses.values()]
+        return torch.stack(losses if self.gradient is None else [*losses, self.gradient])
+
+    def broken(self) -> list[tuple[dict[str, float], list[int]]]:
+        """Return the losses of each share that are not finite, and its images."""
+        return [
+            ({name: value.item() for name, value in losses.items() if not value.isfinite()}, image_ids)
+            for losses, image_ids in self.shares
+        ]
 
 
 def _not_finite(found: list[tuple[dict[str, float], list[int]]]) -> str:
-    """Return what is not finite and in which images, from what each process found in its part of a batch."""
-    losses = {name: value for values, _ in found for name, value in values.items() if name != _GRADIENT}
-    # every process has the gradient of the whole batch, but only the losses of its own images
-    ids = [each for values, image_ids in found if not losses or values.keys() - {_GRADIENT} for each in image_ids]
+    """Return what is not finite and in which images, from the losses of each share of a batch that are not."""
+    losses = {name: value for values, _ in found for name, value in values.items()}
+    # the gradient is that of the whole batch
+    ids = [each for values, image_ids in found if values or not losses for each in image_ids]
     what = _loss_not_finite(losses) if losses else "the gradient is not finite, though the loss is"
     return f"{what}, in the batch of image ids {', '.join(map(str, ids))}"
 

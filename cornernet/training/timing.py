@@ -24,7 +24,8 @@ from cornernet.inference.suppression import suppress
 from cornernet.model.detector import Detector
 from cornernet.model.heads.corner.head import CornerPooling
 from cornernet.training.devices import Processes
-from cornernet.training.step import Lap, TrainStep
+from cornernet.training.gradients import Lap, memory_format, no_lap
+from cornernet.training.step import TrainStep
 
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
@@ -53,7 +54,7 @@ def step_latency(
     if steps < 1:
         raise ValueError(f"steps is {steps}; it must be 1 or more")
     with _stepping(detector, dataset, config) as (take, device):
-        seconds = [_timed(lambda: take(_no_lap), device) for _ in range(warmup + steps)]
+        seconds = [_timed(lambda: take(no_lap), device) for _ in range(warmup + steps)]
     return 1000 * statistics.median(seconds[warmup:])
 
 
@@ -80,11 +81,7 @@ def training_step(detector: Detector, dataset: DetectionDataset, config: Config)
     detector itself learns; pass a copy if it must not change. Raises ``DataError`` for an image that cannot be read.
     """
     take, _ = _step_over_a_batch(detector, dataset, config)
-    return lambda: take(_no_lap)
-
-
-def _no_lap(_stage: str) -> None:
-    """Do nothing at the end of a stage."""
+    return lambda: take(no_lap)
 
 
 def _stages_of_step(take: TakeStep, device: torch.device) -> dict[str, float]:
@@ -217,14 +214,13 @@ def _batch(detector: Detector, dataset: DetectionDataset, config: Config, device
     training_set = TrainingSet(dataset, config.data, config.training.seed)
     build_targets = functools.partial(detector.head.targets, image_size=config.data.input_size)
     keys = (divmod(position, len(dataset)) for position in itertools.count())
-    memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
     count = config.training.batch_size // config.training.accumulation
     parts = []
     for _ in range(config.training.accumulation):
         batch = collate([training_set[key] for key in itertools.islice(keys, count)], build_targets)
         if isinstance(batch, DataError):
             raise batch
-        images = batch.images.to(device, memory_format=memory_format)
+        images = batch.images.to(device, memory_format=memory_format(config.training))
         parts.append(batch._replace(images=images, targets=batch.targets.to(device)))
     return parts
 
