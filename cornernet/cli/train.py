@@ -69,7 +69,7 @@ def run(command: Command, argv: Sequence[str]) -> int:
         if first:
             print(which)
     suggestion = None if asks else _suggestion(start, command, argv)
-    base = _start_config(start) if suggestion is None else suggestion.config
+    base = _start_config(start) if suggestion is None else _open(suggestion.config)
     arguments = command.parse(TrainArguments, argv, TrainArguments(config=base, out=start.out))
 
     from cornernet.cli.runs import next_folder
@@ -122,8 +122,13 @@ def _start_config(start: TrainStart) -> Config:
             # the data may have been moved; its splits are the run's
             return config.with_("data.source.root", str(start.data))
     else:
-        config = recipe(_start_name(start))
+        config = _open(recipe(_start_name(start)))
     return on_data(config, start.data)
+
+
+def _open(config: Config) -> Config:
+    """Return the configuration of a new run, which leaves the number of replicas to the machine."""
+    return config.with_("training.replicas", 0)
 
 
 def _of_run(file: Path, data: Path | None) -> Config:
@@ -154,18 +159,19 @@ def _plan(config: Config, out: Path) -> str:
 
     from cornernet.data import open_dataset, require_boxes
     from cornernet.model.detector import build_detector
-    from cornernet.training.devices import resolve_device
+    from cornernet.training.devices import chosen_replicas, in_replicas, resolve_device
 
     train_set, val_set = open_dataset(config.data, "train"), open_dataset(config.data, "val")
     require_boxes(train_set, val_set)
     with torch.device("meta"):
         detector = build_detector(config.with_("model.num_classes", len(train_set.classes)))
     parameters = sum(parameter.numel() for parameter in detector.parameters())
-    training = config.training
+    training = chosen_replicas(config.training)
+    how = f", in {in_replicas(training)}" if training.replicas > 1 else ""
     height, width = config.data.input_size
     return (
         f"{train_set.summary()}\n{val_set.summary()}\n"
         f"would train {parameters:,} parameters for {count(training.iterations, 'iteration')} with "
         f"{count(training.batch_size, 'image')} of {width}x{height} pixels each, in {training.precision} on "
-        f"{resolve_device(training.device)}, and write the run to {printable(out)}"
+        f"{resolve_device(training.device)}{how}, and write the run to {printable(out)}"
     )

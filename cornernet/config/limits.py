@@ -43,6 +43,7 @@ LIMITS: dict[str, float] = {
     "training.batch_size": 100_000,
     "training.accumulation": 100_000,
     "training.threads": 4_096,
+    "training.replicas": 256,
     "training.workers": 1_024,
     "testing.scales": 100,
     "testing.top_k": 10_000,

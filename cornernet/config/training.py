@@ -48,7 +48,12 @@ class TrainingConfig:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N. auto uses CUDA if it is available."""
     threads: int = 0
-    """CPU threads of torch; 0 keeps torch's default. Results are bit-exact only for the same number of threads."""
+    """CPU threads of torch in each replica; 0 is torch's default, or 1 with several replicas. Bits depend on it: results
+    are bit-exact only for the same number of threads."""
+    replicas: int = 1
+    """Processes on the CPU that each compute a share of every batch: on two cores, two replicas of one thread train
+    faster than two threads. 0 chooses as many as suit the machine when a run begins, and records them. Results are
+    bit-exact only for the same number of replicas, on any number of cores."""
     workers: int = 0
     """Loader processes. The batches are the same for any number."""
     log_every: int = 20
@@ -58,6 +63,11 @@ class TrainingConfig:
     checkpoint_every: int = 1000
     """Iterations between checkpoints; the last iteration always writes one."""
 
+    @property
+    def threads_each(self) -> int:
+        """Threads of this process and of every replica; 0 keeps torch's default."""
+        return self.threads or (1 if self.replicas > 1 else 0)
+
     def __post_init__(self) -> None:
         require_numbers(self, "training")
         require(self.iterations >= 1, "training.iterations must be 1 or more")
@@ -66,6 +76,16 @@ class TrainingConfig:
         require(
             self.batch_size % self.accumulation == 0,
             f"training.batch_size {self.batch_size} is not a multiple of training.accumulation {self.accumulation}",
+        )
+        require(self.replicas >= 0, "training.replicas must not be negative")
+        require(
+            self.batch_size % (self.accumulation * max(1, self.replicas)) == 0,
+            f"training.batch_size {self.batch_size} is not a multiple of training.accumulation {self.accumulation} "
+            f"times training.replicas {self.replicas}",
+        )
+        require(
+            self.replicas <= 1 or (self.precision == "float32" and not self.compile),
+            f"training.replicas is {self.replicas}; several train in float32 and without training.compile: use 1",
         )
         require(self.learning_rate > 0, "training.learning_rate must be positive")
         require(self.warmup >= 0, "training.warmup must not be negative")

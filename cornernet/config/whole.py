@@ -51,6 +51,7 @@ LATER_FIELDS: dict[str, Any] = {
     "testing.offsets": "predicted",
     "training.compile": False,
     "training.checkpoint_activations": False,
+    "training.replicas": 1,
     "data.padding": "black",
     "testing.reject_empty": False,
     "testing.nms_extent": "pixels",

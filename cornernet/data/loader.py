@@ -39,8 +39,8 @@ __all__ = [
 ]
 
 CACHE_BYTES = 512 * 2**20
-"""Memory for decoded, fitted images in all processes that load them together. A data set that does not fit completely is not
-cached at all."""
+"""Memory for decoded, fitted images in all processes that load them together. A data set that does not fit completely
+is not cached at all."""
 
 _TENSORS_BESIDE = 16
 """Tensors of a batch beside the boxes and the labels of each image, at most: the images and the targets."""

@@ -1,4 +1,4 @@
-"""Where a run computes: its device, the processes that share it, and the precision that the device supports."""
+"""Where a run computes: its device, the processes and replicas that share it, and the precision that it supports."""
 
 from __future__ import annotations
 
@@ -7,14 +7,27 @@ import datetime
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
 
 from cornernet.config import ConfigError, TrainingConfig
+from cornernet.console import count
+from cornernet.kernels import cpu
 
-__all__ = ["Processes", "loss_scaler", "process_group", "resolve_device"]
+__all__ = [
+    "MOST_CHOSEN",
+    "Processes",
+    "chosen_replicas",
+    "in_replicas",
+    "loss_scaler",
+    "process_group",
+    "resolve_device",
+]
+
+MOST_CHOSEN = 8
+"""The most replicas that :func:`chosen_replicas` chooses: each takes the memory of a process."""
 
 # the other processes wait while the first one evaluates; on COCO that takes longer than torch's default of ten minutes
 _PATIENCE = datetime.timedelta(hours=6)
@@ -54,6 +67,44 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
         devices = "1 CUDA device" if available == 1 else f"{available} CUDA devices"
         raise ConfigError(f"training.device is {name!r}, but torch finds {devices} here; use auto or cpu")
     return torch.device("cuda", index)
+
+
+def chosen_replicas(training: TrainingConfig) -> TrainingConfig:
+    """Return ``training`` with the replicas, and the threads of each, that suit this machine, if it leaves them open.
+
+    ``training.replicas`` of 0 leaves them open. They take the place of torch's threads: the most that divide the images
+    of a part of a batch evenly, up to :data:`MOST_CHOSEN`. One process trains where ``training.threads`` is set, under
+    torchrun, and where replicas cannot train. Raises ``ConfigError`` for several replicas that cannot train, and for a
+    device that does not exist.
+    """
+    problem = _no_replicas(training)
+    if training.replicas > 1 and problem is not None:
+        raise ConfigError(f"training.replicas is {training.replicas}, but {problem}; use --training.replicas 1")
+    if training.replicas:
+        return training
+    threads, images = torch.get_num_threads(), training.batch_size // training.accumulation
+    most = max(n for n in range(1, min(threads, images, MOST_CHOSEN) + 1) if images % n == 0)
+    if most == 1 or training.threads or problem is not None:
+        return replace(training, replicas=1)
+    return replace(training, replicas=most, threads=threads // most)
+
+
+def in_replicas(training: TrainingConfig) -> str:
+    """Return several replicas in words."""
+    return f"{training.replicas} replicas of {count(training.threads_each, 'thread')} each"
+
+
+def _no_replicas(training: TrainingConfig) -> str | None:
+    """Return why several replicas cannot train here, or None if they can."""
+    if "RANK" in os.environ:
+        return "torchrun's processes have no replicas"
+    device = resolve_device(training.device)
+    if device.type != "cpu":
+        return f"replicas are for a CPU, and training.device is {device}"
+    if training.precision != "float32" or training.compile:
+        return "they train in float32 and without training.compile"
+    why = cpu.why_unavailable()
+    return None if why is None else f"they need the fused batch norm, which cannot be used here: {why}"
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ class SharedFloats:
             os.close(handle)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _attached, (DupFd(self._handle),)  # type: ignore[no-untyped-call]
+        return _attached, (DupFd(self._handle),)
 
 
 def _attached(handle: Any) -> SharedFloats:

@@ -1,4 +1,4 @@
-"""Training: one loop, on one device or, under torchrun, on several.
+"""Training: one loop, on one device, on the cores of a CPU in replicas or, under torchrun, on several devices.
 
 A run is a folder (:mod:`cornernet.training.run_folder`). All random numbers are drawn from (seed, epoch, image), so a
 run that was stopped or killed and then resumed gives the same numbers as one that was never interrupted.
@@ -14,12 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import psutil
 import torch
 import torch.distributed as dist
@@ -36,12 +34,12 @@ from cornernet.data import (
     shared_images_warning,
 )
 from cornernet.data.leakage import write_training_digests
-from cornernet.data.loader import Batch, training_loader
 from cornernet.data.origin import read_origin, write_origin
 from cornernet.data.survey import Survey, survey
 from cornernet.evaluation.evaluate import READERS, Evaluation, evaluate
 from cornernet.files import atomic_write, make_folder, sync
 from cornernet.model.detector import Detector, build_detector
+from cornernet.training.batches import training_batches
 from cornernet.training.checkpoints import (
     load_newest,
     newest,
@@ -49,11 +47,12 @@ from cornernet.training.checkpoints import (
     require_finite_weights,
     write_checkpoint,
 )
-from cornernet.training.devices import Processes, process_group
+from cornernet.training.devices import Processes, chosen_replicas, in_replicas, process_group
 from cornernet.training.errors import Interrupted, TrainingError
 from cornernet.training.metrics import append_metrics, finite, read_metrics, truncate_metrics
+from cornernet.training.replicas import Replicas, use_threads
 from cornernet.training.run_folder import RunFolder, explain_resume, open_folder, resume_command
-from cornernet.training.signals import StopAtBoundary, signals_blocked
+from cornernet.training.signals import StopAtBoundary
 from cornernet.training.step import StepResult, TrainStep
 from cornernet.visualization.sheets import preview, write_image
 from cornernet.weights.checkpoints import header, save_detector
@@ -77,16 +76,17 @@ def train(
     data. ``resume`` continues from the newest checkpoint in the folder, or starts if there is none; without it, a
     folder that holds a run is an error. ``on_iteration`` is called with the number of finished iterations, for tests
     and schedulers. ``on_record`` is called with every line of metrics.jsonl as it is written, and with the final
-    metrics.
+    metrics. Replicas are spawned, so a script that trains with several needs ``if __name__ == "__main__"``.
 
     Raises :class:`TrainingError` for a loss, a gradient or a weight that is not finite, for a folder in which another
-    process is training, for a checkpoint that cannot be written, and for a loader process that died. Raises
-    :class:`Interrupted` after Ctrl-C, and ``ConfigError``, ``DataError`` or ``CheckpointError`` for a configuration,
-    data or a checkpoint that cannot be used.
+    process is training, for a checkpoint that cannot be written, and for a loader process or a replica that died.
+    Raises :class:`Interrupted` after Ctrl-C, and ``ConfigError``, ``DataError`` or ``CheckpointError`` for a
+    configuration, data or a checkpoint that cannot be used.
     """
     folder = RunFolder(Path(out))
+    config = _with_replicas(config, folder, resume)
     with process_group(config.training) as processes, explain_resume(folder), ExitStack() as held:
-        _use_threads(config.training.threads)
+        use_threads(config.training.threads_each)
         train_set, val_set = open_dataset(config.data, "train"), open_dataset(config.data, "val")
         require_same_classes(train_set, val_set)
         require_boxes(train_set, val_set)
@@ -96,12 +96,13 @@ def train(
         train_set.orientation = val_set.orientation = config.data.orientation
         if processes.first:
             held.enter_context(open_folder(folder, config, resume))
-            _introduce(train_set, val_set, found, quiet)
+            _introduce(config, train_set, val_set, found, quiet)
         step = TrainStep(_new_detector(config, train_set), config.training, processes)
         trainer = Trainer(config, folder, train_set, val_set, step, quiet, on_iteration, on_record)
         start = trainer.resume() if resume else 0
-        trainer.record_data()
-        trainer.run(start)
+        with trainer.replicas(start):
+            trainer.record_data()
+            trainer.run(start)
         if not processes.first:
             return None
         trainer.save_weights()
@@ -148,6 +149,19 @@ class Trainer:
             truncate_metrics(self.folder.metrics, start)
         return start
 
+    @contextlib.contextmanager
+    def replicas(self, start: int) -> Iterator[None]:
+        """Train with the other replicas from iteration ``start`` on while the context lasts, if there are any."""
+        training = self.config.training
+        if training.replicas == 1 or start >= training.iterations:
+            yield
+            return
+        with Replicas(self.config, self.train_set, self.detector, start) as self.step.replicas:
+            try:
+                yield
+            finally:
+                self.step.replicas = None
+
     def record_data(self) -> None:
         """Note where the data lies and its digests, in the folder and for the weights. Warns if val has changed."""
         source = self.config.data.source
@@ -172,7 +186,7 @@ class Trainer:
             return
         note = ""
         with (
-            self._batches(start) as batches,
+            training_batches(self.config, self.train_set, self.detector, start, *self._share) as batches,
             contextlib.closing(self._progress(start)) as progress,
             StopAtBoundary(quiet=not self._prints) as stop,
         ):
@@ -183,8 +197,7 @@ class Trainer:
                 evaluates = self._evaluates_after(done)
 
                 self.step.set_learning_rate(learning_rate(settings, done - 1))
-                parts = [_unless_broken(next(batches)) for _ in range(settings.accumulation)]
-                result = self.step(parts, done, stop=stop.requested)
+                result = self.step(next(batches), done, stop=stop.requested)
                 saves = last or result.stopping or done % settings.checkpoint_every == 0
 
                 if logs or saves or evaluates:
@@ -239,26 +252,10 @@ class Trainer:
     def _prints(self) -> bool:
         return self.processes.first and not self.quiet
 
-    @contextlib.contextmanager
-    def _batches(self, start: int) -> Iterator[Iterator[Batch | DataError]]:
-        """Start the loader at an iteration, and end its processes with the context."""
-        loader = training_loader(
-            self.train_set,
-            self.config,
-            # picklable, for the loader processes
-            partial(self.detector.head.targets, image_size=self.config.data.input_size),
-            first_iteration=start,
-            rank=self.processes.rank,
-            world_size=self.processes.count,
-        )
-        with signals_blocked():  # loader processes inherit the block until they ignore the signals themselves
-            batches = iter(loader)
-        try:
-            yield batches
-        finally:
-            # torch does this when the last reference goes, but a traceback keeps one until the interpreter ends
-            if self.config.training.workers:
-                batches._shutdown_workers()  # type: ignore[attr-defined]
+    @property
+    def _share(self) -> tuple[int, int]:
+        """Which share of every batch this process computes, and of how many."""
+        return (self.processes.rank, self.processes.count) if self.step.replicas is None else self.step.replicas.share
 
     def _progress(self, start: int) -> Progress:
         settings = self.config.training
@@ -295,10 +292,11 @@ class Trainer:
         return "  ".join([*(f"{n} {v:.3f}" for n, v in losses.items()), f"{memory:.1f} GiB"])
 
     def _memory_gib(self) -> float:
-        """Return the peak memory allocated on a GPU, or the memory that the process holds now on a CPU."""
+        """Return the peak memory allocated on a GPU, or what the process and its replicas hold now on a CPU."""
         if self.processes.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.processes.device) / 2**30
-        return float(psutil.Process().memory_info().rss) / 2**30
+        beside = 0 if self.step.replicas is None else self.step.replicas.resident_bytes()
+        return float(psutil.Process().memory_info().rss + beside) / 2**30
 
     def _record(self, record: dict[str, Any]) -> None:
         append_metrics(self.folder.metrics, record)
@@ -329,7 +327,7 @@ class Trainer:
                 raise _Stopped
             progress.update(done)
 
-        with contextlib.closing(progress):
+        with contextlib.closing(progress), self._all_threads():
             return evaluate(self.detector, self.val_set, self.config, progress=show, readers=READERS)
 
     def _evaluate_and_log(self, done: int, stop: StopAtBoundary) -> bool:
@@ -350,6 +348,17 @@ class Trainer:
         requested = torch.tensor(float(stop.requested), device=self.processes.device)
         dist.all_reduce(requested)
         return bool(requested > 0)
+
+    @contextlib.contextmanager
+    def _all_threads(self) -> Iterator[None]:
+        """Compute on as many threads as all replicas together train on: the others wait in this context."""
+        training = self.config.training
+        if training.replicas > 1:
+            use_threads(training.replicas * training.threads_each)
+        try:
+            yield
+        finally:
+            use_threads(training.threads_each)
 
     def _preview(self, done: int) -> None:
         """Draw the detections in the same four images of val as at every evaluation."""
@@ -386,11 +395,16 @@ class _Stopped(Exception):
     """A stop was requested during an evaluation."""
 
 
-def _use_threads(threads: int) -> None:
-    """Use so many threads in torch and OpenCV; 0 leaves both as they are."""
-    if threads:
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(threads)
+def _with_replicas(config: Config, folder: RunFolder, resume: bool) -> Config:
+    """Return ``config`` with the number of replicas, and of their threads, if it leaves them open.
+
+    A run that resumes keeps those that it began with, on whatever machine.
+    """
+    training = config.training
+    if resume and training.replicas == 0 and folder.config.exists():
+        before = Config.load(folder.config).training
+        training = replace(training, replicas=before.replicas, threads=before.threads)
+    return replace(config, training=chosen_replicas(training))
 
 
 def _with_orientation(config: Config, found: Survey, folder: RunFolder, resume: bool) -> Config:
@@ -406,7 +420,9 @@ def _with_orientation(config: Config, found: Survey, folder: RunFolder, resume: 
     return config.with_("data.orientation", orientation)
 
 
-def _introduce(train_set: DetectionDataset, val_set: DetectionDataset, found: Survey, quiet: bool) -> None:
+def _introduce(
+    config: Config, train_set: DetectionDataset, val_set: DetectionDataset, found: Survey, quiet: bool
+) -> None:
     """Print what the run trains and evaluates on, what is doubtful, and a warning if the two share images."""
     if not quiet:
         print(train_set.summary(), val_set.summary(), sep="\n")
@@ -415,6 +431,8 @@ def _introduce(train_set: DetectionDataset, val_set: DetectionDataset, found: Su
                 f"EXIF orientation: images are used as stored, as the annotations of {count(found.stored, 'image')} "
                 "are, and detection with this run does so too"
             )
+        if config.training.replicas > 1:
+            print(f"training in {in_replicas(config.training)}")
     for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     shared = shared_images(train_set, val_set)
@@ -428,10 +446,3 @@ def _new_detector(config: Config, train_set: DetectionDataset) -> Detector:
     detector = build_detector(config)
     detector.classes, detector.category_ids = train_set.classes, train_set.category_ids
     return detector
-
-
-def _unless_broken(batch: Batch | DataError) -> Batch:
-    """Return the batch, or raise the error that a loader process returned instead."""
-    if isinstance(batch, DataError):
-        raise batch
-    return batch

@@ -76,12 +76,14 @@ def use_threads(threads: int) -> None:
 class Replicas:
     """The other replicas of a training, as the first one sees them."""
 
-    def __init__(self, config: Config, train_set: DetectionDataset, detector: Detector) -> None:
+    def __init__(self, config: Config, train_set: DetectionDataset, detector: Detector, start: int) -> None:
         """Start the processes, ``config.training.replicas - 1`` of them, and move the weights to shared memory.
 
-        ``detector`` is on the CPU, in the memory format of training.
+        ``detector`` is on the CPU, in the memory format of training, after ``start`` iterations.
         """
         count = config.training.replicas
+        self.share = (0, count)
+        """Which share of every batch this process computes, and of how many."""
         context = multiprocessing.get_context("spawn")
         self._layout = _Layout.of(config, detector)
         self._memory = SharedFloats(self._layout.nbytes)
@@ -90,15 +92,15 @@ class Replicas:
         self._gradients = [self._layout.gradients(self._memory, rank, self._parameters) for rank in range(1, count)]
         ends = pipes(context, count)
         self._exchange = Exchange(0, self._memory, self._layout.capacity, *ends[0])
-        self._controls: list[Connection] = []
+        self._failures: list[Connection] = []
         self._processes: list[SpawnProcess] = []
         try:
             # the processes inherit the block until they ignore the signals themselves
             with signals_blocked():
                 for rank in range(1, count):
-                    ours, theirs = context.Pipe()
-                    self._controls.append(ours)
-                    task = _Task(config, train_set, self._memory, rank, *ends[rank], theirs)
+                    ours, theirs = context.Pipe(duplex=False)
+                    self._failures.append(ours)
+                    task = _Task(config, train_set, start, self._memory, rank, *ends[rank], theirs)
                     # not a daemon: it may have loader processes
                     process = context.Process(target=_work, args=(task,), name=f"replica {rank}")
                     process.start()
@@ -118,14 +120,6 @@ class Replicas:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def begin(self, iteration: int) -> None:
-        """Let the replicas load their shares, from the batch after ``iteration`` finished iterations on."""
-        for control in self._controls:
-            try:
-                control.send(iteration)
-            except OSError:
-                self._raise_failure()
 
     def add_counts(self, counts: Tensor) -> Tensor:
         """Return the sums of all replicas' counts. From here on, the weights must not change until :meth:`add_up`."""
@@ -159,8 +153,8 @@ class Replicas:
     def close(self) -> None:
         """End the other processes. The weights stay where they are."""
         self._exchange.close()
-        for control in self._controls:
-            control.close()
+        for failure in self._failures:
+            failure.close()
         for process in self._processes:
             process.join(_PATIENCE)
             if process.is_alive():
@@ -175,10 +169,10 @@ class Replicas:
 
     def _raise_failure(self) -> NoReturn:
         """Raise the error of the replica that failed, or say how its process ended."""
-        for control in self._controls:
+        for failure in self._failures:
             with contextlib.suppress(EOFError, OSError):
-                if control.poll(0):
-                    raise _received(control.recv_bytes())
+                if failure.poll():
+                    raise _received(failure.recv_bytes())
         self._exchange.close()  # lets the others end
         for rank, process in enumerate(self._processes, 1):
             process.join(_PATIENCE)
@@ -250,17 +244,19 @@ class _Task:
 
     config: Config
     train_set: DetectionDataset
+    start: int
+    """Finished iterations."""
     memory: SharedFloats
     rank: int
     sources: dict[int, Connection]
     targets: dict[int, Connection]
-    control: Connection
-    """To the first replica: from it comes the iteration to begin after, to it goes an error."""
+    failure: Connection
+    """To the first replica, for an error."""
 
     def run(self) -> None:
         """Compute shares of batches until the last, or until another replica ends (:class:`ReplicaGone`)."""
         training = self.config.training
-        use_threads(training.threads)
+        use_threads(training.threads_each)
         detector = build_detector(self.config)
         detector.to(memory_format=memory_format(training))  # type: ignore[call-overload]
         detector.train()
@@ -269,15 +265,14 @@ class _Task:
         layout.place_weights(self.memory, parameters, copy=False)
         gradients = layout.gradients(self.memory, self.rank, parameters)
         exchange = Exchange(self.rank, self.memory, layout.capacity, self.sources, self.targets)
-        with contextlib.closing(exchange):
-            start = int(self.control.recv())
-            share = self.rank, training.replicas
-            with (
-                training_batches(self.config, self.train_set, detector, start, *share) as batches,
-                batch_norm.sharing(exchange),
-            ):
-                for parts in batches:
-                    self._step(parts, detector, exchange, gradients)
+        share = self.rank, training.replicas
+        with (
+            contextlib.closing(exchange),
+            training_batches(self.config, self.train_set, detector, self.start, *share) as batches,
+            batch_norm.sharing(exchange),
+        ):
+            for parts in batches:
+                self._step(parts, detector, exchange, gradients)
 
     def _step(self, parts: list[Batch], detector: Detector, exchange: Exchange, gradients: Sequence[Tensor]) -> None:
         """Compute this replica's gradients of a batch into the shared memory."""
@@ -300,11 +295,11 @@ def _work(task: _Task) -> None:
     warnings.simplefilter("ignore")  # the first replica shows the same ones
     try:
         task.run()
-    except (ReplicaGone, EOFError):
+    except ReplicaGone:
         pass  # the first replica says why
     except BaseException as error:  # noqa: BLE001 - it is raised by the first replica
         with contextlib.suppress(OSError):
-            task.control.send_bytes(_packed(error))
+            task.failure.send_bytes(_packed(error))
 
 
 def _packed(error: BaseException) -> bytes:

@@ -145,8 +145,8 @@ def differences(a: Config, b: Config) -> list[str]:
 def explain_resume(folder: RunFolder) -> Iterator[None]:
     """Add to the message of whatever stops a run: is there a checkpoint, and how does the run continue?
 
-    That covers numbers that are not finite, Ctrl-C outside the loop, a full disk, and a loader process or a replica that
-    died.
+    That covers numbers that are not finite, Ctrl-C outside the loop, a full disk, and a loader process or a replica
+    that died.
     """
     try:
         yield
@@ -154,7 +154,8 @@ def explain_resume(folder: RunFolder) -> Iterator[None]:
         raise TrainingError(f"{error}; the last checkpoint is kept") from error
     except ReplicaError as error:
         raise TrainingError(
-            f"{error}; the last checkpoint in {folder}, if there is one, is kept; continue with: {resume_command(folder)}"
+            f"{error}; the last checkpoint in {folder}, if there is one, is kept; "
+            f"continue with: {resume_command(folder)}"
         ) from error
     except Interrupted:
         raise

@@ -55,14 +55,12 @@ class TrainStep:
         self.model = _wrapped(detector, training, processes)
         self._unchecked: list[_Values] = []
 
-    def __call__(
-        self, parts: Sequence[Batch], iteration: int, *, stop: bool = False, lap: Lap = no_lap
-    ) -> StepResult:
+    def __call__(self, parts: Sequence[Batch], iteration: int, *, stop: bool = False, lap: Lap = no_lap) -> StepResult:
         """Take step number ``iteration`` over the parts of a batch.
 
         Losses are divided by counts over the whole batch, all parts, processes and replicas together. They and their
-        gradients are therefore those of the large batch, however it is split. ``stop`` says that this process was asked to stop;
-        all processes learn of it in the same step.
+        gradients are therefore those of the large batch, however it is split. ``stop`` says that this process was asked
+        to stop; all processes learn of it in the same step.
 
         Raises :class:`NotFiniteError` before a loss or a gradient that is not finite reaches the weights. On a GPU, and
         with several processes, such numbers are found later, by :meth:`require_finite`, so that no step waits.
