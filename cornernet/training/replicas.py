@@ -22,12 +22,13 @@ import contextlib
 import multiprocessing
 import pickle
 import signal
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import NamedTuple, NoReturn
 
@@ -169,11 +170,13 @@ class Replicas:
 
     def _raise_failure(self) -> NoReturn:
         """Raise the error of the replica that failed, or say how its process ended."""
-        for failure in self._failures:
-            with contextlib.suppress(EOFError, OSError):
-                if failure.poll():
+        self._exchange.close()  # lets the others end, each of which closes its connection
+        waiting, end = [*self._failures], time.monotonic() + _PATIENCE
+        while waiting and (ready := wait(waiting, max(0.0, end - time.monotonic()))):
+            for failure in [each for each in waiting if each in ready]:
+                waiting.remove(failure)
+                with contextlib.suppress(EOFError, OSError):
                     raise _received(failure.recv_bytes())
-        self._exchange.close()  # lets the others end
         for rank, process in enumerate(self._processes, 1):
             process.join(_PATIENCE)
             if process.exitcode:
