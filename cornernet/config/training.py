@@ -48,14 +48,14 @@ class TrainingConfig:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N. auto uses CUDA if it is available."""
     threads: int = 0
-    """CPU threads of torch in each replica; 0 is torch's default, or 1 with several replicas. Bits depend on it: results
-    are bit-exact only for the same number of threads."""
+    """CPU threads of torch, in each replica; 0 keeps torch's default, or takes 1 with several replicas. Results are
+    bit-exact only for the same number of threads."""
     replicas: int = 1
-    """Processes on the CPU that each compute a share of every batch: on two cores, two replicas of one thread train
-    faster than two threads. 0 chooses as many as suit the machine when a run begins, and records them. Results are
+    """Processes on a CPU that each compute a share of every batch, which is faster than as many threads. 0 chooses as
+    many as suit the machine when a run begins, and records them; it is the default of cornernet train. Results are
     bit-exact only for the same number of replicas, on any number of cores."""
     workers: int = 0
-    """Loader processes. The batches are the same for any number."""
+    """Loader processes, of each replica. The batches are the same for any number."""
     log_every: int = 20
     """Iterations between lines of metrics."""
     evaluate_every: int = 0

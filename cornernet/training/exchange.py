@@ -26,8 +26,8 @@ from cornernet.data.shared import anonymous_memory
 
 __all__ = ["Exchange", "ReplicaGone", "SharedFloats", "pipes"]
 
-_LOOKING = 100e-6
-"""Seconds that a waiting replica looks before it sleeps: about twice what a sleeping process takes to wake up."""
+_LOOKING = 200e-6
+"""Seconds that a waiting replica looks before it sleeps: about twice what a process that slept takes to go on."""
 
 _ALIGNED = 64
 """Bytes of a cache line: two replicas never write to the same one."""
@@ -158,7 +158,7 @@ class Exchange:
                 sleeper.poll()
                 self._read(waiting)
         # a replica that took long had no core, and looking for it takes time from whoever has it
-        self._looks = time.perf_counter() - began < 20 * _LOOKING
+        self._looks = time.perf_counter() - began < 10 * _LOOKING
 
     def _read(self, waiting: dict[int, int]) -> None:
         """Take out of ``waiting`` the replicas that are here."""

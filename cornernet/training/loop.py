@@ -38,6 +38,7 @@ from cornernet.data.origin import read_origin, write_origin
 from cornernet.data.survey import Survey, survey
 from cornernet.evaluation.evaluate import READERS, Evaluation, evaluate
 from cornernet.files import atomic_write, make_folder, sync
+from cornernet.kernels.openmp import make_way
 from cornernet.model.detector import Detector, build_detector
 from cornernet.training.batches import training_batches
 from cornernet.training.checkpoints import (
@@ -355,6 +356,7 @@ class Trainer:
         training = self.config.training
         if training.replicas > 1:
             use_threads(training.replicas * training.threads_each)
+            make_way()
         try:
             yield
         finally:

@@ -6,18 +6,20 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cornernet import Config, ConfigError, load_detector, recipe
 from cornernet.cli import main
@@ -103,11 +105,11 @@ def config(replicas: int, **edits: object) -> Config:
     for path, value in {
         "data.input_size": (47, 47),
         "data.fit": (48, 48),
-        "training.iterations": 6,
+        "training.iterations": 20,
         "training.batch_size": 4,
         "training.warmup": 2,
         "training.log_every": 1,
-        "training.checkpoint_every": 2,
+        "training.checkpoint_every": 1,
         "training.threads": 1,
         "training.device": "cpu",
         "training.replicas": replicas,
@@ -182,10 +184,21 @@ def others() -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """A run of two replicas, each with two parts of one image in a batch, evaluated on the way."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    train(config(2, training__evaluate_every=3), folder, quiet=True, final_evaluation=False)
-    return folder
+    """A run of two replicas with two images each, evaluated on the way, and in ``first`` its first step."""
+    folder = tmp_path_factory.mktemp("whole")
+    edited = config(2, training__evaluate_every=10)
+    train(edited, folder / "run", quiet=True, final_evaluation=False, on_iteration=keep_first(folder))
+    return folder / "run"
+
+
+def keep_first(folder: Path) -> Callable[[int], None]:
+    """Return an ``on_iteration`` that keeps the checkpoint of the first step of the run in ``folder``."""
+
+    def keep(done: int) -> None:
+        if done == 2:
+            shutil.copytree(folder / "run" / "checkpoints" / "step-0000001", folder / "first")
+
+    return keep
 
 
 def test_a_run_that_is_cut_and_resumed_has_the_same_bits(whole, tmp_path) -> None:
@@ -194,7 +207,7 @@ def test_a_run_that_is_cut_and_resumed_has_the_same_bits(whole, tmp_path) -> Non
 
     def stop(done: int) -> None:
         assert len(others()) == 1
-        if done == 3:
+        if done == 7:
             raise Stop
 
     with pytest.raises(Stop):
@@ -208,13 +221,17 @@ def test_a_run_that_is_cut_and_resumed_has_the_same_bits(whole, tmp_path) -> Non
 
 
 def test_replicas_train_as_one_process_does(whole, tmp_path) -> None:
-    train(config(1), tmp_path / "one", quiet=True, final_evaluation=False)
-    for (_, one), (_, two) in zip(losses(tmp_path / "one"), losses(whole), strict=True):
-        assert two == pytest.approx(one, rel=2e-5)
-    # the statistics of batch norm and the weights after six steps of Adam
-    ours, theirs = weights(tmp_path / "one"), weights(whole)
-    for name, value in ours.items():
-        assert torch.allclose(theirs[name].float(), value.float(), rtol=1e-2, atol=2e-4), name
+    train(config(1), tmp_path / "run", quiet=True, final_evaluation=False, on_iteration=keep_first(tmp_path))
+    one, two = (load_file(folder / "first" / "model.safetensors") for folder in (tmp_path, whole.parent))
+    for name, value in one.items():
+        if "running_" in name or "num_batches" in name:
+            assert torch.equal(two[name], value), name  # those of the whole batch, whoever has the images
+        else:
+            assert (two[name] - value).norm() <= 1e-6 * value.norm() + 1e-7, name
+    differences = [abs(b - a) / a for (_, a), (_, b) in zip(losses(tmp_path / "run"), losses(whole), strict=True)]
+    # rounding is all that differs; Adam makes it grow, as it does between numbers of threads
+    assert max(differences[:2]) < 1e-6
+    assert max(differences) < 2e-2
 
 
 @pytest.mark.slow
@@ -244,7 +261,7 @@ def test_an_image_that_another_replica_cannot_read_is_named(tmp_path) -> None:
 
 def test_a_replica_that_is_killed_stops_the_run_and_says_how_to_continue(tmp_path) -> None:
     def kill(done: int) -> None:
-        if done == 3:
+        if done == 2:
             others()[0].kill()
 
     with pytest.raises(TrainingError, match=r"replica 1 ended unexpectedly \(SIGKILL.*the last checkpoint.*--resume"):
@@ -255,13 +272,13 @@ def test_a_replica_that_is_killed_stops_the_run_and_says_how_to_continue(tmp_pat
 
 def test_ctrl_c_reaches_all_and_the_first_replica_writes_a_checkpoint(tmp_path) -> None:
     def interrupt(done: int) -> None:
-        if done == 3:
+        if done == 2:
             for pid in (others()[0].pid, os.getpid()):
                 os.kill(pid, signal.SIGINT)
 
     with pytest.raises(Interrupted, match="--resume"):
         train(config(2), tmp_path, quiet=True, on_iteration=interrupt)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000004"]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000003"]
     assert not others()
 
 
