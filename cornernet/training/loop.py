@@ -405,7 +405,7 @@ def _with_replicas(config: Config, folder: RunFolder, resume: bool) -> Config:
     training = config.training
     if resume and training.replicas == 0 and folder.config.exists():
         before = Config.load(folder.config).training
-        training = replace(training, replicas=before.replicas, threads=before.threads)
+        training = replace(training, replicas=before.replicas, threads=training.threads or before.threads)
     return replace(config, training=chosen_replicas(training))
 
 

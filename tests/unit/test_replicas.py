@@ -223,11 +223,12 @@ def test_a_run_that_is_cut_and_resumed_has_the_same_bits(whole, tmp_path) -> Non
 def test_replicas_train_as_one_process_does(whole, tmp_path) -> None:
     train(config(1), tmp_path / "run", quiet=True, final_evaluation=False, on_iteration=keep_first(tmp_path))
     one, two = (load_file(folder / "first" / "model.safetensors") for folder in (tmp_path, whole.parent))
-    for name, value in one.items():
-        if "running_" in name or "num_batches" in name:
-            assert torch.equal(two[name], value), name  # those of the whole batch, whoever has the images
-        else:
-            assert (two[name] - value).norm() <= 1e-6 * value.norm() + 1e-7, name
+    statistics = {name for name in one if "running_" in name or "num_batches" in name}
+    assert statistics
+    for name in statistics:
+        assert torch.equal(two[name], one[name]), name  # those of the whole batch, whoever has the images
+    ours, theirs = (torch.cat([run[name].flatten() for name in one.keys() - statistics]) for run in (one, two))
+    assert 0 < (theirs - ours).norm() < 1e-5 * ours.norm()
     differences = [abs(b - a) / a for (_, a), (_, b) in zip(losses(tmp_path / "run"), losses(whole), strict=True)]
     # rounding is all that differs; Adam makes it grow, as it does between numbers of threads
     assert max(differences[:2]) < 1e-6
