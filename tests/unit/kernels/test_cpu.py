@@ -211,8 +211,10 @@ def test_a_data_loader_worker_can_pool():
 
 
 _ONE_PROCESS = """
+import warnings
 import torch
 from cornernet import kernels
+warnings.simplefilter("error")
 torch.set_num_threads(1)
 x = torch.arange(2.0 * 8 * 32 * 32).view(2, 8, 32, 32).requires_grad_()
 for _ in range(20):
@@ -224,7 +226,7 @@ print(result.double().sum().item(), grad.double().sum().item())
 
 def _python(code: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=False,
@@ -235,6 +237,7 @@ def _python(code: str, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.usefixtures("forked")
 def test_two_single_threaded_processes_side_by_side_agree():
     command = [sys.executable, "-c", _ONE_PROCESS]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -244,6 +247,7 @@ def test_two_single_threaded_processes_side_by_side_agree():
     assert answers.pop().strip()
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.slow
 def test_machine_code_is_kept_on_disk_and_without_a_disk_compiled_in_memory(tmp_path):
     first = _python(_ONE_PROCESS, CORNERNET_CACHE=str(tmp_path / "cache"))
