@@ -1,4 +1,4 @@
-"""``python -m ablations``: run studies and write their tables. Also ``status``: their states, and ``pictures``."""
+"""``python -m ablations``: run studies and write their tables. Also ``status``, ``time`` and ``pictures``."""
 
 from __future__ import annotations
 
@@ -74,6 +74,11 @@ class StatusArguments(Selection):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimeArguments(Selection):
+    """Measure the times that tables show again: all variants in turn, on a machine that does nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PicturesArguments(Selection):
     """Draw what table 1's arms detect, from weights in the store. The reports only place these pictures."""
 
@@ -100,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv[:1] == ["status"]:
             print_status(select(_parse(StatusArguments, f"{program()} status", argv[1:]), quiet=True))
             return 0
+        if argv[:1] == ["time"]:
+            return _time(_parse(TimeArguments, f"{program()} time", argv[1:]))
         if argv[:1] == ["pictures"]:
             return _pictures(_parse(PicturesArguments, f"{program()} pictures", argv[1:]))
         return _run(_parse(Arguments, program(), argv), argv, began)
@@ -141,6 +148,10 @@ def _run(arguments: Arguments, argv: Sequence[str], began: float) -> int:
             outcome = run_jobs(work.store, work.distinct, workers, deadline=deadline, executor=executor)
     else:
         print(work.estimate(workers).to_text(), flush=True)
+    if not arguments.only_report and not outcome.left:
+        from .running.timings import measure_timings
+
+        measure_timings(work)
     work.publish()
     _report(work, folder, arguments.overwrite)
     if outcome.failed:
@@ -264,7 +275,25 @@ def _made(work: Work) -> Report:
         jobs=work.jobs,
         why_not=lambda study, variant: study.why_not(work.base, variant),
     )
-    return make_report(asked, work.records, work.failures)
+    return make_report(asked, work.records, work.failures, timings=work.timings)
+
+
+def _time(arguments: TimeArguments) -> int:
+    """Measure times; return 0, or 1 where one is refused or none could be measured."""
+    from .running.timings import measure_timings
+
+    work = select(arguments, quiet=True)
+    measured = measure_timings(work, again=True)
+    work.publish()
+    for timing in measured:
+        for name, found in timing.image.items():
+            ratio = " [{:.2f}, {:.2f}]".format(*found.ratio[::2])
+            print(
+                f"{timing.study}, {printable(name)}: {found.milliseconds:.1f} ms an image, {found.ratio[1]:.2f} times "
+                f"{printable(timing.base)}{ratio}{', refused' if found.refused else ''}"
+            )
+    print("the tables show them after the same command with --only-report in place of time")
+    return FAILED if not measured or any(timing.refused for timing in measured) else 0
 
 
 def _pictures(arguments: PicturesArguments) -> int:

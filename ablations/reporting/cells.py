@@ -13,6 +13,7 @@ __all__ = [
     "NOT_MEASURED",
     "NOT_RECORDED",
     "NOT_RUN",
+    "REFUSED",
     "difference_cell",
     "estimate_cell",
     "level_cell",
@@ -23,6 +24,7 @@ __all__ = [
 
 NOT_MEASURED = "not measured"
 NOT_RUN = "not run"
+REFUSED = "refused"
 FAILED = "failed"
 NOT_RECORDED = "not recorded"
 """What stands where there is no number."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cornernet.console import count
+
+from ..records.timing import MAX_WALL_OVER_CPU, Timing
 from ..statistics.intervals import CONFIDENCE, MIN_SEEDS_FOR_VERDICT
 from .cells import NOT_RECORDED, points
 from .grid import FOUND
@@ -12,7 +15,7 @@ from .rows import Cost, DifferenceRow, VariantRow
 from .study_rows import StudyRows
 from .verdicts import decided
 
-__all__ = ["EXPLORATORY", "notes"]
+__all__ = ["EXPLORATORY", "MEASURED", "notes"]
 
 EXPLORATORY = (
     "**Exploratory** (not pre-registered): no claim was declared before the runs, so there is no confirmatory verdict. "
@@ -24,7 +27,8 @@ _MEMORY = (
     "activations)."
 )
 
-_MEASURED: tuple[Cost, ...] = ("latency", "step_latency")
+MEASURED: tuple[Cost, ...] = ("latency", "step_latency")
+"""Costs that are times."""
 
 
 def notes(table: StudyRows) -> list[str]:
@@ -78,17 +82,36 @@ def _spreads(table: StudyRows) -> Iterator[str]:
 
 
 def _costs(table: StudyRows) -> Iterator[str]:
-    timed = [name for name, cost in table.times.items() if cost in _MEASURED]
-    if timed:
-        shared = f", while up to {table.side_by_side} runs shared the machine" if table.side_by_side > 1 else ""
+    shown = {name: cost for name, cost in table.times.items() if cost in MEASURED}
+    missing = [name for name, cost in shown.items() if not table.timed(cost)]
+    if missing and any(row.seeds for row in table.rows):
         yield (
-            f"{', '.join(timed)}: mean with the standard deviation (sd) over seeds, or the values of up to two, on one "
-            f"CPU thread or one device{shared}."
+            f"{', '.join(missing)}: not measured. Times compare only where all rows are timed in turn, on a machine "
+            "that does nothing else. Those in results.json under `runs` were taken in single evaluations at different "
+            "moments, and do not compare."
         )
+    if table.timing is not None and len(missing) < len(shown):
+        yield from _times(table, table.timing, [name for name in shown if name not in missing])
     if table.study.costs:
         yield (
             "Multiply-adds of the convolutions for one input, by torch's flop counter."
             + (_MEMORY if "step_memory" in table.times.values() else "")
+        )
+
+
+def _times(table: StudyRows, timing: Timing, shown: list[str]) -> Iterator[str]:
+    made = timing.provenance
+    yield (
+        f"{', '.join(shown)}: medians, and medians of the ratio to {table.study.time_base_name} with its quartiles. "
+        f"All rows in turn, image by image, in one process: {count(timing.images, 'image')}, the weights of seed "
+        f"{timing.seed}, one CPU thread or one device, {made.processor}, revision {made.revision}."
+    )
+    every = [each for cost in MEASURED for each in table.timed(cost).values()]
+    refused = [each.wall_over_cpu for each in every if each.refused and each.wall_over_cpu is not None]
+    if refused:
+        yield (
+            f"Refused: another program had the CPU. Wall time was up to {max(refused):.2f} times CPU time, and up to "
+            f"{MAX_WALL_OVER_CPU:g} is accepted."
         )
 
 

@@ -24,7 +24,8 @@ from cornernet.kernels import registry
 from ..profiles import Profile, find_profile
 from ..records.published import load_failures, usable
 from ..records.record import Record, known
-from ..running.planner import Fingerprints, Job, plan
+from ..records.timing import TIMINGS, Timing, load_timings
+from ..running.planner import Fingerprints, Job, plan, timing_key
 from ..studies import find_study
 from ..studies.study import Study, Variant
 from .context import Context, Records
@@ -79,13 +80,17 @@ class Report:
 
 
 def make_report(
-    asked: Asked, records: Mapping[str, Record], failures: Mapping[str, str], broken: Sequence[str] = ()
+    asked: Asked,
+    records: Mapping[str, Record],
+    failures: Mapping[str, str],
+    broken: Sequence[str] = (),
+    timings: Mapping[str, Timing] | None = None,
 ) -> Report:
     """Return the report that was asked for.
 
-    ``records`` and ``failures`` (the reason of each) are by evaluation key. ``broken`` lists what was already left out;
-    records that lack a metric of their study are left out and listed as well. Raises ``ValueError`` as
-    :func:`ablations.reporting.tables.study_table` does.
+    ``records`` and ``failures`` (the reason of each) are by evaluation key, ``timings`` by timing key. ``broken`` lists
+    what was already left out; records that lack a metric of their study are left out and listed as well. Raises
+    ``ValueError`` as :func:`ablations.reporting.tables.study_table` does.
     """
     found, incomplete = _found(asked, records)
     context = Context(
@@ -106,7 +111,12 @@ def make_report(
     return Report(
         context=context,
         tables=[
-            study_table(study, found, dataclasses.replace(context, areas=_areas(study, asked.jobs, found)))
+            study_table(
+                study,
+                found,
+                dataclasses.replace(context, areas=_areas(study, asked.jobs, found)),
+                _timing(study, asked, {} if timings is None else timings),
+            )
             for study in asked.studies
         ],
         records=found,
@@ -132,7 +142,16 @@ def published_report(folder: Path, studies: Sequence[str] = ()) -> Report:
     failed, unreadable = load_failures(folder)
     failed = {key: why for key, why in failed.items() if key not in records}
     asked = _asked(profile, data, studies, records, {seed for seed, _ in failed.values()})
-    return make_report(asked, records, {key: why for key, (_, why) in failed.items()}, [*broken, *unreadable])
+    timings, odd = load_timings(folder / TIMINGS)
+    reasons = {key: why for key, (_, why) in failed.items()}
+    return make_report(asked, records, reasons, [*broken, *unreadable, *odd], timings)
+
+
+def _timing(study: Study, asked: Asked, timings: Mapping[str, Timing]) -> Timing | None:
+    """Return the times of a study under the first seed that has them; rather those that are not refused."""
+    keys = [timing_key([asked.jobs[study.name, each.name, seed] for each in study.variants]) for seed in asked.seeds]
+    found = [timings[key] for key in keys if key in timings]
+    return min(found, key=lambda timing: timing.refused, default=None)
 
 
 def _asked(

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from ..records.record import Record, tree
 from ..statistics.intervals import CONFIDENCE
 from .contents import Contents
@@ -80,6 +82,7 @@ def _table(table: StudyTable, report: Report) -> dict[str, Any]:
         "exploratory": table.study.exploratory,
         "confidence": CONFIDENCE,
         "areas": None if table.context.areas is None else list(table.context.areas),
+        "timing": None if table.timing is None else msgspec.to_builtins(table.timing),
         "spread_over_seeds_alone": list(table.seeds_alone),
         "rows": [row.to_dict() for row in table.rows],
         "published": table.study.published_values(),

@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from cornernet.config import Config
 from cornernet.model.costs import costs
 
-from ..records.record import Record, known
+from ..records.record import Record
+from ..records.timing import Timing
 from ..statistics.intervals import (
     Measurement,
     PairedDifference,
@@ -96,7 +97,7 @@ class _Row(abc.ABC):
     statistics: Mapping[str, Statistics]
     """By metric."""
     costs: Mapping[Cost, Mapping[int, float]]
-    """Times and costs under each seed; empty where they were not measured, or the study does not show them."""
+    """Times and costs by seed; empty where they were not measured, or the study does not show them."""
     paper: Mapping[str, float] | None
     """Metric to the printed value; None where the paper has no such row."""
 
@@ -172,13 +173,14 @@ class DifferenceRow(_Row):
 Row: TypeAlias = VariantRow | DifferenceRow
 
 
-def rows_of(study: Study, runs: Runs, arms: Arms, seeds: Sequence[int]) -> list[Row]:
-    """Return a study's rows: its variants, then its differences.
+def rows_of(study: Study, runs: Runs, arms: Arms, seeds: Sequence[int], timing: Timing | None = None) -> list[Row]:
+    """Return a study's rows: its variants, then its differences. ``timing`` has the times of the variants.
 
     Raises ``ValueError`` that names the run, for arms that were evaluated on different images.
     """
     variants = {
-        variant.name: _variant_row(study, variant, arms[variant.name], runs[variant.name]) for variant in study.variants
+        variant.name: _variant_row(study, variant, arms[variant.name], runs[variant.name], timing)
+        for variant in study.variants
     }
     differences = [_difference_row(study, contrast, arms, variants, seeds) for contrast in study.contrasts]
     return [*variants.values(), *differences]
@@ -234,7 +236,11 @@ def _measurement(study: Study, variant: str, seed: int, record: Record, without:
 
 
 def _variant_row(
-    study: Study, variant: Variant, arm: Mapping[int, Measurement], runs: Mapping[int, Record]
+    study: Study,
+    variant: Variant,
+    arm: Mapping[int, Measurement],
+    runs: Mapping[int, Record],
+    timing: Timing | None,
 ) -> VariantRow:
     try:
         statistics = {m: Statistics.of(arm_mean(m, arm, resamples_required=False)) for m in study.metrics}
@@ -245,7 +251,7 @@ def _variant_row(
         seeds=tuple(arm),
         values={m: {seed: _percent(each.metrics[m]) for seed, each in arm.items()} for m in study.metrics},
         statistics=statistics,
-        costs=_costs(study, runs),
+        costs={**_times(variant, timing), **_costs(study, runs)},
         paper=study.paper_values(variant),
     )
 
@@ -268,16 +274,23 @@ def _difference_row(
     )
 
 
+def _times(variant: Variant, timing: Timing | None) -> dict[Cost, dict[int, float]]:
+    """Return the times in milliseconds under the seed that was timed, without those that are refused.
+
+    The times in records are of single evaluations: they differ with the moment by more than variants differ.
+    """
+    parts = {} if timing is None else {"latency": timing.image, "step_latency": timing.step}
+    found: dict[Cost, dict[int, float]] = {"latency": {}, "step_latency": {}}
+    for cost, values in found.items():
+        timed = parts.get(cost, {}).get(variant.name)
+        if timing is not None and timed is not None and not timed.refused:
+            values[timing.seed] = timed.milliseconds
+    return found
+
+
 def _costs(study: Study, runs: Mapping[int, Record]) -> dict[Cost, dict[int, float]]:
-    """Return the times under each seed and, in studies of costs, what the network costs."""
-    steps = {seed: known(record.latency.step_milliseconds) for seed, record in runs.items()}
-    found: dict[Cost, dict[int, float]] = {
-        "latency": {seed: record.latency.milliseconds for seed, record in runs.items()},
-        "step_latency": {seed: value for seed, value in steps.items() if value is not None},
-        "multiply_adds": {},
-        "parameters": {},
-        "step_memory": {},
-    }
+    """Return, in studies of costs, what the network costs under each seed."""
+    found: dict[Cost, dict[int, float]] = {"multiply_adds": {}, "parameters": {}, "step_memory": {}}
     for seed, record in runs.items() if study.costs else ():
         on_paper = costs(Config.from_dict(record.config, f"the record of {study.name}, seed {seed}"))
         found["multiply_adds"][seed] = on_paper.multiply_adds / 1e6

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..records.timing import Timed, Timing
 from ..statistics.claims import Effect, JudgedClaim
 from ..statistics.intervals import MIN_SEEDS_FOR_VERDICT, PairedDifference
 from ..studies.study import Study
@@ -34,8 +35,8 @@ class StudyRows:
     """Metrics that some run measured without resamples: their spread is only over seeds."""
     few_objects: Mapping[str, int] = field(default_factory=dict)
     """Metrics that are measured on too few objects or corners to be shown, and on how many."""
-    side_by_side: int = 1
-    """How many runs shared the machine, at most, while times were taken."""
+    timing: Timing | None = None
+    """The times of all variants, where they were measured."""
     disagreements: tuple[str, ...] = ()
     """Where variants that must measure the same do not."""
 
@@ -50,6 +51,12 @@ class StudyRows:
             "MiB a training step": ("step_memory", any(row.costs["step_memory"] for row in self.rows)),
         }
         return {name: cost for name, (cost, shown) in columns.items() if shown}
+
+    def timed(self, cost: Cost) -> dict[str, Timed]:
+        """Return the measured times of an image or of a training step by variant; empty where there are none."""
+        if self.timing is None:
+            return {}
+        return {"latency": self.timing.image, "step_latency": self.timing.step}.get(cost, {})
 
     @property
     def few_seeds(self) -> bool:

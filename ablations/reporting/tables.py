@@ -16,14 +16,15 @@ import pandas as pd
 from cornernet.console import count
 from cornernet.drawing.escapes import markdown_escape
 
+from ..records.timing import Timing
 from ..statistics.claims import CONCLUSIONS, Chain, Effect, JudgedClaim, Sign, effects_of, judge
 from ..statistics.intervals import summarise
 from ..studies.study import Contrast, Study
-from .cells import NOT_MEASURED, difference_cell, level_cell, points, spread_cell
+from .cells import NOT_MEASURED, REFUSED, difference_cell, level_cell, points, spread_cell
 from .context import Context, Records
 from .grid import FOUND, Cell, Grid
 from .grid import Row as GridRow
-from .notes import notes
+from .notes import MEASURED, notes
 from .objects import few_objects
 from .rows import Cost, DifferenceRow, Row, Runs, VariantRow, measured, not_resampled, paired, rows_of, runs_of
 from .study_rows import StudyRows
@@ -71,7 +72,8 @@ class StudyTable(StudyRows):
         winners = self._winners()
         verdict = [f"verdict, {self.shown(self.study.metrics[0])}"] if decided(self.judged) else []
         rows = [self._grid_row(row, printed, winners.get(row.label, ())) for row in self.rows]
-        return Grid((*header, *self.times, *verdict, "seeds"), tuple(rows))
+        times = [name for column, cost in self.times.items() for name in self._time_columns(column, cost)]
+        return Grid((*header, *times, *verdict, "seeds"), tuple(rows))
 
     def _columns(self, metric: str, printed: bool) -> list[str]:
         name = self.shown(metric)
@@ -85,7 +87,7 @@ class StudyTable(StudyRows):
             if metric in printed:
                 value = (row.paper or {}).get(metric)
                 cells.append(Cell(points(value, signed=signed), sort=value))
-        cells += [_cost_cell(row, cost) for cost in self.times.values()]
+        cells += [cell for cost in self.times.values() for cell in self._cost_cells(row, cost)]
         if decided(self.judged):
             cells.append(Cell(self._verdict(row)))
         failed = len(self.failed_seeds(row))
@@ -107,6 +109,26 @@ class StudyTable(StudyRows):
         # where claims are judged, their table says what would have been found at the level of each
         note = f"{FOUND} {points(found.detectable)}" if low <= 0 <= high and not decided(self.judged) else ""
         return Cell(difference_cell(found.mean, low, high), note=note, sort=found.mean)
+
+    def _time_columns(self, column: str, cost: Cost) -> list[str]:
+        return [column, f"{column}, times {self.study.time_base_name}"] if self.timed(cost) else [column]
+
+    def _cost_cells(self, row: Row, cost: Cost) -> list[Cell]:
+        """Return a cell for each of :meth:`_time_columns`: a time and its ratio to the base, or a cost."""
+        if cost not in MEASURED:
+            return [_cost_cell(row, cost)]
+        found = self.timed(cost)
+        columns = 2 if found else 1
+        if isinstance(row, DifferenceRow):
+            return [Cell("")] * columns
+        own, base = found.get(row.label), found.get(self.study.time_base_name)
+        if own is None or base is None:
+            return [Cell(NOT_MEASURED)] * columns
+        if own.refused:
+            return [Cell(REFUSED)] * columns
+        low, middle, high = own.ratio
+        ratio = Cell(f"{middle:.2f} [{low:.2f}, {high:.2f}]", sort=middle) if own is not base else Cell("1", sort=1)
+        return [Cell(points(own.milliseconds), sort=own.milliseconds), Cell(REFUSED) if base.refused else ratio]
 
     def _verdict(self, row: Row) -> str:
         """Return the verdict on the claim that a difference in the first metric has a sign, where one is declared."""
@@ -188,8 +210,8 @@ class StudyTable(StudyRows):
         return text
 
 
-def study_table(study: Study, records: Records, context: Context) -> StudyTable:
-    """Return a study's table from the records of its jobs, with its claims judged.
+def study_table(study: Study, records: Records, context: Context, timing: Timing | None = None) -> StudyTable:
+    """Return a study's table from the records of its jobs and its times, with its claims judged.
 
     Raises ``ValueError`` that names the run, for a record that lacks a metric of the study or cannot be read, and for
     arms that were evaluated on different images.
@@ -208,14 +230,14 @@ def study_table(study: Study, records: Records, context: Context) -> StudyTable:
     return StudyTable(
         study,
         context,
-        rows_of(study, runs, arms, context.seeds),
+        rows_of(study, runs, arms, context.seeds, timing),
         true_corners=true_corners,
         judged=tuple(judge(study.claims, differences)),
         differences=differences,
         trainings={(name, seed): run.training_key for name, by_seed in runs.items() for seed, run in by_seed.items()},
         seeds_alone=not_resampled(study, arms),
         few_objects=few,
-        side_by_side=max((record.latency.workers for record in found), default=1),
+        timing=timing,
         disagreements=tuple(_disagreements(study, runs)),
     )
 

@@ -19,10 +19,12 @@ from cornernet.training.revision import TRAINING_REVISION
 
 from ..studies.study import Study
 
-__all__ = ["EVALUATION_REVISION", "Fingerprints", "Job", "grouped", "in_order", "plan"]
+__all__ = ["EVALUATION_REVISION", "TIMING_REVISION", "Fingerprints", "Job", "grouped", "in_order", "plan", "timing_key"]
 
 # Raised by hand when the same weights would give other results, so that old ones are not taken for new ones.
 EVALUATION_REVISION = 1
+# The same for the way times are taken.
+TIMING_REVISION = 1
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ def make_job(config: Config, data: Fingerprints, revision: int = TRAINING_REVISI
         }
     )
     return Job(config, training, evaluation)
+
+
+def timing_key(jobs: Sequence[Job]) -> str:
+    """Return the key of the times of a study's variants under one seed, from the jobs of all of them, in order."""
+    return _hash({"revision": TIMING_REVISION, "evaluations": [job.evaluation_key for job in jobs]})
 
 
 def _hash(value: Any) -> str:

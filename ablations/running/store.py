@@ -6,6 +6,7 @@ A record is written last, whole or not at all.
 
     STORE/trainings/KEY/        as cornernet.training.loop writes it, and .lock, held while a process works on it
     STORE/evaluations/KEY.json  the record (ablations.records.record)
+    STORE/timings/KEY.json      times of a study's variants (ablations.records.timing), and .lock
     STORE/failures/KEY.json     why an evaluation, or its training, failed; removed once it succeeds
     STORE/logs/KEY.log          the output of the processes that made a training and its evaluations
 
@@ -27,6 +28,7 @@ from cornernet.console import PrintableError
 from cornernet.files import atomic_write, make_folder, open_unchanged, remove_file
 
 from ..records.record import Record, RecordError, decode, file_tree
+from ..records.timing import Timing, read_timing, write_timing
 from .planner import Job
 
 __all__ = ["Failure", "Store", "StoreError"]
@@ -58,12 +60,19 @@ class Failure:
 class Store:
     """A folder of runs. Keys come from ``ablations.running.planner``.
 
-    ``published`` holds records from elsewhere by evaluation key. They count as finished where the folder has none.
+    ``published`` holds records from elsewhere by evaluation key, and ``published_timings`` times by timing key. They
+    count as finished where the folder has none.
     """
 
-    def __init__(self, root: Path, published: Mapping[str, Record] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        published: Mapping[str, Record] | None = None,
+        published_timings: Mapping[str, Timing] | None = None,
+    ) -> None:
         self.root = root
         self.published = {} if published is None else published
+        self.published_timings = {} if published_timings is None else published_timings
 
     def training(self, job: Job) -> Path:
         """Return the folder of a job's training."""
@@ -107,6 +116,35 @@ class Store:
         """Write a job's record. From then on the job is finished, however often it failed before."""
         _write_json(self.record_path(job), file_tree(record))
         remove_file(self.failure_path(job))
+
+    def timing(self, key: str) -> Timing | None:
+        """Return a study's times, or None where they were not measured."""
+        timing = self.own_timing(key)
+        return self.published_timings.get(key) if timing is None else timing
+
+    def own_timing(self, key: str) -> Timing | None:
+        """Return a study's times in this folder. Raises :class:`StoreError` for a file that cannot be read."""
+        try:
+            return read_timing(self.root / "timings" / f"{key}.json")
+        except RecordError as error:
+            raise StoreError(f"{self.root / 'timings'}: {error}") from error
+
+    def write_timing(self, timing: Timing) -> None:
+        """Write a study's times in place of earlier ones."""
+        write_timing(self.root / "timings", timing)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[str | None]:
+        """Hold the lock for measuring times within this context. Yields None, or why times cannot be measured now."""
+        make_folder(self.root / "timings", below=self.root)
+        with open_unchanged(self.root / "timings" / ".lock") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield "another process measures times in this store"
+                return
+            busy = any(_locked(path) for path in (self.root / "trainings").glob("*/.lock"))
+            yield "a training runs in this store" if busy else None
 
     def failure(self, job: Job) -> Failure | None:
         """Return why a job last failed, or None where it did not."""
@@ -168,21 +206,26 @@ class Store:
 
     def held(self, job: Job) -> bool:
         """Return whether a live process holds the lock of a job's training."""
-        try:
-            with (self.training(job) / ".lock").open() as file:
-                # shared: two processes that check at once do not see each other
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return _locked(self.training(job) / ".lock")
 
     def finished_records(self) -> Iterator[Record]:
         """Yield the records of this folder, of any job; those that cannot be read are left out."""
         for path in sorted((self.root / "evaluations").glob("*.json")):
             with contextlib.suppress(OSError, ValueError, RecursionError):
                 yield decode(json.loads(path.read_text(encoding="utf-8")), "remove it")
+
+
+def _locked(path: Path) -> bool:
+    """Return whether a live process holds the lock of a file."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            # shared: two processes that check at once do not see each other
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _read_json(path: Path, purpose: str) -> dict[str, Any] | None:

@@ -20,16 +20,18 @@ from cornernet.data import (
     shared_images,
     shared_images_warning,
 )
+from cornernet.files import make_folder
 from cornernet.training.hardware import surely_no_gpu
 from cornernet.training.revision import TRAINING_REVISION
 
 from ..profiles import PROFILES, Profile, find_profile
 from ..records.published import load, publish, publish_failure
 from ..records.record import Record
+from ..records.timing import TIMINGS, Timing, load_timings, write_timing
 from ..studies import STUDIES, find_study
 from ..studies.study import Study
 from .estimates import Estimate, calibrate, estimate, speeds_of_store
-from .planner import Fingerprints, Job, grouped, in_order, plan
+from .planner import Fingerprints, Job, grouped, in_order, plan, timing_key
 from .store import Store
 
 __all__ = ["Selection", "Sources", "Work", "program", "select"]
@@ -128,6 +130,22 @@ class Work:
         return {key: record for key, record in found.items() if record is not None}
 
     @property
+    def timing_keys(self) -> list[str]:
+        """The keys of the times that the studies show, by study and seed."""
+        return [
+            timing_key([self.jobs[study.name, variant.name, seed] for variant in study.variants])
+            for study in self.studies
+            if study.timed
+            for seed in self.seeds
+        ]
+
+    @property
+    def timings(self) -> dict[str, Timing]:
+        """The measured times by timing key."""
+        found = {key: self.store.timing(key) for key in self.timing_keys}
+        return {key: timing for key, timing in found.items() if timing is not None}
+
+    @property
     def failures(self) -> dict[str, str]:
         """Why jobs without a record failed the last time, by evaluation key."""
         finished = self.records
@@ -160,9 +178,14 @@ class Work:
         return estimate(self.store, groups, workers, known, now, self.sources.val)
 
     def publish(self) -> None:
-        """Write the store's finished records, and what failed, to the folder of the committed records."""
+        """Write the store's finished records, times, and what failed, to the folder of the committed records."""
         if self.published is None:
             return
+        for key in self.timing_keys:
+            timing = self.store.own_timing(key)
+            if timing is not None:
+                make_folder(self.published)
+                write_timing(self.published / TIMINGS, timing)
         for job in self.distinct:
             record = self.store.own_record(job)
             if record is not None:
@@ -229,7 +252,7 @@ def select(selection: Selection, quiet: bool = False) -> Work:
         data=data,
         sources=sources,
         jobs=plan(studies, base, seeds, sources.fingerprints, profile.revision),
-        store=Store(selection.store, None if published is None else _read_published(published)),
+        store=Store(selection.store) if published is None else Store(selection.store, *_read_published(published)),
         published=published,
     )
 
@@ -269,11 +292,14 @@ def _source(selection: Selection) -> CocoSource | None:
     )
 
 
-def _read_published(folder: Path) -> dict[str, Record]:
-    """Return the committed records by evaluation key, and print which cannot be read."""
+def _read_published(folder: Path) -> tuple[dict[str, Record], dict[str, Timing]]:
+    """Return the committed records by evaluation key and times by timing key, and print which cannot be read."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = load(folder).records
     for warning in caught:
         print(f"warning: {printable(warning.message)}", file=sys.stderr)
-    return found
+    timings, broken = load_timings(folder / TIMINGS)
+    for line in broken:
+        print(f"warning: {printable(line)}", file=sys.stderr)
+    return found, timings

@@ -82,7 +82,9 @@ class Study:
 
     ``paper_names`` are pairs of a metric and its name in the paper's table, where that differs; ``paper_transposed``
     means that the paper prints our metrics as rows and our variants as columns. ``latency`` shows the time of an image
-    beside the metrics, and ``step_latency`` that of a training step; ``costs`` shows multiply-adds, parameters, and the
+    beside the metrics, and ``step_latency`` that of a training step, each measured for all variants in turn
+    (:mod:`ablations.running.timings`) and as a multiple of that of ``time_base``, by default the first variant;
+    ``costs`` shows multiply-adds, parameters, and the
     memory of a training step where ``testing.measure_step`` measured it. ``identical`` means that all variants must
     measure the same to the last digit, seed by seed; :meth:`disagreements` finds where they do not.
     ``lower_is_better`` applies to all its metrics. ``published`` are rows of the paper's table without a variant of
@@ -106,6 +108,7 @@ class Study:
     paper_transposed: bool = False
     latency: bool = False
     step_latency: bool = False
+    time_base: str | None = None
     costs: bool = False
     identical: bool = False
     lower_is_better: bool = False
@@ -128,10 +131,22 @@ class Study:
             raise ValueError(
                 f"study {self.name}: published rows are those of a table of the paper, and this study has none"
             )
+        if self.time_base is not None and self.time_base not in names:
+            raise ValueError(f"study {self.name}: time_base is {self.time_base!r}; the variants are {names}")
         for contrast in self.contrasts:
             for side in (contrast.variant, contrast.base):
                 if side not in names:
                     raise ValueError(f"study {self.name}: a contrast names {side!r}; the variants are {names}")
+
+    @property
+    def timed(self) -> bool:
+        """Whether the study shows times."""
+        return self.latency or self.step_latency
+
+    @property
+    def time_base_name(self) -> str:
+        """The variant whose times the others are multiples of."""
+        return self.variants[0].name if self.time_base is None else self.time_base
 
     def on(self, data: str) -> Study:
         """Return the study as it is declared on a data set, which is named by its folder, or ``shapes``."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from cornernet.config import Config
 from cornernet.data.images import DataError
 from cornernet.data.loader import Batch, TrainingSet, collate
 from cornernet.data.transforms import fit_image
-from cornernet.inference.detect import decode, network, testing_mode
+from cornernet.inference.detect import Truth, decode, examine, network, testing_mode
 from cornernet.inference.placement import prepare, to_photo
 from cornernet.inference.suppression import suppress
 from cornernet.model.detector import Detector
@@ -30,7 +33,17 @@ from cornernet.training.step import TrainStep
 if TYPE_CHECKING:
     from cornernet.data import DetectionDataset
 
-__all__ = ["STAGES", "stage_latency", "step_latency", "step_stages", "training_step"]
+__all__ = [
+    "STAGES",
+    "InTurn",
+    "images_in_turn",
+    "in_turn",
+    "stage_latency",
+    "step_latency",
+    "step_stages",
+    "steps_in_turn",
+    "training_step",
+]
 
 STAGES = ("read", "resize", "backbone", "pooling", "heads", "decode", "suppression")
 """Stages of the test path. ``pooling`` is the corner pooling modules with their convolutions, ``heads`` the rest of the
@@ -72,6 +85,81 @@ def step_stages(
     with _stepping(detector, dataset, config) as (take, device):
         found = [_stages_of_step(take, device) for _ in range(warmup + steps)]
     return _medians(found[warmup:])
+
+
+class InTurn(NamedTuple):
+    """Seconds of several functions that were called in turn: float64 [rounds, functions] each."""
+
+    wall: NDArray[np.float64]
+    cpu: NDArray[np.float64]
+    """Of this process, over all its threads."""
+
+
+def in_turn(
+    functions: Sequence[Callable[[int], object]], rounds: int, device: torch.device, progress: Callable[[], None]
+) -> InTurn:
+    """Call each function with the number of the round, in every round, and return how long each call took.
+
+    A first round is not timed. Every round begins with another function, so that none always follows the same one.
+    ``progress`` is called after every round. Raises ``ValueError`` without a function or a round.
+    """
+    if not functions or rounds < 1:
+        raise ValueError(f"there are {len(functions)} functions and {rounds} rounds; both must be 1 or more")
+    for function in functions:
+        function(0)
+    wall, cpu = np.zeros((2, rounds, len(functions)))
+    for number in range(rounds):
+        for step in range(len(functions)):
+            at = (number + step) % len(functions)
+            _finish(device)
+            began, used = time.perf_counter(), time.process_time()
+            functions[at](number)
+            _finish(device)
+            wall[number, at], cpu[number, at] = time.perf_counter() - began, time.process_time() - used
+        progress()
+    return InTurn(wall, cpu)
+
+
+def images_in_turn(
+    variants: Sequence[tuple[Detector, Config]],
+    dataset: DetectionDataset,
+    images: int,
+    progress: Callable[[], None] = lambda: None,
+) -> InTurn:
+    """Time the test path of detectors and their configurations on the same images, in turn, image by image.
+
+    The time is from a photograph in memory to its boxes. The images, up to ``images``, are spread evenly over
+    ``dataset``. Raises ``ValueError`` if there is none, and ``DataError`` for one that cannot be read.
+    """
+    count = min(images, len(dataset))
+    chosen = [index * len(dataset) // count for index in range(count)]
+    photographs = [dataset.read(index) for index in chosen]
+    truths = [Truth(dataset.records[index].boxes, dataset.records[index].labels) for index in chosen]
+
+    def detecting(detector: Detector, config: Config) -> Callable[[int], object]:
+        return lambda number: examine(detector, photographs[number], config, truths[number])
+
+    functions = [detecting(detector, config) for detector, config in variants]
+    with contextlib.ExitStack() as stack:
+        for detector, _ in variants:
+            stack.enter_context(testing_mode(detector))
+        return in_turn(functions, count, next(variants[0][0].parameters()).device, progress)
+
+
+def steps_in_turn(
+    variants: Sequence[tuple[Detector, Config]],
+    dataset: DetectionDataset,
+    steps: int,
+    progress: Callable[[], None] = lambda: None,
+) -> InTurn:
+    """Time ``steps`` training steps of copies of detectors, in turn. The step is that of :func:`step_latency`."""
+    with contextlib.ExitStack() as stack:
+        takes = [stack.enter_context(_stepping(detector, dataset, config)) for detector, config in variants]
+
+        def stepping(take: TakeStep) -> Callable[[int], object]:
+            return lambda _number: take(_no_lap)
+
+        return in_turn([stepping(take) for take, _ in takes], steps, takes[0][1], progress)
 
 
 def training_step(detector: Detector, dataset: DetectionDataset, config: Config) -> Callable[[], None]:

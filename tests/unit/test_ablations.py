@@ -333,13 +333,11 @@ def test_a_missing_run_is_shown_as_not_run_and_leaves_no_pair() -> None:
     assert list(half.rows[-1].values["AP"]) == [0]
 
 
-def test_a_table_of_times_shows_milliseconds_and_has_no_others_than_its_own_metrics() -> None:
+def test_a_table_has_no_other_metrics_than_its_own() -> None:
     study = Study(**{**STUDY.__dict__, "latency": True, "metrics": ("APl", "AR1")})
     names = [variant.name for variant in study.variants]
     records = {
-        ("table1", name, seed): made_record(metrics={"APl": 0.5, "AR1": 0.25}, latency={"milliseconds": 40.0 + 8 * i})
-        for i, name in enumerate(names)
-        for seed in (0, 1)
+        ("table1", name, seed): made_record(metrics={"APl": 0.5, "AR1": 0.25}) for name in names for seed in (0, 1)
     }
     context = Context(profile="p", data="d", command="c", seeds=(0, 1), areas=(31, 32, 33))
     made = study_table(study, records, context)
@@ -347,8 +345,7 @@ def test_a_table_of_times_shows_milliseconds_and_has_no_others_than_its_own_metr
     rows = {line[0]: line[1:] for line in lines if line}
     # table 1 prints no AR1
     assert rows[""] == ["APl", "APl, paper", "AR1", "ms an image", "seeds"]
-    assert rows[names[1]] == ["50.0, 50.0", "51.8", "25.0, 25.0", "48.0, 48.0", "2"]
-    assert rows[f"*difference: {names[1]} minus {names[0]}*"][3] == "+8.0, +8.0"
+    assert rows[names[1]] == ["50.0, 50.0", "51.8", "25.0, 25.0", "not measured", "2"]
     assert set(made.to_frame().query("source == 'paper'").metric) == {"APl"}
 
 
@@ -404,7 +401,10 @@ def test_the_smoke_profile_runs_every_study_and_shares_their_trainings(tmp_path,
                 continue
             assert row["seeds"] == [0]
             assert all(seed == "0" for values in row["values"].values() for seed in values)
-            assert row["latency"].keys() == {"0"}
+            # a busy machine has refused them; the timing has them all the same
+            assert row["latency"].keys() <= {"0"}
+            if study.latency and row["kind"] == "variant":
+                assert table["timing"]["image"][row["label"]]["milliseconds"] > 0
     areas = next(table["areas"] for table in results["tables"] if table["study"] == "table3")
     runs = {(run["study"], run["variant"]): run for run in results["runs"]}
     asked = sum(len(STUDIES[name].variants) for name in PROFILES["smoke"].studies)

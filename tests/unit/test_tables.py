@@ -370,13 +370,6 @@ def test_columns_have_the_paper_s_names_where_it_has_others() -> None:
     assert "corner_AP" not in text
 
 
-def test_milliseconds_have_their_spread_over_seeds() -> None:
-    built = study_table(study(latency=True), records(ALIKE), context())
-    rows = cells(built.to_markdown())
-    assert (rows["with"]["ms an image"], rows[DIFFERENCE]["ms an image"]) == ("40.0 (sd 0.0)", "+0.0 (sd 0.0)")
-    assert "ms an image: mean with the standard deviation (sd) over seeds" in built.to_markdown()
-
-
 def test_over_fewer_than_thirty_objects_their_number_stands_in_place_of_a_value_and_of_a_verdict() -> None:
     about = Context(**{**context().__dict__, "areas": (29, 0, 30)})
     large = Sign(name="large", statement="It improves large objects", effect=GAIN["APl"])
@@ -436,20 +429,6 @@ def test_variants_that_must_be_identical_are_said_to_be_or_named(gain: float) ->
         assert "The 2 variants measured are identical to the last digit" in text
 
 
-def test_the_time_of_a_step_has_a_column_and_runs_side_by_side_are_owned_up_to() -> None:
-    made = records(ALIKE)
-    for name, each in made.items():
-        assert each is not None
-        step = 50.0 + name[2] + (9 if name[1] == "with" else 0)
-        made[name] = replace(each, latency=replace(each.latency, step_milliseconds=step, workers=2))
-    declared = Study(**{**study(latency=True).__dict__, "step_latency": True})
-    text = study_table(declared, made, context()).to_markdown()
-    rows = cells(text)
-    assert rows["without"]["ms a training step"] == f"52.0 (sd {math.sqrt(2.5):.1f})"
-    assert rows[DIFFERENCE]["ms a training step"] == "+9.0 (sd 0.0)"
-    assert "up to 2 runs shared the machine" in text
-
-
 def test_costs_have_columns_counted_from_the_configuration_and_measured_in_the_record() -> None:
     made = records(ALIKE)
     for name, each in made.items():
@@ -465,7 +444,7 @@ def test_costs_have_columns_counted_from_the_configuration_and_measured_in_the_r
     assert found["without"]["thousand parameters"] == "88.3"
     assert found["without"]["MiB a training step"] == "9.5 (sd 0.0)"
     assert "+8.0 (sd 0.0)" in text
-    assert "ms an image: mean with the standard deviation (sd)" in text
+    assert found["without"]["ms an image"] == "not measured"
     assert "by torch's flop counter" in text
     assert "flop counter" not in study_table(study(latency=True), made, context()).to_markdown()
 

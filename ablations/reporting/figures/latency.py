@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from cornernet.drawing.escapes import figure_escape
 
+from ..cells import NOT_MEASURED
 from ..context import Records
 from ..rows import VariantRow
 from ..tables import StudyTable
@@ -60,7 +61,7 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:  # noqa: ARG001
         f"AP against milliseconds per image: {words}",
         data,
         make,
-        "not run",
+        NOT_MEASURED,
     )
 
 

@@ -19,5 +19,6 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:
         records,
         "stages",
         f"{numbered(table)}, where the time of an image goes, mean over seeds. Pooling means the corner pooling "
-        "modules with their convolutions.",
+        "modules with their convolutions. Taken in each row's own evaluation: compare the parts of a bar, not the "
+        "bars.",
     )

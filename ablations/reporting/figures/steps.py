@@ -15,5 +15,9 @@ def draw(table: StudyTable, records: Records) -> Drawing | None:
     if not table.study.step_latency:
         return None
     return stacked(
-        table, records, "step_stages", f"{numbered(table)}, where the time of a training step goes, mean over seeds."
+        table,
+        records,
+        "step_stages",
+        f"{numbered(table)}, where the time of a training step goes, mean over seeds. Taken in each row's own "
+        "evaluation: compare the parts of a bar, not the bars.",
     )
