@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from cornernet.console import Progress, printable
+from cornernet.console import Progress, error_text, printable
 from cornernet.model.detector import Detector
 from cornernet.training.devices import resolve_device
 from cornernet.training.timing import InTurn, images_in_turn, steps_in_turn
@@ -89,7 +89,12 @@ def measure_timings(work: Work, *, again: bool = False, quiet: bool = False) -> 
             notes.append(f"no times are measured: {why_not}; {program()} time measures them later")
             studies = []
         for each in studies:
-            timing = _measured(work, each, quiet)
+            try:
+                timing = _measured(work, each, quiet)
+            except (OSError, RuntimeError, ValueError) as error:
+                # such as a GPU that only the machines of the trainings have; the tables go without these times
+                notes.append(f"{each.study.name} is not timed: {error_text(error)}")
+                continue
             work.store.write_timing(timing)
             measured.append(timing)
             notes += [f"{each.study.name}: {line}" for line in _refusals(timing)]

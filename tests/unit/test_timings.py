@@ -224,6 +224,9 @@ def test_a_study_is_timed_once_or_again_on_demand_and_never_beside_a_training(tm
     assert again.image[measured.base] != one(1, 1, 1.5)
     assert f"times {measured.base} [" in capsys.readouterr().out
     asked.store.write_timing(changed(measured, image=quiet))
+    (folder / "model.safetensors").write_bytes(b"")
+    assert main(["time", *ASKED, "--store", "store"]) == 1
+    assert "table7 is not timed: " in capsys.readouterr().err
     main([*ASKED, "--store", "store", "--out", "out", "--only-report"])
     (found,) = json.loads((tmp_path / "out" / "results.json").read_text())["tables"]
     assert found["timing"]["timing_key"] == measured.timing_key
