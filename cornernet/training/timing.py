@@ -157,7 +157,7 @@ def steps_in_turn(
         takes = [stack.enter_context(_stepping(detector, dataset, config)) for detector, config in variants]
 
         def stepping(take: TakeStep) -> Callable[[int], object]:
-            return lambda _number: take(_no_lap)
+            return lambda _number: take(no_lap)
 
         return in_turn([stepping(take) for take, _ in takes], steps, takes[0][1], progress)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import math
 
 import pytest
@@ -25,7 +26,7 @@ from cornernet.model.heads.corner.head import CornerHead
 from cornernet.training.devices import Processes
 from cornernet.training.loop import TrainingError, train
 from cornernet.training.step import TrainStep
-from cornernet.training.timing import step_latency, training_step
+from cornernet.training.timing import images_in_turn, step_latency, steps_in_turn, training_step
 from tests.emulation import fast_interpreter
 
 AVAILABLE = [row.name for row in ROWS if row.why_not("cpu", torch.float32) is None]
@@ -172,6 +173,23 @@ def test_the_timed_step_accumulates_over_the_whole_batch(pooled_by, config, dete
     config = config.with_("training.batch_size", 12).with_("training.accumulation", 3)
     assert step_latency(detector, dataset, config, warmup=0, steps=1) > 0
     assert len(pooled_by) == 3 * 2
+
+
+def test_steps_and_images_of_variants_are_timed_in_turn_each_with_its_own_pooling(
+    pooled_by, config, detector, dataset
+) -> None:
+    variants = [(detector, config.with_("testing.pooling_impl", name)) for name in ("cummax", "eager")]
+    before = [parameter.clone() for parameter in detector.parameters()]
+    found = steps_in_turn(variants, dataset, steps=2)
+    in_turn = ["cummax"] * 2 + ["eager"] * 2
+    # a step that is not timed, one that the first begins, one that the second begins
+    assert pooled_by == [*in_turn, *in_turn, *in_turn[::-1]]
+    assert (found.wall > 0).all()
+    assert all(torch.equal(a, b) for a, b in zip(before, detector.parameters(), strict=True))
+    pooled_by.clear()
+    found = images_in_turn(variants, dataset, images=2)
+    assert found.wall.shape == (2, 2)
+    assert [name for name, _ in itertools.groupby(pooled_by)] == ["cummax", "eager", "cummax", "eager", "cummax"]
 
 
 def test_timing_zero_steps_is_an_error(config, detector, dataset) -> None:
