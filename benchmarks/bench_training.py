@@ -21,9 +21,10 @@ import torch
 from benchmarks.stages import blank, timed, with_memory
 from benchmarks.workloads import profile_name
 from cornernet import Config, build_detector, recipe
-from cornernet.config import CocoSource, ShapesSource
+from cornernet.config import CocoSource, HourglassConfig, ShapesSource
 from cornernet.data import open_dataset
 from cornernet.data.loader import training_loader
+from cornernet.kernels.batch_norm import fusing
 from cornernet.training.timing import training_step
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -85,6 +86,42 @@ def test_step(benchmark: Any, name: str, batch: int, way: str) -> None:
         run = len
     benchmark.extra_info.update(row)
     benchmark.pedantic(run if row["status"] == "ok" else (lambda: None), rounds=1)
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="the fused operators run on the CPU")
+@pytest.mark.parametrize("name", ["tiny"] if SMOKE else ["small", "two stacks"])
+def test_fused_on_one_thread(benchmark: Any, name: str) -> None:
+    """A step on one thread, against torch's operators for batch norm, addition, ReLU and 1x1 convolution."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        config = two_stacks() if name == "two stacks" else configured(name, 2 if SMOKE else 8)
+        fused, plain = (_built(config) for _ in range(2))
+
+        def by_torch() -> None:
+            with fusing(False):
+                plain()
+
+        row = blank(
+            "training", name, "step", "fused batch norm, one thread", DEVICE, against="torch's operators",
+            size=list(config.data.input_size), batch=config.training.batch_size,
+        )  # fmt: skip
+        benchmark.extra_info.update(timed(row, fused, by_torch, DEVICE, SECONDS))
+        benchmark.pedantic(fused, rounds=1)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def two_stacks() -> Config:
+    """Return the network of the ablations' standard profile with two stacks: 6.8 GFLOP per step."""
+    backbone = HourglassConfig(stacks=2, stem_channels=16, channels=(16, 32, 32), blocks=(1, 1, 1))
+    config = configured("tiny", 4).with_("model.backbone", backbone).with_("data.input_size", (191, 191))
+    return config.with_("data.source", ShapesSource(image_size=(191, 191), train_images=4, val_images=1))
+
+
+def _built(config: Config) -> Callable[[], None]:
+    torch.manual_seed(0)
+    return training_step(build_detector(config), open_dataset(config.data.source, "train"), config)
 
 
 @pytest.mark.parametrize("workers", [0, 2] if DEVICE == "cpu" else [4, 8, 16])

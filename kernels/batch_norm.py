@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from . import cpu
 
-__all__ = ["Exchange", "batch_norm", "fusing", "sharing", "why_not"]
+__all__ = ["Exchange", "batch_norm", "conv_norm", "fusing", "sharing", "why_not"]
 
 Exchange = Callable[[Tensor], Tensor]
 """Returns the rows [B, k, C] of all images of a batch, in the batch's order, for those of this process, [b, k, C].
@@ -126,6 +126,116 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm2d, add: Tensor | None = None, *, re
     return F.relu(y) if relu else y
 
 
+def conv_norm(
+    x: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d, add: Tensor | None = None, *, relu: bool = False
+) -> Tensor:
+    """Return :func:`batch_norm` of ``convolution(x)``; where the fused operators run, as one node of the graph."""
+    if type(convolution) is not nn.Conv2d or convolution.bias is not None or not _plain(convolution, x, norm):
+        return batch_norm(convolution(x), norm, add, relu=relu)
+    if add is not None and not (add.dtype is x.dtype and type(add) is Tensor):
+        return batch_norm(convolution(x), norm, add, relu=relu)
+    result: Tensor = _ConvNorm.apply(x, convolution.weight, norm.weight, norm.bias, add, convolution, norm, relu)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _plain(convolution: nn.Conv2d, x: Tensor, norm: nn.BatchNorm2d) -> bool:
+    """Tell whether a convolution is the usual kind, whose output's batch norm is fused if that of its input can be."""
+    return (
+        why_not(x, norm) is None
+        and convolution.padding_mode == "zeros"
+        and not isinstance(convolution.padding, str)
+        and convolution.weight.dtype is torch.float32
+        and not (convolution._forward_hooks or convolution._forward_pre_hooks)
+        and not (convolution._backward_hooks or convolution._backward_pre_hooks)
+    )
+
+
+class _ConvNorm(torch.autograd.Function):
+    """A convolution, batch norm, an addition and a ReLU as one node of the graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor, add: Tensor | None,
+        convolution: nn.Conv2d, norm: nn.BatchNorm2d, relu: bool,
+    ) -> Tensor:  # fmt: skip
+        z = convolved(x, kernel, convolution)
+        if z.numel() == z.shape[1] and _EXCHANGE.get() is None:
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {z.shape}")
+        if add is not None:
+            if add.shape != z.shape:
+                raise ValueError(f"cannot add a map {list(add.shape)} to one of {list(z.shape)}")
+            add = add.contiguous(memory_format=torch.channels_last)
+        ctx.exchange = _EXCHANGE.get()
+        y, kept, ctx.count = normalise(z, weight, bias, add, norm, relu, ctx.exchange)
+        ctx.mask = (_FROM_INPUT if add is None else _FROM_RESULT) if relu else _PLAIN
+        ctx.adds, ctx.convolution = add is not None, convolution
+        ctx.save_for_backward(x, kernel, z, weight, kept, *((y,) if ctx.mask == _FROM_RESULT else ()))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        _refuse_second_derivative()
+        x, kernel, z, weight, kept, *result = ctx.saved_tensors
+        y = result[0] if result else None
+        grad_z, passed, gradients = denormalise(grad, z, y, weight, kept, ctx.mask, ctx.count, ctx.exchange)
+        grad_add = (grad if passed is None else passed) if ctx.adds else None
+        grad_x, grad_kernel = convolved_backward(grad_z, x, kernel, ctx.convolution, ctx.needs_input_grad[:2])
+        return grad_x, grad_kernel, gradients[0], gradients[1], grad_add, None, None, None
+
+
+def _is_product(convolution: nn.Conv2d) -> bool:
+    """Tell whether a convolution is a product of matrices, with the channels of each position in a row.
+
+    For less than 16 images on one thread, torch (2.13) leaves a 1x1 convolution to a slow path instead of oneDNN.
+    """
+    return (
+        convolution.kernel_size == (1, 1)
+        and convolution.stride == (1, 1)
+        and convolution.padding == (0, 0)
+        and convolution.groups == 1
+    )
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _map(rows: Tensor, like: Tensor) -> Tensor:
+    images, _, height, width = like.shape
+    return rows.view(images, height, width, rows.shape[1]).permute(0, 3, 1, 2)
+
+
+def convolved(x: Tensor, kernel: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """Return the convolution of ``x`` by ``kernel``, channels_last, without a bias."""
+    if _is_product(convolution):
+        return _map(torch.mm(_rows(x), kernel.flatten(1).t()), x)
+    c: Any = convolution
+    z: Tensor = torch.convolution(x, kernel, None, c.stride, c.padding, c.dilation, False, (0, 0), c.groups)
+    return z.contiguous(memory_format=torch.channels_last)
+
+
+def convolved_backward(
+    grad: Tensor, x: Tensor, kernel: Tensor, convolution: nn.Conv2d, needed: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of :func:`convolved`'s ``x`` and ``kernel``, each if ``needed``."""
+    if _is_product(convolution):
+        rows = _rows(grad)
+        grad_x = _map(torch.mm(rows, kernel.flatten(1)), x) if needed[0] else None
+        return grad_x, torch.mm(rows.t(), _rows(x)).view_as(kernel) if needed[1] else None
+    c = convolution
+    grad_x, grad_kernel, _ = torch.ops.aten.convolution_backward.default(
+        grad, x, kernel, None, c.stride, c.padding, c.dilation, False, (0, 0), c.groups, (*needed, False)
+    )
+    return grad_x, grad_kernel
+
+
+def _refuse_second_derivative() -> None:
+    if torch.is_grad_enabled():  # as create_graph=True asks for
+        raise RuntimeError(
+            "the fused batch norm has no second derivative; compute its forward in batch_norm.fusing(False)"
+        )
+
+
 class _BatchNorm(torch.autograd.Function):
     """Batch norm, an addition and a ReLU as one node of the graph."""
 
@@ -145,10 +255,7 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():  # as create_graph=True asks for
-            raise RuntimeError(
-                "the fused batch norm has no second derivative; compute its forward in batch_norm.fusing(False)"
-            )
+        _refuse_second_derivative()
         x, weight, kept, *result = ctx.saved_tensors
         y = result[0] if result else None
         grad_x, passed, gradients = denormalise(grad, x, y, weight, kept, ctx.mask, ctx.count, ctx.exchange)
@@ -156,10 +263,13 @@ class _BatchNorm(torch.autograd.Function):
         return grad_x, gradients[0], gradients[1], grad_add, None, None
 
 
+_FORWARD, _BACKWARD = struct.Struct("18q2d3q"), struct.Struct("13qd8q")
+
+
 def normalise(
     x: Tensor, weight: Tensor, bias: Tensor, add: Tensor | None, norm: nn.BatchNorm2d, relu: bool,
     exchange: Exchange | None,
-) -> tuple[Tensor, Tensor, float]:  # fmt: skip
+) -> tuple[Tensor, Tensor, int]:  # fmt: skip
     """Return the result, what :func:`denormalise` needs, and the number of values per channel in the whole batch.
 
     ``x`` and ``add`` are channels_last float32. What is kept is mean and 1 / deviation, and what the loops scale by.
@@ -167,40 +277,36 @@ def normalise(
     """
     images, channels, height, width = x.shape
     positions = height * width
+    chunks = -(-positions // _CHUNK)
     y = torch.empty_like(x)
     kept = torch.empty(4 * channels, dtype=torch.float64)  # two rows of float64, three of float32
-    chunks = -(-positions // _CHUNK)
-    sums = torch.empty(images * channels * (2 * chunks + 3), dtype=torch.float64)
-    rows_at = sums.data_ptr() + 16 * images * channels * chunks
+    scratch = torch.empty(images * channels * (2 * chunks + 3) + 2, dtype=torch.float64)
+    kept_at, sums_at = kept.data_ptr(), scratch.data_ptr()
+    rows_at = sums_at + 16 * images * channels * chunks
     threads = _threads(x)
-    tickets = np.zeros(2, np.int64)
-
-    def parameters(phases: int, whole_at: int, number: int) -> bytes:
-        return struct.pack(
-            "18q2d3q",
-            phases, x.data_ptr(), 0 if add is None else add.data_ptr(), y.data_ptr(), images, positions, channels,
-            sums.data_ptr(), rows_at, whole_at, number, weight.data_ptr(), bias.data_ptr(),
-            norm.running_mean.data_ptr(), norm.running_var.data_ptr(), norm.num_batches_tracked.data_ptr(),  # type: ignore[union-attr]
-            kept.data_ptr(), kept.data_ptr() + 16 * channels, norm.eps, norm.momentum,
-            tickets.ctypes.data, _pieces(threads, images * chunks), relu,
-        )  # fmt: skip
-
-    count = images * positions
+    parameters = [
+        _ALL, x.data_ptr(), 0 if add is None else add.data_ptr(), y.data_ptr(), images, positions, channels,
+        sums_at, rows_at, rows_at, images, weight.data_ptr(), bias.data_ptr(),
+        norm.running_mean.data_ptr(), norm.running_var.data_ptr(), norm.num_batches_tracked.data_ptr(),  # type: ignore[union-attr]
+        kept_at, kept_at + 16 * channels, norm.eps, norm.momentum,
+        rows_at + 24 * images * channels, _pieces(threads), relu,
+    ]  # fmt: skip
     if exchange is None:
-        _run(_functions()[0], parameters, rows_at, images, threads)
-        return y, kept, float(count)
-    _run(_functions()[0], parameters, rows_at, images, threads, _SUMS_AND_ROWS)
-    own = sums[2 * images * channels * chunks :].view(images, 3, channels)
+        _run(0, _FORWARD, parameters, threads, scratch)
+        return y, kept, images * positions
+    _run(0, _FORWARD, parameters, threads, scratch, _SUMS_AND_ROWS)
+    own = scratch[2 * images * channels * chunks : -2].view(images, 3, channels)
     whole = _exchanged(exchange, own)
     count = round(float(whole[:, 0, 0].sum()))
     if count < 2:
         raise ValueError("batch norm needs more than one value per channel in training")
-    _run(_functions()[0], parameters, whole.data_ptr(), len(whole), threads, _COMBINE | _APPLY)
-    return y, kept, float(count)
+    parameters[9], parameters[10] = whole.data_ptr(), len(whole)
+    _run(0, _FORWARD, parameters, threads, scratch, _COMBINE | _APPLY)
+    return y, kept, count
 
 
 def denormalise(
-    grad: Tensor, x: Tensor, y: Tensor | None, weight: Tensor, kept: Tensor, mask: int, count: float,
+    grad: Tensor, x: Tensor, y: Tensor | None, weight: Tensor, kept: Tensor, mask: int, count: int,
     exchange: Exchange | None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:  # fmt: skip
     """Return the gradients of ``x``, of what was added (None if it is ``grad``), and of weight and bias, [2, C]."""
@@ -211,28 +317,25 @@ def denormalise(
     grad_x = torch.empty_like(x)
     passed = torch.empty_like(x) if mask == _FROM_RESULT else None
     gradients = torch.empty(2, channels)
-    sums = torch.empty(images * channels * (2 * chunks + 2) + 2 * channels, dtype=torch.float64)
-    rows_at = sums.data_ptr() + 16 * images * channels * chunks
+    scratch = torch.empty(images * channels * (2 * chunks + 2) + 2 * channels + 2, dtype=torch.float64)
+    kept_at, sums_at = kept.data_ptr(), scratch.data_ptr()
+    rows_at = sums_at + 16 * images * channels * chunks
+    factors_at = rows_at + 16 * images * channels
     threads = _threads(x)
-    tickets = np.zeros(2, np.int64)
-
-    def parameters(phases: int, whole_at: int, number: int) -> bytes:
-        return struct.pack(
-            "13qd8q",
-            phases, grad.data_ptr(), x.data_ptr(), 0 if y is None else y.data_ptr(),
-            0 if passed is None else passed.data_ptr(), grad_x.data_ptr(), images, positions, channels,
-            sums.data_ptr(), rows_at, whole_at, number, count, weight.data_ptr(), kept.data_ptr(),
-            kept.data_ptr() + 16 * channels, gradients.data_ptr(), rows_at + 16 * images * channels,
-            tickets.ctypes.data, _pieces(threads, images * chunks), mask,
-        )  # fmt: skip
-
+    parameters = [
+        _ALL, grad.data_ptr(), x.data_ptr(), 0 if y is None else y.data_ptr(),
+        0 if passed is None else passed.data_ptr(), grad_x.data_ptr(), images, positions, channels,
+        sums_at, rows_at, rows_at, images, count, weight.data_ptr(), kept_at, kept_at + 16 * channels,
+        gradients.data_ptr(), factors_at, factors_at + 16 * channels, _pieces(threads), mask,
+    ]  # fmt: skip
     if exchange is None:
-        _run(_functions()[1], parameters, rows_at, images, threads)
+        _run(1, _BACKWARD, parameters, threads, scratch)
         return grad_x, passed, gradients
-    _run(_functions()[1], parameters, rows_at, images, threads, _SUMS_AND_ROWS)
-    own = sums[2 * images * channels * chunks : 2 * images * channels * (chunks + 1)].view(images, 2, channels)
+    _run(1, _BACKWARD, parameters, threads, scratch, _SUMS_AND_ROWS)
+    own = scratch[2 * images * channels * chunks : 2 * images * channels * (chunks + 1)].view(images, 2, channels)
     whole = _exchanged(exchange, own)
-    _run(_functions()[1], parameters, whole.data_ptr(), len(whole), threads, _COMBINE | _APPLY)
+    parameters[11], parameters[12] = whole.data_ptr(), len(whole)
+    _run(1, _BACKWARD, parameters, threads, scratch, _COMBINE | _APPLY)
     return grad_x, passed, gradients
 
 
@@ -247,27 +350,31 @@ def _exchanged(exchange: Exchange, own: Tensor) -> Tensor:
 
 
 def _threads(x: Tensor) -> int:
-    return cpu.threads_to_use() if x.numel() >= _SHARED_FROM else 1
+    return cpu.threads_to_use() if x.numel() >= _SHARED_FROM and torch.get_num_threads() > 1 else 1
 
 
-def _pieces(threads: int, units: int) -> int:
-    return min(units, 4 * threads) if threads > 1 else 1
+def _pieces(threads: int) -> int:
+    return 4 * threads if threads > 1 else 1  # a piece can be empty; one piece means one thread
 
 
 def _run(
-    function: Any, parameters: Callable[[int, int, int], bytes], whole_at: int, number: int, threads: int,
-    phases: int = _ALL,
-) -> None:  # fmt: skip
-    """Run phases of an entry of ``norm_kernels``: in one call, or those that threads share on several threads."""
-    address, call = function
+    which: int, packing: struct.Struct, parameters: list[Any], threads: int, scratch: Tensor, phases: int = _ALL
+) -> None:
+    """Run phases of an entry of ``norm_kernels``: in one call, or those that threads share on several threads.
+
+    ``scratch`` ends with the two counters of tickets.
+    """
+    address, call = _functions()[which]
     if threads == 1:
-        call(parameters(phases, whole_at, number))
+        parameters[0] = phases
+        call(packing.pack(*parameters))
         return
+    scratch[-2:] = 0
     for phase in (_SUMS, _ROWS, _COMBINE, _APPLY):
         if phases & phase:
-            several = threads if phase in (_SUMS, _APPLY) else 1
-            packed = np.frombuffer(parameters(phase, whole_at, number), np.int64)
-            cpu.on_threads(address, packed, several)
+            parameters[0] = phase
+            packed = np.frombuffer(packing.pack(*parameters), np.int64)
+            cpu.on_threads(address, packed, threads if phase in (_SUMS, _APPLY) else 1)
 
 
 @functools.cache

@@ -127,6 +127,11 @@ def _number(typing_context: Any, parameters: Any, index: Any) -> Any:
     return types.float64(parameters, types.intp), generate
 
 
+@inlined
+def _start(tickets: Any) -> None:
+    tickets[0] = tickets[1] = 0
+
+
 # ----------------------------------------------------------------------------------------------------------- forward
 @inlined
 def _sums_of(x: Any, index: int, first: int, channels: int, positions: int, sums: Any, at: int, count: int) -> None:
@@ -268,6 +273,8 @@ def forward(p: Any) -> None:
     x, sums, rows = float32_at(parameter(p, 1)), float64_at(parameter(p, 7)), float64_at(parameter(p, 8))
     kept, scales = float64_at(parameter(p, 16)), float32_at(parameter(p, 17))
     tickets, pieces = parameter(p, 20), parameter(p, 21)
+    if pieces == 1:  # one thread; otherwise the caller does it, before threads share a phase
+        _start(int64_at(tickets))
     chunks = (positions + CHUNK - 1) // CHUNK
     chunk = (positions + chunks - 1) // chunks
     if phases & SUMS:
@@ -446,6 +453,8 @@ def backward(p: Any) -> None:
     sums, rows, kept = float64_at(parameter(p, 9)), float64_at(parameter(p, 10)), float64_at(parameter(p, 15))
     scales, factors = float32_at(parameter(p, 16)), float32_at(parameter(p, 18))
     tickets, pieces, mask = parameter(p, 19), parameter(p, 20), parameter(p, 21)
+    if pieces == 1:
+        _start(int64_at(tickets))
     chunks = (positions + CHUNK - 1) // CHUNK
     chunk = (positions + chunks - 1) // chunks
     sizes = images, positions, channels, chunk, chunks

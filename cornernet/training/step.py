@@ -19,6 +19,7 @@ from cornernet.model.detector import Detector
 from cornernet.training.devices import Processes, loss_scaler
 from cornernet.training.errors import NotFiniteError
 from cornernet.training.gradients import Lap, accumulate_gradients, memory_format, no_lap
+from cornernet.training.heap import keep_freed_memory
 from cornernet.training.replicas import Replicas, Share
 
 __all__ = ["StepResult", "TrainStep"]
@@ -49,6 +50,8 @@ class TrainStep:
 
     def __init__(self, detector: Detector, training: TrainingConfig, processes: Processes) -> None:
         self.detector, self.training, self.processes = detector, training, processes
+        if processes.device.type == "cpu":
+            keep_freed_memory()
         detector.to(device=processes.device, memory_format=memory_format(training))  # type: ignore[call-overload]
         self.optimiser = torch.optim.Adam(detector.parameters(), lr=training.learning_rate, fused=True)
         self.scaler = loss_scaler(training, processes.device)

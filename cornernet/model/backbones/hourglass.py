@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cornernet.config import HourglassConfig
-from cornernet.kernels.batch_norm import batch_norm
+from cornernet.kernels.batch_norm import conv_norm
 from cornernet.model.backbones.base import Backbone
 
 __all__ = ["ConvBlock", "ConvNorm", "Hourglass", "HourglassModule", "ResidualBlock"]
@@ -29,7 +29,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated map."""
-        return batch_norm(self.conv(x), self.bn, relu=True)
+        return conv_norm(x, self.conv, self.bn, relu=True)
 
 
 class ResidualBlock(nn.Module):
@@ -47,8 +47,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated sum of the two paths."""
-        y = batch_norm(self.conv1(x), self.bn1, relu=True)
-        return batch_norm(self.conv2(y), self.bn2, self.shortcut(x), relu=True)
+        y = conv_norm(x, self.conv1, self.bn1, relu=True)
+        return conv_norm(y, self.conv2, self.bn2, self.shortcut(x), relu=True)
 
 
 class NarrowStridedConv2d(nn.Conv2d):
@@ -73,8 +73,9 @@ class ConvNorm(nn.Sequential):
     def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
         """Return the normalised convolution plus ``add``, with ``relu`` through a ReLU."""
         convolution, norm = self
+        assert isinstance(convolution, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        return batch_norm(convolution(x), norm, add, relu=relu)
+        return conv_norm(x, convolution, norm, add, relu=relu)
 
 
 def conv1x1_bn(in_channels: int, out_channels: int, stride: int = 1) -> ConvNorm:
