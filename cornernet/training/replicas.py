@@ -47,6 +47,7 @@ from cornernet.training.batches import training_batches
 from cornernet.training.errors import ReplicaError
 from cornernet.training.exchange import Exchange, ReplicaGone, SharedFloats, exchange_bytes, pipes
 from cornernet.training.gradients import accumulate_gradients, memory_format
+from cornernet.training.heap import keep_freed_memory
 from cornernet.training.signals import ignore_signals, signals_blocked
 
 __all__ = ["Replicas", "Share", "use_threads"]
@@ -262,6 +263,7 @@ class _Task:
         use_threads(training.threads_each)
         detector = build_detector(self.config)
         detector.to(memory_format=memory_format(training))  # type: ignore[call-overload]
+        keep_freed_memory()
         detector.train()
         parameters = list(detector.parameters())
         layout = _Layout.of(self.config, detector)
