@@ -1,4 +1,4 @@
-"""``python -m ablations``: run studies and write their tables. Also ``status``, ``time`` and ``pictures``."""
+"""``python -m ablations``: run studies, write their tables. Also ``status``, ``power``, ``time`` and ``pictures``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from cornernet.console import count, ended_by_its_reader, error_text, is_unread,
 from cornernet.data import DataError
 
 from .profiles import Profile
-from .running.status import print_plan, print_status
+from .reporting.power import PowerArguments, power_text
+from .running.status import print_plan, print_standing, print_status
 from .running.store import Store, StoreError
 from .running.work import Selection, Work, program, select
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .reporting.pictures import PlacedPicture
     from .reporting.report import Report
     from .running.executors import Executor
+    from .running.looks import Standing
     from .running.runner import Outcome
 
 __all__ = ["main"]
@@ -34,7 +36,7 @@ __all__ = ["main"]
 FAILED, IMPOSSIBLE, TIME_UP, INTERRUPTED = 1, 2, 3, 130
 """Exit statuses."""
 
-AnyArguments = TypeVar("AnyArguments", bound=Selection)
+AnyArguments = TypeVar("AnyArguments", bound=Selection | PowerArguments)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class Arguments(Selection):
     """Train and evaluate the variants of the paper's ablations, and print and write their tables.
 
     Finished runs are kept and not repeated; an interrupted call resumes when it is called again. Example:
-    --data my_photos. With `status` as the first argument, print every job with its state.
+    --data my_photos. With `status` as the first argument, print every job with its state; with `power`, plan a study.
     """
 
     workers: int | None = None
@@ -107,6 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if argv[:1] == ["time"]:
             return _time(_parse(TimeArguments, f"{program()} time", argv[1:]))
+        if argv[:1] == ["power"]:
+            print(power_text(_parse(PowerArguments, f"{program()} power", argv[1:])))
+            return 0
         if argv[:1] == ["pictures"]:
             return _pictures(_parse(PicturesArguments, f"{program()} pictures", argv[1:]))
         return _run(_parse(Arguments, program(), argv), argv, began)
@@ -134,20 +139,30 @@ def _run(arguments: Arguments, argv: Sequence[str], began: float) -> int:
         return 0
 
     from .reporting.folder import output
-    from .running.runner import Outcome, run_jobs
+    from .running.runner import Outcome
 
     folder = Path("reports") / f"{work.profile.name}-{work.data}" if arguments.out is None else arguments.out
     output(folder, arguments.overwrite).require(("README.md", "index.html", "results.json"))
     outcome = Outcome((), (), 0)
-    if not arguments.only_report and any(work.store.record(job) is None for job in work.distinct):
+    standing = work.standing()
+    if not arguments.only_report and work.unfinished(standing):
         work.require_trainable()
         deadline = None if arguments.max_minutes is None else began + 60 * arguments.max_minutes
         with _executor(arguments, work.profile, workers) as executor:
             workers = executor.slots()
-            print(work.estimate(workers).to_text(), flush=True)
-            outcome = run_jobs(work.store, work.distinct, workers, deadline=deadline, executor=executor)
+            outcome = _run_to_the_next_look(work, standing, workers, deadline, executor)
+            while standing is not None and not (outcome.failed or outcome.left):
+                standing = work.standing()
+                if not work.unfinished(standing):
+                    break
+                if deadline is not None and time.monotonic() >= deadline:
+                    outcome += Outcome((), tuple(work.needed(standing)), 0)
+                else:
+                    outcome += _run_to_the_next_look(work, standing, workers, deadline, executor)
+        if standing is not None:
+            print_standing(work, work.standing(), workers)
     else:
-        print(work.estimate(workers).to_text(), flush=True)
+        print_standing(work, standing, workers)
     if not arguments.only_report and not outcome.left:
         from .running.timings import measure_timings
 
@@ -157,7 +172,7 @@ def _run(arguments: Arguments, argv: Sequence[str], began: float) -> int:
     if outcome.failed:
         print(f"ablations: error: {_failures(outcome, work.store)}", file=sys.stderr)
     if outcome.left:
-        rest = work.estimate(workers)
+        rest = work.estimate(workers, work.needed(work.standing()))
         left = f"{count(len(rest.trainings), 'training')} and {count(len(rest.evaluations), 'evaluation')} are left"
         stopped = f"stopped at the limit of {arguments.max_minutes:g} minutes"
         print(f"ablations: {stopped}: {left}; {rest.to_text()}", file=sys.stderr)
@@ -170,6 +185,16 @@ def _run(arguments: Arguments, argv: Sequence[str], began: float) -> int:
         print(f"resume with: {program()} {printable(shlex.join(argv))}", file=sys.stderr)
         return TIME_UP
     return FAILED if outcome.failed else 0
+
+
+def _run_to_the_next_look(
+    work: Work, standing: Standing | None, workers: int, deadline: float | None, executor: Executor
+) -> Outcome:
+    """Run what the next look needs, or everything without looks."""
+    from .running.runner import run_jobs
+
+    print_standing(work, standing, workers)
+    return run_jobs(work.store, work.needed(standing), workers, deadline=deadline, executor=executor)
 
 
 def _check(arguments: Arguments) -> None:
@@ -273,6 +298,7 @@ def _made(work: Work) -> Report:
         seeds=work.seeds,
         base=work.base,
         jobs=work.jobs,
+        family=work.family,
         why_not=lambda study, variant: study.why_not(work.base, variant),
     )
     return make_report(asked, work.records, work.failures, timings=work.timings)

@@ -14,6 +14,7 @@ from cornernet.config.checks import did_you_mean
 from cornernet.config.recipes import hourglass_104, small, tiny
 from cornernet.training.revision import TRAINING_REVISION
 
+from .statistics.sequential import Looks, Schedule
 from .studies import PROTOCOL
 
 __all__ = ["PROFILES", "Profile", "find_profile"]
@@ -70,6 +71,11 @@ class Profile:
     """Used instead of ``seeds`` on a folder of photographs."""
     photograph_studies: tuple[str, ...] | None = None
     """Used instead of ``studies`` on a folder of photographs."""
+    looks: Looks | None = None
+    """After how many seeds the primary claims are judged, on generated data; None where all seeds run and are judged at
+    once. Seeds run until every primary claim is settled (:mod:`ablations.running.looks`)."""
+    photograph_looks: Looks | None = None
+    """The same on a folder of photographs."""
     protocol: int | None = None
     """The number of the protocol (docs/protocol.md) that its runs follow; None where its runs are not confirmatory."""
     revision: int = TRAINING_REVISION
@@ -80,6 +86,18 @@ class Profile:
     """Trainings side by side, by default."""
     gpus: int = 0
     """GPUs of one training, under torchrun where there are several. With 0 it also runs on a CPU."""
+
+    def __post_init__(self) -> None:
+        for photographs in (False, True):
+            try:
+                self.schedule(photographs)
+            except ValueError as error:
+                raise ValueError(f"profile {self.name}: {error}") from error
+
+    def schedule(self, photographs: bool) -> Schedule | None:
+        """Return the seeds with the looks at them, on photographs or on generated data; None without looks."""
+        looks = self.photograph_looks if photographs else self.looks
+        return None if looks is None else Schedule(seeds=self.planned(photographs)[1], looks=looks)
 
     def planned(self, photographs: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """Return the studies and the seeds that run by default, on photographs or on generated data."""

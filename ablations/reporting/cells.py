@@ -65,7 +65,7 @@ def estimate_cell(estimate: Estimate) -> str:
     """Return a tested difference with its interval, and the confidence where it is not the usual 95%."""
     text = difference_cell(estimate.mean, estimate.low, estimate.high)
     usual = math.isclose(estimate.confidence, CONFIDENCE)
-    return text if usual or math.isnan(estimate.low) else f"{text} at {estimate.confidence:.0%}"
+    return text if usual or math.isnan(estimate.low) else f"{text} at {100 * estimate.confidence:.3g}%"
 
 
 def p_cell(p: float) -> str:

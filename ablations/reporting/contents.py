@@ -33,7 +33,7 @@ class Contents:
         """Return the contents for a report: this judges the primary claims together and draws all figures."""
         return cls(
             report=report,
-            overview=overview(report.tables),
+            overview=overview(report.tables, report.absent),
             drawings=draw_all(report.tables, report.records),
             provenance=provenance(report),
             pictures=pictures,

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
-from ..records.record import Record
+from ..records.measuring import Records
+from ..statistics.sequential import Schedule
 
 __all__ = ["Context", "Records"]
-
-Records: TypeAlias = Mapping[tuple[str, str, int], Record | None]
-"""The record of each (study, variant, seed); None where the job did not run or failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,5 +24,9 @@ class Context:
     """Small, medium and large objects evaluated on; None where the records do not say."""
     unavailable: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """Why a (study, variant) cannot run on the machine of the runs."""
+    schedule: Schedule | None = None
+    """The looks at which claims are judged; None where all seeds are judged at once."""
+    unseen: Mapping[str, int] = field(default_factory=dict)
+    """How many finished runs of each study are of no complete look, and so in no table."""
     failed: Mapping[tuple[str, str, int], str] = field(default_factory=dict)
     """Why a (study, variant, seed) without a record failed."""

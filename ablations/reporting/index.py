@@ -9,12 +9,12 @@ from cornernet.console import count
 from cornernet.drawing.escapes import markdown_escape
 
 from ..profiles import PROFILES
+from ..records.measuring import MIN_OBJECTS
 from ..statistics.claims import CONCLUSIONS, LEVEL, JudgedClaim
 from ..studies import PROTOCOL, declared_in
 from .cells import estimate_cell
 from .grid import markdown_table
 from .kernels_report import KernelReport
-from .objects import MIN_OBJECTS
 from .overview import overview
 from .report import Report
 from .speed_report import SpeedReport
@@ -78,7 +78,10 @@ def _claims(protocol: int, columns: Sequence[str], reports: Mapping[str, Report]
 
 def _judged(report: Report, primary: bool) -> dict[tuple[str, str], JudgedClaim]:
     if primary:
-        return {(study, judged.claim.name): judged for study, judged in overview(report.tables).judged.items()}
+        return {
+            (study, judged.claim.name): judged
+            for study, judged in overview(report.tables, report.absent).judged.items()
+        }
     return {(table.study.name, judged.claim.name): judged for table in report.tables for judged in table.judged}
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from cornernet.console import count
 
+from ..records.measuring import MIN_OBJECTS
 from ..records.timing import MAX_WALL_OVER_CPU, Timing
 from ..statistics.intervals import CONFIDENCE, MIN_SEEDS_FOR_VERDICT
 from .cells import NOT_RECORDED, points
 from .grid import FOUND
-from .objects import MIN_OBJECTS
 from .rows import Cost, DifferenceRow, VariantRow
 from .study_rows import StudyRows
 from .verdicts import decided
@@ -49,6 +49,7 @@ def notes(table: StudyRows) -> list[str]:
         *_identical(table),
         *_not_there(table),
         *_too_few_seeds(table),
+        *_looks(table),
     ]
 
 
@@ -158,7 +159,30 @@ def _not_there(table: StudyRows) -> Iterator[str]:
             yield f"{variant.name}: not measured on this machine, {reason}"
 
 
+def _looks(table: StudyRows) -> Iterator[str]:
+    """Yield what is not shown, and that the intervals of rows know nothing of the looks."""
+    schedule = table.context.schedule
+    if schedule is None:
+        return
+    unseen = table.context.unseen.get(table.study.name, 0)
+    more = (
+        f"; {count(unseen, 'finished run')} of the next one {'is' if unseen == 1 else 'are'} not shown"
+        if unseen
+        else ""
+    )
+    seeds = max((len(row.seeds) for row in table.rows), default=0)
+    last = f"this is the one after {seeds}" if seeds else "the first is not complete"
+    yield f"Looks are after {', '.join(map(str, schedule.looks.at))} seeds; {last}{more}."
+    if seeds:
+        yield (
+            "The intervals in this table are not adjusted for the looks; those beside the claims are. Rows have fewer "
+            "seeds where no open claim needed more."
+        )
+
+
 def _too_few_seeds(table: StudyRows) -> Iterator[str]:
+    if table.context.schedule is not None:
+        return
     fewest = min((len(row.seeds) for row in table.rows if table.runs_here(row)), default=0)
     if fewest < MIN_SEEDS_FOR_VERDICT and not decided(table.judged):
         what = "an interval" if table.study.exploratory else "a verdict"

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from cornernet.console import count
 
-from ..statistics.claims import LEVEL, JudgedClaim, judge_primary
+from ..records.measuring import differences
+from ..statistics.claims import LEVEL, Claim, Differences, JudgedClaim, judge_primary
+from ..studies.study import Study
 from .grid import Cell, Grid, Row
-from .verdicts import HEADER, decided, verdict_cells
+from .verdicts import HEADER, decided, looks_reading, seeds_cell, verdict_cells
 
 if TYPE_CHECKING:
     from .tables import StudyTable
@@ -33,6 +35,8 @@ class Overview:
 
     tables: dict[str, StudyTable]
     judged: dict[str, JudgedClaim]
+    family: int
+    """How many primary claims were judged together: those of tables that are not shown too."""
     shared: tuple[SharedTrainings, ...]
 
     @property
@@ -57,7 +61,7 @@ class Overview:
             texts = verdict_cells(judged)
             cells = [Cell(judged.claim.statement), Cell(texts[0].strip("*"), strong=texts[0].startswith("**"))]
             rows.append(
-                Row(_name(self.tables[name]), "variant", (*cells, *map(Cell, texts[1:]), Cell(str(_seeds(judged)))))
+                Row(_name(self.tables[name]), "variant", (*cells, *map(Cell, texts[1:]), Cell(seeds_cell(judged))))
             )
         return Grid(("primary claim", *HEADER, "seeds"), tuple(rows))
 
@@ -65,10 +69,11 @@ class Overview:
         """Return sentences on how to read the table and on the trainings that its rows share."""
         return [
             f"One claim per table. Verdicts are at {LEVEL:.0%}, two-sided, with p-values Holm-adjusted over "
-            f"{count(len(self.judged), 'table')}: the probability that any verdict here is false is at most "
+            f"{count(self.family, 'table')}: the probability that any verdict here is false is at most "
             f"{LEVEL:.0%}. A table's own verdicts are adjusted over its own claims and may differ. Intervals are "
             "unadjusted. For a claim in parts, the difference shown is that of the part that refutes it, or else of "
             "its least certain part. Not COCO: a verdict applies only to this data at this budget.",
+            *looks_reading(list(self.judged.values())),
             *(self._sentence(shared) for shared in self.shared),
         ]
 
@@ -89,14 +94,22 @@ class Overview:
         )
 
 
-def overview(tables: Sequence[StudyTable]) -> Overview:
+def overview(tables: Sequence[StudyTable], absent: Sequence[Study] = ()) -> Overview:
     """Judge the primary claims of ``tables`` together. Tables without a primary claim are left out.
 
-    Raises ``ValueError`` if a table declares more than one.
+    ``absent`` are studies that are judged with them and have no table here: their claims count among all. Raises
+    ``ValueError`` if a table declares more than one.
     """
-    judged = judge_primary({table.study.name: (table.study.claims, table.differences) for table in tables})
+    # all tables of a folder have the same looks
+    schedule = next((table.context.schedule for table in tables), None)
+    family: dict[str, tuple[Sequence[Claim], Differences]] = {
+        study.name: (study.claims, differences(study, {})) for study in absent
+    }
+    family |= {table.study.name: (table.study.claims, table.differences) for table in tables}
+    everything = judge_primary(family, schedule)
+    judged = {table.study.name: everything[table.study.name] for table in tables if table.study.name in everything}
     kept = {table.study.name: table for table in tables if table.study.name in judged}
-    return Overview(tables=kept, judged=judged, shared=_shared(list(kept.values())))
+    return Overview(tables=kept, judged=judged, family=len(everything), shared=_shared(list(kept.values())))
 
 
 def _shared(tables: Sequence[StudyTable]) -> tuple[SharedTrainings, ...]:
@@ -122,7 +135,3 @@ def _shared(tables: Sequence[StudyTable]) -> tuple[SharedTrainings, ...]:
 
 def _name(table: StudyTable) -> str:
     return table.study.name if table.study.table is None else f"Table {table.study.table}"
-
-
-def _seeds(judged: JudgedClaim) -> int:
-    return min(len(estimate.per_seed) + len(estimate.unmeasured) for estimate in judged.estimates)

@@ -25,13 +25,15 @@ from ..profiles import Profile, find_profile
 from ..records.published import load_failures, usable
 from ..records.record import Record, known
 from ..records.timing import TIMINGS, Timing, load_timings
+from ..running.looks import looked_at
 from ..running.planner import Fingerprints, Job, plan, timing_key
+from ..statistics.sequential import Schedule
 from ..studies import find_study
 from ..studies.study import Study, Variant
 from .context import Context, Records
 from .tables import StudyTable, study_table
 
-__all__ = ["Asked", "Report", "make_report", "published_report"]
+__all__ = ["Asked", "Report", "finished_records", "make_report", "published_report"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +51,31 @@ class Asked:
     """The job of each (study, variant, seed)."""
     why_not: Callable[[Study, Variant], str | None]
     """Why the machine of the runs cannot run a variant; None where it can."""
+    family: Sequence[Study] = ()
+    """The studies whose primary claims are judged together, where looks are declared."""
+
+    @property
+    def photographs(self) -> bool:
+        """Whether the data is a folder of photographs."""
+        return not isinstance(self.base.data.source, ShapesSource)
 
     @property
     def planned_seeds(self) -> tuple[int, ...]:
         """The seeds that the profile declares for this kind of data."""
-        return self.profile.planned(photographs=not isinstance(self.base.data.source, ShapesSource))[1]
+        return self.profile.planned(self.photographs)[1]
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The looks that the profile declares for this kind of data."""
+        return self.profile.schedule(self.photographs)
 
     @property
     def command(self) -> str:
         """The command that gives these tables, run next to the data's folder: paths of a machine are not published."""
         parts = ["python", "-m", "ablations", "--profile", self.profile.name]
-        parts += ["--studies", *(study.name for study in self.studies), "--seeds", *map(str, self.seeds)]
+        parts += ["--studies", *(study.name for study in self.studies)]
+        if self.schedule is None:
+            parts += ["--seeds", *map(str, self.seeds)]
         return shlex.join([*parts, *_data_flags(self.base.data.source)])
 
 
@@ -77,6 +93,8 @@ class Report:
     absent_seeds: tuple[int, ...] = ()
     """Seeds of the profile under which nothing has run."""
     protocol: int | None = None
+    absent: Sequence[Study] = ()
+    """Studies without a table here whose primary claims are judged together with these."""
 
 
 def make_report(
@@ -92,18 +110,21 @@ def make_report(
     what was already left out; records that lack a metric of their study are left out and listed as well. Raises
     ``ValueError`` as :func:`ablations.reporting.tables.study_table` does.
     """
-    found, incomplete = _found(asked, records)
+    finished, incomplete = _found(asked, records)
+    found, unseen = _seen(asked, finished)
     context = Context(
         profile=asked.profile.name,
         data=asked.data,
         command=asked.command,
         seeds=asked.seeds,
         areas=None,
-        unavailable=_unavailable(asked, found),
+        unavailable=_unavailable(asked, finished),
+        schedule=asked.schedule,
+        unseen=unseen,
         failed={
             name: failures[job.evaluation_key]
             for name, job in asked.jobs.items()
-            if found[name] is None and job.evaluation_key in failures
+            if finished[name] is None and job.evaluation_key in failures
         },
     )
     used = {job.evaluation_key for job in asked.jobs.values()}
@@ -124,6 +145,7 @@ def make_report(
         others=tuple(key for key in records if key not in used),
         absent_seeds=tuple(seed for seed in asked.planned_seeds if seed not in ran),
         protocol=asked.profile.protocol,
+        absent=[] if asked.schedule is None else [study for study in asked.family if study not in asked.studies],
     )
 
 
@@ -134,10 +156,7 @@ def published_report(folder: Path, studies: Sequence[str] = ()) -> Report:
     without records gives tables in which nothing ran. Raises ``ValueError`` for a name that does not begin with a
     profile.
     """
-    profile_name, _, data = folder.name.partition("-")
-    if not data:
-        raise ValueError(f"the folder of records {folder.name!r} must be called PROFILE-DATA, as in standard-shapes")
-    profile = find_profile(profile_name)
+    profile, data = _named(folder)
     records, broken = usable(folder)
     failed, unreadable = load_failures(folder)
     failed = {key: why for key, why in failed.items() if key not in records}
@@ -154,13 +173,42 @@ def _timing(study: Study, asked: Asked, timings: Mapping[str, Timing]) -> Timing
     return min(found, key=lambda timing: timing.refused, default=None)
 
 
+def finished_records(folder: Path, name: str) -> tuple[Study, Records, str | None]:
+    """Return a study with its records in a folder called PROFILE-DATA, of all seeds, of a complete look or not.
+
+    Also returns the variant that is the profile's own configuration; None where there is none. For what is said of a
+    study without looking at its differences, such as its spread. Raises ``ValueError`` as :func:`published_report`
+    does, and for a folder that is not there.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder of records {folder}")
+    profile, data = _named(folder)
+    records, _ = usable(folder)
+    asked = _asked(profile, data, [name], records, set())
+    (study,) = asked.studies
+    unedited = study.configure(asked.base, _OWN)
+    own = [variant.name for variant in study.variants if study.configure(asked.base, variant) == unedited]
+    return study, _found(asked, records)[0], own[0] if own else None
+
+
+_OWN = Variant(name="the profile's own")
+
+
+def _named(folder: Path) -> tuple[Profile, str]:
+    """Return the profile and the name of the data of a folder of records."""
+    profile, _, data = folder.name.partition("-")
+    if not data:
+        raise ValueError(f"the folder of records {folder.name!r} must be called PROFILE-DATA, as in standard-shapes")
+    return find_profile(profile), data
+
+
 def _asked(
     profile: Profile, data: str, studies: Sequence[str], records: Mapping[str, Record], failed_seeds: set[int]
 ) -> Asked:
     """Return what a folder of records is about: the profile's studies, or ``studies``, under the seeds that ran."""
     planned, planned_seeds = profile.planned(photographs=data != "shapes")
     ran = sorted({record.seed for record in records.values()} | failed_seeds)
-    seeds = tuple(seed for seed in ran if seed in planned_seeds) or tuple(ran) or planned_seeds
+    seeds = tuple(seed for seed in planned_seeds if seed in ran) or tuple(ran) or planned_seeds
     base = _base(profile, data, list(records.values()))
     chosen = [find_study(name, profile.declarations).on(data) for name in studies or planned]
     return Asked(
@@ -171,6 +219,7 @@ def _asked(
         base=base,
         jobs=plan(chosen, base, seeds, _fingerprints(list(records.values()), bool(failed_seeds)), profile.revision),
         why_not=lambda study, variant: _not_served(study.configure(base, variant)),
+        family=[find_study(name, profile.declarations).on(data) for name in planned],
     )
 
 
@@ -258,6 +307,22 @@ def _found(asked: Asked, records: Mapping[str, Record]) -> tuple[Records, list[s
             )
         found[name] = None if missing else record
     return found, incomplete
+
+
+def _seen(asked: Asked, finished: Records) -> tuple[Records, dict[str, int]]:
+    """Return the records of complete looks alone, and how many others each study has; all of them without looks."""
+    if asked.schedule is None:
+        return finished, {}
+    found, unseen = dict(finished), {}
+    for study in asked.studies:
+        names = [name for name in finished if name[0] == study.name and finished[name] is not None]
+        ran = {variant.name: [seed for _, of, seed in names if of == variant.name] for variant in study.variants}
+        looked = looked_at(asked.schedule, study, ran)
+        hidden = [name for name in names if name[2] not in looked[name[1]]]
+        found |= dict.fromkeys(hidden)
+        if hidden:
+            unseen[study.name] = len(hidden)
+    return found, unseen
 
 
 def _unavailable(asked: Asked, found: Records) -> dict[tuple[str, str], str]:

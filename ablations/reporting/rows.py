@@ -8,52 +8,34 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from cornernet.config import Config
 from cornernet.model.costs import costs
 
+from ..records.measuring import Arms, Runs, paired
 from ..records.record import Record
 from ..records.timing import Timing
-from ..statistics.intervals import (
-    Measurement,
-    PairedDifference,
-    SeedsAndImages,
-    arm_mean,
-    paired_difference,
-    paired_differences,
-)
+from ..statistics.intervals import Measurement, PairedDifference, SeedsAndImages, arm_mean, paired_differences
 from ..studies.study import Contrast, Study, Variant
-from .context import Records
 
 __all__ = [
     "COSTS",
-    "Arms",
     "Cost",
     "DifferenceRow",
     "Row",
-    "Runs",
     "Statistics",
     "VariantRow",
-    "measured",
     "not_resampled",
-    "paired",
     "rows_of",
-    "runs_of",
 ]
 
 Cost: TypeAlias = Literal["latency", "step_latency", "multiply_adds", "parameters", "step_memory"]
 
 COSTS: tuple[Cost, ...] = ("latency", "step_latency", "multiply_adds", "parameters", "step_memory")
 """Milliseconds of an image and of a training step, millions, thousands, and MiB of a training step."""
-
-Runs: TypeAlias = Mapping[str, Mapping[int, Record]]
-"""The records of each variant by seed."""
-
-Arms: TypeAlias = Mapping[str, Mapping[int, Measurement]]
-"""What each variant measured, by seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,36 +168,6 @@ def rows_of(study: Study, runs: Runs, arms: Arms, seeds: Sequence[int], timing: 
     return [*variants.values(), *differences]
 
 
-def runs_of(study: Study, records: Records, seeds: Sequence[int]) -> dict[str, dict[int, Record]]:
-    """Return the records of each variant by seed, without the seeds that did not run."""
-    return {
-        variant.name: {
-            seed: record for seed in seeds if (record := records.get((study.name, variant.name, seed))) is not None
-        }
-        for variant in study.variants
-    }
-
-
-def measured(study: Study, runs: Runs, without: Collection[str] = ()) -> dict[str, dict[int, Measurement]]:
-    """Return what each variant measured by seed; the metrics ``without`` count as not measured.
-
-    Raises ``ValueError`` that names the run, for a record that lacks a metric of the study or cannot be read.
-    """
-    return {
-        name: {seed: _measurement(study, name, seed, record, without) for seed, record in by_seed.items()}
-        for name, by_seed in runs.items()
-    }
-
-
-def paired(study: Study, metric: str, contrast: Contrast, arms: Arms) -> PairedDifference:
-    """Return a difference in a metric. Raises ``ValueError`` for arms that were evaluated on different images."""
-    ours, base = (arms.get(side, {}) for side in contrast.sides)
-    try:
-        return paired_difference(metric, ours, base, resamples_required=False)
-    except ValueError as error:
-        raise ValueError(f"study {study.name}, {contrast.label}: {error}") from error
-
-
 def not_resampled(study: Study, arms: Arms) -> tuple[str, ...]:
     """Return the metrics that some run measured without resamples: their spread is only over seeds."""
     measurements = [measurement for arm in arms.values() for measurement in arm.values()]
@@ -224,15 +176,6 @@ def not_resampled(study: Study, arms: Arms) -> tuple[str, ...]:
 
 def _somewhere_not_resampled(measurements: Iterable[Measurement], metric: str) -> bool:
     return any(each.metrics[metric] is not None and not each.resampled(metric) for each in measurements)
-
-
-def _measurement(study: Study, variant: str, seed: int, record: Record, without: Collection[str]) -> Measurement:
-    where = f"the record of {study.name}, {variant}, seed {seed}"
-    measurement = record.measurement(where)
-    missing = [metric for metric in study.metrics if metric not in measurement.metrics]
-    if missing:
-        raise ValueError(f"{where} lacks the metric {missing[0]!r}; evaluate again")
-    return Measurement(metrics={**measurement.metrics, **dict.fromkeys(without, None)}, resamples=measurement.resamples)
 
 
 def _variant_row(

@@ -16,17 +16,17 @@ import pandas as pd
 from cornernet.console import count
 from cornernet.drawing.escapes import markdown_escape
 
+from ..records.measuring import Records, Runs, differences, few_objects, measured, runs_of, true_corners_of
 from ..records.timing import Timing
-from ..statistics.claims import CONCLUSIONS, Chain, Effect, JudgedClaim, Sign, effects_of, judge
+from ..statistics.claims import DIRECTIONS, Chain, Effect, JudgedClaim, Sign, effects_of, judge
 from ..statistics.intervals import summarise
 from ..studies.study import Contrast, Study
 from .cells import NOT_MEASURED, REFUSED, difference_cell, level_cell, points, spread_cell
-from .context import Context, Records
+from .context import Context
 from .grid import FOUND, Cell, Grid
 from .grid import Row as GridRow
 from .notes import MEASURED, notes
-from .objects import few_objects
-from .rows import Cost, DifferenceRow, Row, Runs, VariantRow, measured, not_resampled, paired, rows_of, runs_of
+from .rows import Cost, DifferenceRow, Row, VariantRow, not_resampled, rows_of
 from .study_rows import StudyRows
 from .verdicts import claims_grid, claims_markdown, claims_reading, decided
 
@@ -217,23 +217,17 @@ def study_table(study: Study, records: Records, context: Context, timing: Timing
     arms that were evaluated on different images.
     """
     runs = runs_of(study, records, context.seeds)
-    found = [record for by_seed in runs.values() for record in by_seed.values()]
-    # the same in every record: all are evaluated on the same data
-    true_corners = next((record.true_corners for record in found if record.true_corners is not None), None)
+    true_corners = true_corners_of(runs)
     few = few_objects(study.metrics, context.areas, true_corners)
     arms = measured(study, runs, few)
-    effects = dict.fromkeys(effect for claim in study.claims for effect in effects_of(claim))
-    differences = {
-        effect: paired(study, effect.metric, Contrast(variant=effect.variant, base=effect.base), arms)
-        for effect in effects
-    }
+    effects = differences(study, arms)
     return StudyTable(
         study,
         context,
         rows_of(study, runs, arms, context.seeds, timing),
         true_corners=true_corners,
-        judged=tuple(judge(study.claims, differences)),
-        differences=differences,
+        judged=tuple(judge(study.claims, effects, context.schedule)),
+        differences=effects,
         trainings={(name, seed): run.training_key for name, by_seed in runs.items() for seed, run in by_seed.items()},
         seeds_alone=not_resampled(study, arms),
         few_objects=few,
@@ -266,7 +260,7 @@ def _carries(judged: JudgedClaim, contrast: Contrast, metric: str) -> bool:
     sides = [Effect(variant=v, base=b, metric=metric) for v, b in (contrast.sides, contrast.sides[::-1])]
     claim = judged.claim
     if isinstance(claim, Sign):
-        return judged.verdict in CONCLUSIONS and claim.effect in sides
+        return judged.verdict in DIRECTIONS and claim.effect in sides
     # the opposite of a chain says only that one of its parts is wrong
     return (
         isinstance(claim, Chain)

@@ -223,6 +223,12 @@ class Outcome:
     overran: bool = False
     """Whether the deadline came before anything could be kept, so that the call went on until something was."""
 
+    def __add__(self, later: Outcome) -> Outcome:
+        """Return what became of the jobs of two calls, one after the other."""
+        return Outcome(
+            (*self.failed, *later.failed), later.left, self.tried + later.tried, self.overran or later.overran
+        )
+
 
 def run_jobs(
     store: Store,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -28,9 +29,11 @@ from ..profiles import PROFILES, Profile, find_profile
 from ..records.published import load, publish, publish_failure
 from ..records.record import Record
 from ..records.timing import TIMINGS, Timing, load_timings, write_timing
+from ..statistics.sequential import Schedule
 from ..studies import STUDIES, find_study
 from ..studies.study import Study
-from .estimates import Estimate, calibrate, estimate, speeds_of_store
+from .estimates import Estimate, Speeds, calibrate, estimate, speeds_of_store
+from .looks import Standing, standing
 from .planner import Fingerprints, Job, grouped, in_order, plan, timing_key
 from .store import Store
 
@@ -77,7 +80,10 @@ def program() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """The jobs of each (study, variant, seed), and where their runs are."""
+    """The jobs of each (study, variant, seed), and where their runs are.
+
+    Where looks are declared, the jobs are those of all seeds up to the maximum, and :attr:`schedule` is not None.
+    """
 
     profile: Profile
     studies: list[Study]
@@ -90,6 +96,12 @@ class Work:
     store: Store
     published: Path | None
     """The folder of the committed records, for a profile that has them."""
+    schedule: Schedule | None = None
+    """The looks that the profile declares."""
+    family: list[Study] = field(default_factory=list)
+    """The studies whose primary claims are judged together at the looks: the profile's, and those of the call."""
+    family_jobs: dict[tuple[str, str, int], Job] = field(default_factory=dict)
+    """The jobs of the family."""
 
     @functools.cached_property
     def unavailable(self) -> dict[tuple[str, str], str]:
@@ -152,6 +164,32 @@ class Work:
         found = {job.evaluation_key: self.store.failure(job) for job in self.jobs.values()}
         return {key: failure.last_line for key, failure in found.items() if failure is not None and key not in finished}
 
+    def standing(self) -> Standing | None:
+        """Return where the family stands at the looks, by the finished records; None without looks."""
+        if self.schedule is None:
+            return None
+        jobs = self.family_jobs | self.jobs
+        return standing(
+            [*self.family, *(study for study in self.studies if not study.claims)],
+            {name: self.store.record(job) for name, job in jobs.items()},
+            self.schedule,
+        )
+
+    def needed(self, standing: Standing | None, to_the_maximum: bool = False) -> list[Job]:
+        """Return the distinct jobs that the next look needs, in the order in which they are run; without looks, all.
+
+        With ``to_the_maximum``, all that may follow where nothing more is decided.
+        """
+        if standing is None:
+            return self.distinct
+        wanted = {name for study in self.studies for name in standing.needed(study.name, to_the_maximum)}
+        here = {name: job for name, job in self.jobs.items() if name in wanted and name[:2] not in self.unavailable}
+        return in_order(here, self.seeds)
+
+    def unfinished(self, standing: Standing | None) -> bool:
+        """Return whether the next look, or the whole work without looks, needs a job that has no record."""
+        return any(self.store.record(job) is None for job in self.needed(standing))
+
     def names(self) -> dict[str, tuple[str, str, int]]:
         """Return the first (study, variant, seed) that asks for each evaluation, and for each training."""
         names: dict[str, tuple[str, str, int]] = {}
@@ -161,21 +199,25 @@ class Work:
         return names
 
     def headline(self, workers: int) -> str:
-        """Return what there is to do, in a line."""
+        """Return what there is to do, in a line; where looks are declared, at most."""
         trainings = {job.training_key: job.config.training.iterations for job in self.distinct}
         iterations = " and ".join(str(each) for each in sorted(set(trainings.values())))
         finished = sum(self.store.record(job) is not None for job in self.distinct)
         return (
-            f"profile {self.profile.name} on {printable(self.data)}: {count(len(trainings), 'training')} of "
+            f"profile {self.profile.name} on {printable(self.data)}: {'at most ' if self.schedule else ''}"
+            f"{count(len(trainings), 'training')} of "
             f"{iterations} iterations, {count(len(self.distinct), 'evaluation')}, {finished} of them finished, "
             f"{workers} at a time"
         )
 
-    def estimate(self, workers: int, measure: bool = False) -> Estimate:
-        """Return how long the rest takes; ``measure`` the speeds that no finished run tells."""
-        groups, known = grouped(self.distinct), speeds_of_store(self.store)
-        now = calibrate(self.store, groups, known, self.sources.val) if measure else None
-        return estimate(self.store, groups, workers, known, now, self.sources.val)
+    def measured(self, jobs: Sequence[Job]) -> Speeds:
+        """Measure the speeds of jobs that no finished run tells."""
+        return calibrate(self.store, grouped(jobs), speeds_of_store(self.store), self.sources.val)
+
+    def estimate(self, workers: int, jobs: Sequence[Job], now: Speeds | None = None) -> Estimate:
+        """Return how long the unfinished ones of ``jobs`` take; ``now`` are speeds that were just measured."""
+        known = speeds_of_store(self.store)
+        return estimate(self.store, grouped(jobs), workers, known, now, self.sources.val)
 
     def publish(self) -> None:
         """Write the store's finished records, times, and what failed, to the folder of the committed records."""
@@ -235,15 +277,25 @@ def select(selection: Selection, quiet: bool = False) -> Work:
     planned, planned_seeds = profile.planned(photographs=selection.data is not None)
     data = "shapes" if selection.data is None else selection.data.resolve().name
     asked = planned if selection.studies is None else selection.studies
-    studies = [find_study(name, profile.declarations).on(data) for name in asked]
+    studies, family = (
+        [find_study(name, profile.declarations).on(data) for name in names] for names in (asked, planned)
+    )
     seeds = planned_seeds if selection.seeds is None else selection.seeds
     if len(set(seeds)) != len(seeds) or not seeds:
         raise ConfigError(f"--seeds needs one or more different numbers, not {' '.join(map(str, seeds))}")
+    schedule = profile.schedule(photographs=selection.data is not None)
+    if schedule is not None and selection.seeds is not None:
+        raise ConfigError(
+            f"--seeds: profile {profile.name} declares its seeds and the looks at them, after "
+            f"{', '.join(map(str, schedule.looks.at))}; leave --seeds out"
+        )
     sources = Sources(quiet)
     base = _base(selection, profile, sources)
     published = None
     if profile.publish and not selection.no_records:
         published = selection.records / f"{profile.name}-{data}"
+    # what a call leaves out counts all the same, and so its verdicts stay
+    family = [study for study in {each.name: each for each in (*family, *studies)}.values() if study.claims]
     return Work(
         profile=profile,
         studies=studies,
@@ -254,6 +306,9 @@ def select(selection: Selection, quiet: bool = False) -> Work:
         jobs=plan(studies, base, seeds, sources.fingerprints, profile.revision),
         store=Store(selection.store) if published is None else Store(selection.store, *_read_published(published)),
         published=published,
+        schedule=schedule,
+        family=[] if schedule is None else family,
+        family_jobs={} if schedule is None else plan(family, base, seeds, sources.fingerprints, profile.revision),
     )
 
 

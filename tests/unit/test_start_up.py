@@ -70,7 +70,14 @@ READERS = [
     "data import-cvat cvat",
 ]
 
-ABLATIONS = [(0, "--help"), (0, "--version"), (2, "--no-such-flag"), (2, "--profile qiuck"), (0, "status --help")]
+ABLATIONS = [
+    (0, "--help"),
+    (0, "--version"),
+    (2, "--no-such-flag"),
+    (2, "--profile qiuck"),
+    (0, "status --help"),
+    (0, "power --help"),
+]
 
 
 def ended(arguments: str, folder: Path, program: str = "cornernet.cli") -> tuple[int, set[str]]:
