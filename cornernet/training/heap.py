@@ -17,7 +17,7 @@ def keep_freed_memory() -> bool:
     """Let glibc keep freed memory for the next step, in this process from now on; return whether it agreed.
 
     By default it returns the maps of a step to the system and asks for them again: about 2,000 page faults per step of
-    a small network, a tenth of its time. The peak of memory in use is the same. Other C libraries stay as they are.
+    a small network, 3 to 10% of its time. The peak of memory in use is the same. Other C libraries stay as they are.
     (M_MXFAST at 0, which ends the merging of its smallest free blocks before each large one, made no difference.)
     """
     try:
