@@ -392,8 +392,9 @@ def test_the_smoke_profile_runs_every_study_and_shares_their_trainings(tmp_path,
     assert len(list((store / "evaluations").iterdir())) == evaluations
     results = json.loads((out / "results.json").read_text())
     assert [table["study"] for table in results["tables"]] == list(PROFILES["smoke"].studies)
+    planned = declared_in(PROFILES["smoke"].declarations)
     for table in results["tables"]:
-        study = STUDIES[table["study"]]
+        study = planned[table["study"]]
         elsewhere = {variant.name for variant in study.variants if study.why_not(base, variant) is not None}
         for row in table["rows"]:
             if any(name in row["label"] for name in elsewhere):
@@ -407,10 +408,10 @@ def test_the_smoke_profile_runs_every_study_and_shares_their_trainings(tmp_path,
                 assert table["timing"]["image"][row["label"]]["milliseconds"] > 0
     areas = next(table["areas"] for table in results["tables"] if table["study"] == "table3")
     runs = {(run["study"], run["variant"]): run for run in results["runs"]}
-    asked = sum(len(STUDIES[name].variants) for name in PROFILES["smoke"].studies)
+    asked = sum(len(planned[name].variants) for name in PROFILES["smoke"].studies)
     assert len(runs) == asked - sum(pooling.why_not(base, variant) is not None for variant in pooling.variants)
     for (study, variant), run in runs.items():
-        declared = next(v for v in STUDIES[study].variants if v.name == variant)
+        declared = next(v for v in planned[study].variants if v.name == variant)
         for path, value in dict(declared.edits).items():
             part, *fields = path.split(".")
             found = results["provenance"]["configs"][run["evaluation_key"]][part]
