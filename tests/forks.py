@@ -76,6 +76,8 @@ class Fork:
             arguments = list(args[1:]), folder, environment, files, kept, start_new_session
             self._process = _context().Process(target=_run, args=arguments)
             self._process.start()
+        # otherwise multiprocessing waits for it before this process ends
+        multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
         self.pid: int = self._process.pid
 
     @property

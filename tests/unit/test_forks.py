@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,18 @@ def test_a_fork_ends_and_says_what_a_new_python_does(program, tmp_path, request)
     expected = outcome(program, tmp_path)
     request.getfixturevalue("forked")
     assert outcome(program, tmp_path) == expected
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_fork_ends_without_those_that_it_has_started(tmp_path) -> None:
+    sleeps = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    starts = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleeps!r}])"
+    with (tmp_path / "number").open("w") as numbers:
+        done = subprocess.run([sys.executable, "-c", starts], stdout=numbers, check=False, timeout=300)
+    assert done.returncode == 0
+    while not (number := (tmp_path / "number").read_text()):
+        time.sleep(0.01)
+    os.kill(int(number), signal.SIGKILL)
 
 
 @pytest.mark.usefixtures("forked")
