@@ -88,7 +88,7 @@ def build(session: nox.Session) -> None:
         session.run("cornernet", "--help")
         session.run("cornernet", "ablate", "--profile", "smoke")
         session.run("python", "-m", "cornernet.ablations", "status", "--profile", "smoke")
-        session.run("python", str(ROOT / "tests" / "former_tables.py"), "smoke", "reports/smoke-shapes/results.json")
+        session.run("python", str(ROOT / "tests" / "former_tables.py"), "smoke", "runs/ablations")
 
 
 BOTH_IMPORTED = """

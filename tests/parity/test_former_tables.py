@@ -1,40 +1,49 @@
-"""The quick profile gives the table of commit 9336543. The session ``build`` compares ``smoke`` likewise."""
+"""The quick profile gives the metrics that it gave before. The session ``build`` compares ``smoke`` likewise."""
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cornernet.ablations.__main__ import main
+from cornernet.training.revision import TRAINING_REVISION
 from tests.former_tables import FORMER, compare
 
 
 @pytest.mark.slow
 @pytest.mark.thorough
-def test_the_quick_profile_gives_the_former_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_quick_profile_gives_the_former_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["--profile", "quick", "--out", "tables"]) == 0
-    said = compare("quick", json.loads((tmp_path / "tables" / "results.json").read_text(encoding="utf-8")))
+    said = compare("quick", tmp_path / "runs" / "ablations")
     if said.startswith("not compared"):
         pytest.skip(said)
-    assert said == "the same tables as at commit 9336543, 1 of 1"
+    assert said == "the same metrics as before, 4 of 4 records"
 
 
-def test_a_changed_digit_is_noticed() -> None:
-    former = json.loads(FORMER.read_text(encoding="utf-8"))["quick"]
-    processors = former.pop("_")["processor"]
-    rows = [{"label": label, "kind": "variant", "values": values} for label, values in former["table1"].items()]
-    results: dict[str, Any] = {
-        "provenance": {"processors": processors},
-        "tables": [{"study": "table1", "rows": rows}],
-    }
-    assert compare("quick", results) == "the same tables as at commit 9336543, 1 of 1"
-    changed = copy.deepcopy(results)
-    changed["tables"][0]["rows"][1]["values"]["AP"]["0"] += 1e-7
-    with pytest.raises(ValueError, match="table1 was"):
-        compare("quick", changed)
-    assert compare("quick", {**results, "provenance": {"processors": ["another"]}}).startswith("not compared")
+@pytest.mark.parametrize("profile", ["smoke", "quick"])
+def test_a_changed_digit_and_a_missing_record_are_noticed(profile: str, tmp_path: Path) -> None:
+    former = json.loads(FORMER.read_text(encoding="utf-8"))[profile]
+    assert former["revision"] == TRAINING_REVISION
+
+    def write(key: str, metrics: dict[str, float], processor: str = former["processor"]) -> Path:
+        tree = {"evaluation_key": key, "metrics": metrics, "provenance": {"processor": processor}}
+        path = tmp_path / "evaluations" / f"{key}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(tree), encoding="utf-8")
+        return path
+
+    paths = [write(key, metrics) for key, metrics in former["metrics"].items()]
+    assert compare(profile, tmp_path) == f"the same metrics as before, {len(paths)} of {len(paths)} records"
+    key, metrics = next(iter(former["metrics"].items()))
+    write(key, {**metrics, "AP": metrics["AP"] + 1e-9})
+    with pytest.raises(ValueError, match=f"{key} had"):
+        compare(profile, tmp_path)
+    (tmp_path / "evaluations" / f"{key}.json").unlink()
+    with pytest.raises(ValueError, match="has None"):
+        compare(profile, tmp_path)
+    for each, values in former["metrics"].items():
+        write(each, values, "another")
+    assert compare(profile, tmp_path).startswith("not compared")

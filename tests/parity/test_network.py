@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cornernet import Corners, Detector, Predictions, load_detector
 from cornernet.config import TestingConfig
-from cornernet.model.heads.corner.losses import gather
+from cornernet.model.heads.corner.losses import IMAGES_PER_GPU, gather
 from cornernet.model.heads.corner.targets import CornerTargets
 from cornernet.weights.checkpoints import from_authors_key
 from tests.parity import recipe
@@ -121,7 +121,10 @@ def test_loss_and_gradients_of_both_stacks(fresh: Detector) -> None:
     outputs = fresh(images)
     for stack, prediction in enumerate(outputs):
         check_stack(prediction, golden, stack, "heat_ch5", slice(None))
-    losses = fresh.head.loss(outputs, golden_targets(golden))
+    targets = golden_targets(golden)
+    # the golden is the loss of one of the authors' GPUs, whose images are summed
+    counts = torch.cat([targets.counts()[:3], torch.tensor([IMAGES_PER_GPU])])
+    losses = fresh.head.loss(outputs, targets, counts)
     assert losses["total"].item() == pytest.approx(float(golden["loss"]), rel=1e-5)
     losses["total"].backward()
     parameters = dict(fresh.named_parameters())
