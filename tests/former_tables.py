@@ -1,9 +1,9 @@
 """Compares the metrics of a run of studies with those that the same studies had before, to the last digit kept.
 
 ``python tests/former_tables.py smoke runs/ablations`` compares the records of a store. It needs no package, so that the
-session that builds the wheel can run it. ``--write REVISION`` keeps a store's metrics as those to compare with: for when
-training is meant to give other numbers, and its revision is raised (cornernet/training/revision.py). Equal bits are
-promised on one type of machine: on another processor it compares nothing, and says so.
+session that builds the wheel can run it. ``--write REVISION`` keeps a store's metrics as those to compare with, for
+when training is meant to give other numbers and its revision is raised (cornernet/training/revision.py). Equal bits
+are promised on one type of machine: on another processor it compares nothing, and says so.
 """
 
 from __future__ import annotations
