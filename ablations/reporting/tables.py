@@ -123,7 +123,7 @@ class StudyTable(StudyRows):
             return [Cell("")] * columns
         own, base = found.get(row.label), found.get(self.study.time_base_name)
         if own is None or base is None:
-            return [Cell(NOT_MEASURED)] * columns
+            return [Cell(NOT_MEASURED if row.seeds else self.missing(row))] * columns
         if own.refused:
             return [Cell(REFUSED)] * columns
         low, middle, high = own.ratio

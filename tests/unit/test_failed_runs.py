@@ -56,7 +56,7 @@ def test_a_row_whose_runs_all_failed_says_so_in_every_cell_and_so_does_its_diffe
     text = report((WITH, 0), (WITH, 1)).tables[0].to_markdown()
     found = rows(text)
     ours = [cell for cell, head in zip(found[WITH], found[""], strict=True) if "paper" not in head]
-    assert ours[:-1] == ["failed"] * len(STUDY.metrics)
+    assert ours[:-1] == ["failed"] * (len(STUDY.metrics) + 1), "metrics and the time"
     assert ours[-1] == "0 (2 failed)"
     assert found[f"*difference: {WITH} minus {WITHOUT}*"][0] == "failed"
     assert f"FAILED: {WITH}, seed 1: {WHY}" in text
@@ -82,7 +82,7 @@ def test_the_list_of_runs_tells_what_failed_from_what_was_not_tried() -> None:
 def test_failures_are_published_without_places_and_forgotten_with_the_record(tmp_path) -> None:
     paths = publish_runs(tmp_path, "shapes", seeds=(1, 2))
     lost = json.loads(paths[-1].read_text())
-    folder, key, seed = paths[-1].parent, lost["evaluation_key"], lost["config"]["training"]["seed"]
+    folder, key, seed = paths[-1].parent, lost["evaluation_key"], decode(lost, "mend the test").seed
     paths[-1].unlink()
     publish_failure(folder, key, seed, "OSError: cannot read '/home/someone/photos/a.png': 1/2 of it is gone")
     failures, broken = load_failures(folder)
@@ -102,7 +102,7 @@ def test_failures_are_published_without_places_and_forgotten_with_the_record(tmp
 def test_a_report_with_failures_says_so_on_its_page_and_in_results_that_fit_the_schema(tmp_path) -> None:
     paths = publish_runs(tmp_path, "shapes", seeds=(1, 2))
     lost = json.loads(paths[-1].read_text())
-    folder, key, seed = paths[-1].parent, lost["evaluation_key"], lost["config"]["training"]["seed"]
+    folder, key, seed = paths[-1].parent, lost["evaluation_key"], decode(lost, "mend the test").seed
     paths[-1].unlink()
     publish_failure(folder, key, seed, WHY)
     files = render(published_report(folder))
@@ -120,10 +120,10 @@ def test_a_seed_under_which_everything_failed_is_in_the_tables(tmp_path) -> None
     folder = paths[0].parent
     before = published_report(folder)
     for path in paths:
-        tree = json.loads(path.read_text())
-        if tree["config"]["training"]["seed"] == 2:
+        record = decode(json.loads(path.read_text()), "mend the test")
+        if record.seed == 2:
             path.unlink()
-            publish_failure(folder, tree["evaluation_key"], 2, WHY)
+            publish_failure(folder, record.evaluation_key, 2, WHY)
     after = published_report(folder)
     assert before.context.seeds == after.context.seeds == (1, 2)
     assert {seed for _, _, seed in after.context.failed} == {2}

@@ -55,7 +55,7 @@ def test_all_tensors_move_with_the_targets(monkeypatch) -> None:
 def test_no_objects_at_all() -> None:
     targets = build([[], []], [[], []])
     assert targets.mask.shape == (2, 0)
-    assert targets.counts().tolist() == [0, 0, 0]
+    assert targets.counts().tolist() == [0, 0, 0, 2]
     assert targets.heatmaps.top_left.sum() == 0
 
 
@@ -68,7 +68,7 @@ def test_images_with_none_one_and_more_than_128_objects() -> None:
 
 def test_two_objects_in_a_cell_are_one_positive_and_two_objects() -> None:
     targets = build([[[8, 8, 30, 30], [8.5, 8.5, 50, 50]]], [[0, 0]])
-    assert targets.counts().tolist() == [1, 2, 2]
+    assert targets.counts().tolist() == [1, 2, 2, 1]
 
 
 def test_without_penalty_reduction_only_corners_are_not_zero() -> None:
@@ -104,7 +104,7 @@ def test_boxes_and_labels_must_be_of_the_same_number_of_images_and_a_batch_can_b
         build([[[0, 0, 5, 5]], []], [[0]])
     nothing = build([], [])
     assert nothing.mask.shape == (0, 0)
-    assert nothing.counts().tolist() == [0, 0, 0]
+    assert nothing.counts().tolist() == [0, 0, 0, 0]
 
 
 def test_labels_outside_the_classes_are_refused() -> None:

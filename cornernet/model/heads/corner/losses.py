@@ -54,7 +54,7 @@ def corner_losses(
     )
     top_left, bottom_right = (gather(e, i) for e, i in zip(predictions.embeddings, targets.indices, strict=True))
     pull, push = pull_and_push_loss(top_left, bottom_right, targets.mask, config.push_margin)
-    images = IMAGES_PER_GPU / counts[3]
+    images = IMAGES_PER_GPU / counts[3].clamp(min=1)
     return CornerLosses(heatmap, pull * images, push * images, offset)
 
 
