@@ -12,18 +12,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cornernet import kernels
 from cornernet.ablations.statistics import resampling
 from cornernet.config import TestingConfig
+from cornernet.evaluation.average_precision import average_precision_under
 from cornernet.inference import suppression_compiled
+from cornernet.kernels import cpu_kernels, norm_kernels
+from cornernet.kernels.batch_norm import batch_norm, why_not
 from cornernet.kernels.compiled import FUNCTIONS
 from cornernet.model.heads.corner import decode_cpu
 from cornernet.model.heads.corner.outputs import Corners, Predictions
 
+IMPORTED = (cpu_kernels, norm_kernels)
+"""Imported here because the package imports them when they are called first."""
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-COSTLY = ("cpu_kernels.", "decode_cpu._search")
+COSTLY = ("cpu_kernels.", "decode_cpu._search", "norm_kernels.")
 """Compiling these takes seconds each; the others take less than a second each."""
 
 
@@ -98,6 +103,24 @@ def _resampled() -> list[Any]:
     return [resampling._accumulate(weights, images, run_ends, outcomes, objects, np.linspace(0, 1, 101))]
 
 
+def _average_precision() -> list[Any]:
+    random_ = np.random.default_rng(0)
+    images, positive = random_.integers(0, 9, 60), random_.random(60) < 0.4
+    return [average_precision_under(random_.integers(0, 3, (20, 9)), images, positive, np.full(20, 40))]
+
+
+def _normalised() -> list[Tensor]:
+    norm = nn.BatchNorm2d(19).train()
+    x, add = (_random(2, 19, 21, width).contiguous(memory_format=torch.channels_last)[..., :37] for width in (37, 38))
+    x.requires_grad_()
+    add = add.contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert why_not(x, norm) is None
+    result = batch_norm(x, norm, add, relu=True)
+    gradients = torch.autograd.grad(result, (x, add, norm.weight, norm.bias), torch.ones_like(result))
+    assert norm.running_mean is not None
+    return [result, *gradients, norm.running_mean]
+
+
 def _digest(outputs: Iterable[Any]) -> str:
     total = hashlib.sha256()
     for each in outputs:
@@ -112,8 +135,10 @@ def calls(costly: bool) -> dict[str, Callable[[], list[Any]]]:
         "corners and pairs": _corners_and_pairs,
         "suppression": _suppressed,
         "resampling": _resampled,
+        "average precision": _average_precision,
     }
     if costly:
+        found["batch norm"] = _normalised
         for layout in (torch.contiguous_format, torch.channels_last):
             found[f"decode {layout}"] = lambda layout=layout: _decoded(layout)
             for dtype in DTYPES:

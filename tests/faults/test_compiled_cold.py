@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +45,19 @@ def compare(zygote: Zygote, root: Path, tally: Callable[..., None], processes: i
         shutil.rmtree(cache)
         tally("cold rounds")
         tally("cold processes", processes)
+
+
+def test_every_module_with_compiled_functions_is_called() -> None:
+    """Those that have a decorator in their source are those whose functions the processes know."""
+    root = Path(__file__).parents[2]
+    decorated = re.compile(r"^@compiled\(|(?<!def )c_function\(", re.MULTILINE)
+    files = [path for part in ("kernels", "cornernet", "ablations") for path in (root / part).rglob("*.py")]
+    written = {path.stem for path in files if decorated.search(path.read_text(encoding="utf-8"))}
+    written -= {"compiled", "numba_compiler"}  # these define the decorators
+    assert len(written) > 4
+    program = "from tests.faults import cold; print(*{name.partition('.')[0] for name in cold.names(True)})"
+    known = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert set(known.stdout.split()) == written
 
 
 @pytest.mark.slow
